@@ -1,0 +1,329 @@
+"""Samplers: from noise to a latent with any number of calls of a denoiser.
+
+All three samplers are one scan with five numbers per step, because each of them
+is linear in the current latent, the predicted clean latent, the clean latent of
+the step before, and fresh noise:
+
+    x_next = a x + b x_0 + c x_0(before) + d z
+
+`denoise(x, t)` is any function of arrays that predicts the noise. Call `sample`
+inside jit: it holds no jit of its own, so the weights stay arguments of yours.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float64, Key
+
+from ecgtwin_jax.diffusion.schedule import Schedule
+
+SAMPLERS = ("ddpm", "ddim", "dpm++")
+
+
+def choose_timesteps(steps: int, first: int, last: int) -> list[int]:
+  """`steps` steps evenly from `last` down to `first`, both called.
+
+  Rounded halves go up, so 5 of 0..999 are 999, 749, 500, 250, 0. After the
+  lowest of them the sampler returns the clean latent. One step is `last` alone.
+
+  Args:
+    steps: How many; at most all of first..last.
+    first: Lowest trained step.
+    last: Highest trained step.
+
+  Returns:
+    Distinct steps in descending order.
+
+  Raises:
+    ValueError: If first..last holds fewer than `steps` steps, or steps < 1.
+  """
+  if not 0 <= first <= last:
+    raise ValueError(f"{first=}, {last=} must hold 0 <= first <= last")
+  if not 1 <= steps <= last - first + 1:
+    raise ValueError(
+      f"{steps=} must be in 1..{last - first + 1}, the trained steps"
+      f" {first}..{last}"
+    )
+  spread = np.linspace(last, first, steps)
+  return np.floor(spread + 0.5).astype(int).tolist()
+
+
+def draw_noise(
+  rngs: Key[Array, " n"], shape: tuple[int, ...], step: Any
+) -> Float[Array, "n *d"]:
+  """z ~ N(0, 1) of each example from its own key and the step.
+
+  An example's noise does not depend on the batch around it. The initial noise
+  is that of step `schedule.steps`, one above the noisiest.
+
+  Args:
+    rngs: One key per example.
+    shape: Shape of one example's noise.
+    step: Number folded into each key.
+
+  Returns:
+    Standard normal noise.
+  """
+
+  def draw(rng):
+    return jax.random.normal(jax.random.fold_in(rng, step), shape)
+
+  return jax.vmap(draw)(rngs)
+
+
+def coefficients(
+  schedule: Schedule,
+  timesteps: Sequence[int],
+  sampler: str = "ddpm",
+  eta: float = 0.0,
+) -> Float64[np.ndarray, "steps 4"]:
+  """(a, b, c, d) of x_next = a x + b x_0 + c x_0(before) + d z, per step.
+
+  With signal rate s, noise rate n, at the next step s', n' (1 and 0 after the
+  lowest), and v^2 = (n'/n)^2 (1 - s^2/s'^2), the variance "fixed small":
+
+    ddpm   eta = 1 of ddim: the posterior of the published sampler
+    ddim   x_next = s' x_0 + sqrt(n'^2 - eta^2 v^2) eps + eta v z, with eps
+           taken from x and the clipped x_0
+    dpm++  x_next = n'/n x + (s' - s n'/n) D,
+           D = x_0 + (h / 2 h_before) (x_0 - x_0(before)), h the step of
+           log(s/n); first order (D = x_0) at the first and the last step
+
+  Args:
+    schedule: The noise schedule.
+    timesteps: Steps to call, descending.
+    sampler: "ddpm", "ddim" or "dpm++".
+    eta: Noise of ddim, 0 (none) to 1 (that of ddpm).
+
+  Returns:
+    One row per step.
+
+  Raises:
+    ValueError: For an unknown sampler, or an eta it has no use for.
+
+  Source: Ho et al. 2020; Song et al. 2021, equation 12; Lu et al. 2022,
+  DPM-Solver++, algorithm 2.
+  """
+  if sampler not in SAMPLERS:
+    raise ValueError(f"{sampler=} must be one of {', '.join(SAMPLERS)}")
+  if not 0 <= eta <= 1:
+    raise ValueError(f"{eta=} must be in 0..1")
+  if eta and sampler != "ddim":
+    raise ValueError(f"{eta=} is for ddim; {sampler} has none")
+  t = np.asarray(timesteps)
+  signal, noise = schedule.signal_rate[t], schedule.noise_rate[t]
+  next_signal = np.append(signal[1:], 1.0)
+  next_noise = np.append(noise[1:], 0.0)
+  ratio = next_noise / noise
+  zeros = np.zeros(len(t))
+  if sampler == "dpm++":
+    gain = next_signal - signal * ratio
+    extrapolate = zeros.copy()
+    step = np.diff(np.log(signal) - np.log(noise))
+    extrapolate[1:-1] = step[1:] / (2 * step[:-1])
+    before = -gain * extrapolate
+    return np.stack([ratio, gain - before, before, zeros], axis=1)
+  eta = 1.0 if sampler == "ddpm" else eta
+  fresh = eta * ratio * np.sqrt(1 - (signal / next_signal) ** 2)
+  kept = np.sqrt(next_noise**2 - fresh**2) / noise
+  return np.stack([kept, next_signal - signal * kept, zeros, fresh], axis=1)
+
+
+def clip_x0(
+  x0: Float[Array, "n l c"],
+  clip: float | None,
+  quantile: float | None = None,
+) -> Float[Array, "n l c"]:
+  """min(max(x_0, -clip), clip), or dynamic thresholding with a quantile.
+
+  With a quantile q, an example whose q-quantile r of |x_0| exceeds the range is
+  clipped to [-r, r] and then scaled by clip / r.
+
+  Args:
+    x0: Predicted clean latents.
+    clip: Half width of the range, in units of the latent; None leaves x0.
+    quantile: q in 0..1; None clips.
+
+  Returns:
+    Latents within the range.
+
+  Source: Saharia et al. 2022 (Imagen), section 2.3.
+  """
+  if clip is None:
+    return x0
+  if quantile is None:
+    return jnp.clip(x0, -clip, clip)
+  reach = jnp.quantile(jnp.abs(x0), quantile, axis=(1, 2), keepdims=True)
+  reach = jnp.maximum(reach, clip)
+  return jnp.clip(x0, -reach, reach) * (clip / reach)
+
+
+def sample(
+  denoise: Callable,
+  noise: Float[Array, "n l c"],
+  rngs: Key[Array, " n"],
+  schedule: Schedule,
+  *,
+  sampler: str = "ddpm",
+  steps: int | None = None,
+  timesteps: Sequence[int] | None = None,
+  first: int = 0,
+  last: int | None = None,
+  eta: float = 0.0,
+  clip: float | None = 1.0,
+  quantile: float | None = None,
+  aux_weights: Sequence[float] | None = None,
+) -> Any:
+  """x_0 from x_T = `noise`: one scan over the chosen steps.
+
+  Args:
+    denoise: (x (n, l, c), t (n,) int32) -> predicted noise (n, l, c); with
+      `aux_weights`, -> (predicted noise, tree of arrays).
+    noise: The latent at the highest step, standard normal.
+    rngs: One key per example, for the noise of each step (see draw_noise).
+    schedule: The noise schedule that the denoiser was trained with.
+    sampler: "ddpm", "ddim" or "dpm++".
+    steps: Number of calls, evenly over first..last; None calls every step.
+    timesteps: The exact steps instead, descending, within first..last.
+    first: Lowest step that the denoiser may be called with.
+    last: Highest such step; None is the schedule's.
+    eta: Noise of ddim.
+    clip: Half width of the range of x_0; None for no clipping.
+    quantile: Turns clipping into dynamic thresholding (see clip_x0).
+    aux_weights: Weight of each call for the mean of the auxiliary output.
+
+  Returns:
+    The clean latents (n, l, c); with `aux_weights`, (latents, weighted mean of
+    the auxiliary output).
+
+  Raises:
+    ValueError: For steps outside the trained ones or not descending, both
+      `steps` and `timesteps`, a number out of range, or weights that do not
+      match the steps.
+  """
+  last = schedule.steps - 1 if last is None else last
+  if not 0 <= first <= last < schedule.steps:
+    raise ValueError(
+      f"{first=}, {last=} must hold 0 <= first <= last < {schedule.steps}"
+    )
+  if timesteps is None:
+    steps = last - first + 1 if steps is None else steps
+    timesteps = choose_timesteps(steps, first, last)
+  elif steps is not None:
+    raise ValueError(f"{steps=} and timesteps= exclude each other")
+  t = np.asarray(timesteps)
+  if t.ndim != 1 or not t.size or np.any(np.diff(t) >= 0):
+    raise ValueError(f"{timesteps=} must be strictly descending")
+  if t[0] > last or t[-1] < first:
+    raise ValueError(f"{timesteps=} must stay in the trained {first}..{last}")
+  if clip is not None and not clip > 0:
+    raise ValueError(f"{clip=} must be positive, or None")
+  if quantile is not None and (clip is None or not 0 < quantile <= 1):
+    raise ValueError(f"{quantile=} must be in 0..1 and needs {clip=}")
+  table = coefficients(schedule, t, sampler, eta)
+  stochastic = bool(np.any(table[:, 3]))
+  weights = np.zeros(len(t)) if aux_weights is None else _share(aux_weights, t)
+
+  def body(carry, each):
+    x, before, total = carry
+    step, signal, sigma, (a, b, c, d), weight = each
+    out = denoise(x, jnp.full(x.shape[:1], step))
+    eps, aux = (out, ()) if aux_weights is None else out
+    x0 = clip_x0((x - sigma * eps.astype(x.dtype)) / signal, clip, quantile)
+    x = a * x + b * x0 + c * before
+    if stochastic:
+      x = x + d * draw_noise(rngs, x.shape[1:], step)
+    total = jax.tree.map(lambda s, v: s + weight * v, total, aux)
+    return (x, x0, total), None
+
+  each = (
+    jnp.asarray(t, jnp.int32),
+    *(
+      jnp.asarray(v.astype(np.float32))
+      for v in (schedule.signal_rate[t], schedule.noise_rate[t], table, weights)
+    ),
+  )
+  total = ()
+  if aux_weights is not None:
+    _, shapes = jax.eval_shape(denoise, noise, jnp.full(noise.shape[:1], 0))
+    total = jax.tree.map(lambda s: jnp.zeros(s.shape), shapes)
+  carry = (noise, jnp.zeros_like(noise), total)
+  (x0, _, total), _ = jax.lax.scan(body, carry, each)
+  return x0 if aux_weights is None else (x0, total)
+
+
+def _share(weights: Sequence[float], t: np.ndarray) -> np.ndarray:
+  """Weights that sum to one, one for each step."""
+  weights = np.asarray(weights, np.float64)
+  if weights.shape != t.shape or np.any(weights < 0) or not np.any(weights):
+    raise ValueError(
+      f"aux_weights must be {len(t)} numbers >= 0, not all 0, one per step;"
+      f" got {weights.tolist()}"
+    )
+  return weights / weights.sum()
+
+
+def guided(
+  network: Callable,
+  condition: Any,
+  *,
+  without_statements: Any = None,
+  without_person: Any = None,
+  statement_guidance: float | Float[Array, "..."] = 1.0,
+  person_guidance: float | Float[Array, "..."] = 1.0,
+) -> Callable:
+  """eps = full + (w_s - 1)(full - no statements) + (w_p - 1)(full - no person).
+
+  The two or three predictions of a step come from one call of the network on
+  stacked rows. A strength that is the number 1.0 adds no rows, so with both at
+  1.0 this is plain sampling, bit for bit.
+
+  Args:
+    network: (x (n, l, c), t (n,), condition) -> noise (n, l, c), or
+      (noise, tree of arrays with n in front), of which the full rows are kept.
+    condition: Tree of arrays with n in front.
+    without_statements: The same tree with the statements' null form.
+    without_person: The same tree with the person's null form.
+    statement_guidance: w_s, a number or an array, () or one per example.
+    person_guidance: w_p, likewise.
+
+  Returns:
+    denoise(x, t) for `sample`.
+
+  Raises:
+    ValueError: If a strength other than 1.0 has no null form to compare with.
+  """
+  terms = []
+  for name, weight, other in (
+    ("statement_guidance", statement_guidance, without_statements),
+    ("person_guidance", person_guidance, without_person),
+  ):
+    if isinstance(weight, (int, float)) and weight == 1.0:
+      continue
+    if other is None:
+      raise ValueError(f"{name}={weight} needs the condition without it")
+    terms.append((weight, other))
+  if not terms:
+    return lambda x, t: network(x, t, condition)
+  rows = [condition, *(other for _, other in terms)]
+  stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
+
+  def denoise(x, t):
+    n = x.shape[0]
+    out = network(
+      jnp.concatenate([x] * len(rows)), jnp.tile(t, len(rows)), stacked
+    )
+    eps, *aux = out if isinstance(out, tuple) else (out,)
+    full, *others = jnp.split(eps, len(rows))
+    result = full
+    for (weight, _), other in zip(terms, others, strict=True):
+      weight = jnp.broadcast_to(jnp.asarray(weight), (n,))[:, None, None]
+      result = result + (weight - 1) * (full - other)
+    if not aux:
+      return result
+    return result, jax.tree.map(lambda a: a[:n], aux[0])
+
+  return denoise

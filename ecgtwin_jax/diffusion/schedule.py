@@ -1,0 +1,139 @@
+"""The forward process: how much of the latent and of noise there is at step t.
+
+    x_t = signal_rate[t] * x_0 + noise_rate[t] * eps,    t = 0 .. steps - 1
+
+with signal_rate^2 = prod(1 - beta) and noise_rate^2 = 1 - signal_rate^2. Step 0
+is already a little noisy; the clean x_0 has no number.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+KINDS = ("linear", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """A noise schedule; plain numbers in, float64 tables on the host out.
+
+  It is hashable and holds nothing but its hyper-parameters, so it can be stored
+  with `dataclasses.asdict`, compared, and be a static argument of a jitted
+  function. The tables are NumPy: the samplers turn them into a few numbers per
+  step while they are traced, in double precision.
+
+  Attributes:
+    steps: Number of noise levels.
+    start: First beta of the linear schedule.
+    end: Last beta of the linear schedule.
+    kind: "linear" in beta, or "cosine", which ignores `start` and `end`.
+
+  Raises:
+    ValueError: For a number out of range or an unknown kind.
+
+  Source: the defaults are those of Lai et al. 2025 (ECGTwin). Cosine: Nichol &
+  Dhariwal 2021, equation 17.
+  """
+
+  steps: int = 1000
+  start: float = 0.00085
+  end: float = 0.012
+  kind: str = "linear"
+
+  def __post_init__(self):
+    if self.steps < 1:
+      raise ValueError(f"{self.steps=} must be at least 1")
+    if not 0 < self.start <= self.end < 1:
+      raise ValueError(
+        f"{self.start=}, {self.end=} must hold 0 < start <= end < 1"
+      )
+    if self.kind not in KINDS:
+      raise ValueError(f"{self.kind=} must be one of {', '.join(KINDS)}")
+
+  @functools.cached_property
+  def betas(self) -> np.ndarray:
+    """Variance added at each step, (steps,) float64."""
+    if self.kind == "linear":
+      return np.linspace(self.start, self.end, self.steps)
+    angle = (np.arange(self.steps + 1) / self.steps + 0.008) / 1.008
+    remaining = np.cos(angle * np.pi / 2) ** 2
+    return np.minimum(1 - remaining[1:] / remaining[:-1], 0.999)
+
+  @functools.cached_property
+  def alphas_cumprod(self) -> np.ndarray:
+    """Share of the variance that is signal, (steps,) float64."""
+    return np.cumprod(1 - self.betas)
+
+  @functools.cached_property
+  def signal_rate(self) -> np.ndarray:
+    """Factor of x_0 in x_t, (steps,) float64."""
+    return np.sqrt(self.alphas_cumprod)
+
+  @functools.cached_property
+  def noise_rate(self) -> np.ndarray:
+    """Factor of eps in x_t, (steps,) float64."""
+    return np.sqrt(1 - self.alphas_cumprod)
+
+
+def look_up(table: np.ndarray, t: Int[Array, "..."]) -> Float[Array, "..."]:
+  """`table[t]` on the device; NaN, never the nearest entry, outside of it."""
+  return (
+    jnp.asarray(table.astype(np.float32))
+    .at[t]
+    .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+  )
+
+
+def add_noise(
+  schedule: Schedule,
+  x0: Float[Array, "b *d"],
+  eps: Float[Array, "b *d"],
+  t: Int[Array, " b"],
+) -> Float[Array, "b *d"]:
+  """x_t = signal_rate[t] x_0 + noise_rate[t] eps.
+
+  Args:
+    schedule: The noise schedule.
+    x0: Clean latents, scaled.
+    eps: Standard normal noise.
+    t: Step of each example, 0..steps - 1; NaN comes out for any other.
+
+  Returns:
+    The noisy latents.
+  """
+  shape = (-1,) + (1,) * (x0.ndim - 1)
+  signal = look_up(schedule.signal_rate, t).reshape(shape)
+  noise = look_up(schedule.noise_rate, t).reshape(shape)
+  return signal * x0 + noise * eps
+
+
+def snr(schedule: Schedule, t: Int[Array, " b"]) -> Float[Array, " b"]:
+  """SNR(t) = signal_rate[t]^2 / noise_rate[t]^2, for weights of the loss."""
+  share = schedule.alphas_cumprod
+  return look_up(share / (1 - share), t)
+
+
+def sample_timesteps(
+  rng: Key[Array, ""], batch: int, low: int = 0, high: int = 999
+) -> Int[Array, " {batch}"]:
+  """t uniform in low..high, both included.
+
+  Args:
+    rng: One key, for the global batch.
+    batch: Number of examples.
+    low: Smallest step drawn.
+    high: Largest step drawn; the published recipe uses 1..998.
+
+  Returns:
+    One step per example.
+
+  Raises:
+    ValueError: If `low` is negative or above `high`.
+  """
+  if not 0 <= low <= high:
+    raise ValueError(f"{low=}, {high=} must hold 0 <= low <= high")
+  return jax.random.randint(rng, (batch,), low, high + 1)
