@@ -1,0 +1,141 @@
+"""What a recording shows and whose it is: the condition of an ECG."""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+MAX_STATEMENTS = 18  # MIMIC-IV-ECG's report_0 .. report_17
+TEXT_WIDTH = 768
+PATIENT_MEAN = (77.95, 64.25, 0.0)  # heart rate, age, sex: as published
+PATIENT_STD = (20.37, 17.13, 1.0)
+SEXES = ("F", "M")  # the number of a sex is its place here
+OVER_89 = 300  # PTB-XL's code for an age it hides
+AGE_OVER_89 = 90.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+  """A cardiac condition: report statements, heart rate, age and sex.
+
+  Attributes:
+    statements: 1..18 short statements, such as "Sinus rhythm".
+    heart_rate: In 20..300 beats per minute.
+    age: In 0..120 years. 300 is PTB-XL's code for "over 89" and becomes 90.
+      None or NaN: not known.
+    sex: "F" or "M". None: not known.
+    embeddings: Optional (n, 768) text embeddings, one row per statement, used
+      in place of the statement encoder's.
+
+  Raises:
+    ValueError: A field is outside the above.
+
+  Source: SPEC section 1 (data).
+  """
+
+  statements: tuple[str, ...]
+  heart_rate: float
+  age: float | None = None
+  sex: str | None = None
+  embeddings: Float[np.ndarray, "n 768"] | None = dataclasses.field(
+    default=None, compare=False, repr=False
+  )
+
+  def __post_init__(self):
+    values = {
+      "statements": _check_statements(self.statements),
+      "heart_rate": _check_number(self.heart_rate, "heart_rate", 20, 300),
+      "age": _check_age(self.age),
+    }
+    sex = self.sex
+    if sex is not None and (not isinstance(sex, str) or sex not in SEXES):
+      raise ValueError(f"{sex=} must be 'F', 'M' or None (not known)")
+    if self.embeddings is not None:
+      values["embeddings"] = _check_embeddings(
+        self.embeddings, len(values["statements"])
+      )
+    for name, value in values.items():
+      object.__setattr__(self, name, value)
+
+  def text(self) -> str:
+    """The report as one string: its statements joined by '|'."""
+    return "|".join(self.statements)
+
+  def patient_vector(self) -> Float[np.ndarray, " 3"]:
+    """Standardised heart rate, age and sex; what is not known is NaN."""
+    age = math.nan if self.age is None else self.age
+    sex = math.nan if self.sex is None else SEXES.index(self.sex)
+    return standardize_patient(
+      np.asarray(self.heart_rate), np.asarray(age), np.asarray(sex)
+    )
+
+
+def standardize_patient(
+  heart_rate: np.ndarray, age: np.ndarray, sex: np.ndarray
+) -> Float[np.ndarray, "*b 3"]:
+  """Patient vectors p = ((hr - 77.95) / 20.37, (age - 64.25) / 17.13, sex).
+
+  Args:
+    heart_rate: (*b,) beats per minute.
+    age: (*b,) years; negative or NaN where not known.
+    sex: (*b,) F 0, M 1; negative or NaN where not known.
+
+  Returns:
+    (*b, 3) float32, NaN where age or sex is not known.
+
+  Source: SPEC section 1 (patient vector).
+  """
+  columns = np.stack(np.broadcast_arrays(heart_rate, age, sex), -1)
+  columns = columns.astype(np.float64)
+  columns[..., 1:][columns[..., 1:] < 0] = np.nan
+  return ((columns - PATIENT_MEAN) / PATIENT_STD).astype(np.float32)
+
+
+def _check_statements(statements):
+  if isinstance(statements, str):
+    raise ValueError(f"{statements=} must be a list of statements")
+  cleaned = []
+  for statement in statements:
+    if not isinstance(statement, str) or not statement.strip():
+      raise ValueError(f"{statement=} must be a string that is not blank")
+    if "|" in statement:
+      raise ValueError(
+        f"{statement=} must not contain '|': give each statement on its own"
+      )
+    cleaned.append(" ".join(statement.split()))
+  if not 1 <= len(cleaned) <= MAX_STATEMENTS:
+    raise ValueError(
+      f"number of statements={len(cleaned)} must be in 1..{MAX_STATEMENTS}"
+    )
+  return tuple(cleaned)
+
+
+def _check_number(value, name, low, high):
+  rule = f"must be a number in {low}..{high}"
+  try:
+    number = float(value)
+  except (TypeError, ValueError):
+    raise ValueError(f"{name}={value!r} {rule}") from None
+  if isinstance(value, str | bool) or not low <= number <= high:
+    raise ValueError(f"{name}={value!r} {rule}")
+  return number
+
+
+def _check_age(age):
+  if age is None or (isinstance(age, float) and math.isnan(age)):
+    return None
+  if age == OVER_89:
+    return AGE_OVER_89
+  return _check_number(age, "age", 0, 120)
+
+
+def _check_embeddings(embeddings, rows):
+  embeddings = np.asarray(embeddings, np.float32)
+  if embeddings.shape != (rows, TEXT_WIDTH):
+    raise ValueError(
+      f"{embeddings.shape=} must be ({rows}, {TEXT_WIDTH}): a row per statement"
+    )
+  if not np.isfinite(embeddings).all():
+    raise ValueError("embeddings must be finite")
+  return embeddings

@@ -1,0 +1,322 @@
+"""The ECG: twelve leads in clinical order and millivolt, and its files."""
+
+import contextlib
+import dataclasses
+import importlib.resources
+import os
+import pathlib
+import re
+import warnings
+
+import numpy as np
+import scipy.signal
+from jaxtyping import Float
+
+from ecgtwin_jax.data.leads import LEADS, lead_position, order_leads
+
+MODEL_SAMPLES = 1024
+MODEL_RATE = 102.4  # Hz: 1024 samples in 10 s
+MIN_RATE = 50.0  # Hz: less cannot hold a QRS complex
+WFDB_GAIN = 1000.0  # steps per mV in the WFDB records we write
+EXAMPLE_RECORD = str(
+  importlib.resources.files("ecgtwin_jax") / "assets" / "s0010_re_10s"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ECG:
+  """Twelve leads of one recording.
+
+  Attributes:
+    signal: (s, 12) float32 in millivolt, leads in the order of LEADS.
+    sampling_rate: Samples per second.
+    record: Name of the recording, for titles and messages.
+    comments: Free text kept with the recording.
+
+  Raises:
+    ValueError: The signal is not (s, 12) and finite, or the rate not positive.
+  """
+
+  signal: Float[np.ndarray, "s 12"]
+  sampling_rate: float
+  record: str = ""
+  comments: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    signal = np.asarray(self.signal, np.float32)
+    if signal.ndim != 2 or signal.shape[1] != len(LEADS) or not signal.size:
+      raise ValueError(
+        f"{self.record}: signal {signal.shape=} must be (samples, 12)"
+      )
+    if not np.isfinite(signal).all():
+      raise ValueError(f"{self.record}: signal must be finite")
+    rate = float(self.sampling_rate)
+    if not 0 < rate < np.inf:
+      raise ValueError(f"{self.record}: sampling_rate={rate} must be positive")
+    object.__setattr__(self, "signal", signal)
+    object.__setattr__(self, "sampling_rate", rate)
+    object.__setattr__(self, "comments", tuple(self.comments))
+
+  @property
+  def duration(self) -> float:
+    """Length in seconds."""
+    return len(self.signal) / self.sampling_rate
+
+  def resample(self, samples: int = MODEL_SAMPLES) -> "ECG":
+    """The same seconds in `samples` samples, by Fourier resampling.
+
+    Source: SPEC section 1 (FFT-resampled to 1024 samples).
+    """
+    count = len(self.signal)
+    if samples == count:
+      return self
+    signal = scipy.signal.resample(self.signal.astype(np.float64), samples)
+    rate = self.sampling_rate * samples / count
+    return dataclasses.replace(self, signal=signal, sampling_rate=rate)
+
+  def plot(self, path=None, **options):
+    """Draws the clinical print; see `ecgtwin_jax.plotting.plot_ecg`."""
+    from ecgtwin_jax import plotting
+
+    return plotting.plot_ecg(self, path, **options)
+
+  def write(self, path: str | os.PathLike):
+    """Writes a WFDB record (.hea and .dat), a .csv or an .npz file.
+
+    .csv and .npz keep float32 exactly; WFDB is format 16 in steps of 1 uV.
+
+    Raises:
+      ValueError: Unknown suffix, a name WFDB refuses, or beyond 32.767 mV.
+    """
+    path = pathlib.Path(path)
+    writers = {"": _write_wfdb, ".hea": _write_wfdb}
+    writers |= {".csv": _write_csv, ".npz": _write_npz}
+    if path.suffix not in writers:
+      raise ValueError(f"{str(path)!r} must end in .hea, .csv or .npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writers[path.suffix](self, path)
+
+
+def example_ecg() -> ECG:
+  """The bundled reference: 10 s of PTB record s0010_re, see assets/README."""
+  return read_ecg(EXAMPLE_RECORD)
+
+
+def read_ecg(
+  path: str | os.PathLike, start: float = 0.0, duration: float = 10.0
+) -> ECG:
+  """Reads `duration` seconds from `start` of a WFDB record, .csv or .npz file.
+
+  WFDB: with or without .hea; any number of signals, any rate and format.
+  CSV: comment lines first, `# sampling_rate=500,units=mV` among them, then a
+  line of lead names, then one line per sample. Instead of sampling_rate there
+  may be a column `time` in seconds, evenly spaced.
+  NPZ: arrays signal (s, n), sampling_rate, leads (n,), units (one or n).
+
+  Args:
+    path: The record or file.
+    start: Seconds to skip.
+    duration: Seconds to read; 10 is what the networks take.
+
+  Raises:
+    FileNotFoundError: A file of the record is not there.
+    ValueError: A file cannot be understood, the recording is too short, or a
+      lead breaks a rule of `order_leads`. The message names the record.
+  """
+  path = pathlib.Path(path)
+  if not (0 <= start < np.inf and 0 < duration < np.inf):
+    raise ValueError(f"{start=} and {duration=} must be seconds from 0 on")
+  reader = {".csv": _read_csv, ".npz": _read_npz}.get(path.suffix, _read_wfdb)
+  try:
+    signal, rate, names, units, comments = reader(path, start, duration)
+    signal = order_leads(signal, names, units)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from None
+  return ECG(signal, rate, path.stem, comments)
+
+
+def _window(count, rate, start, duration):
+  """First and last sample of the seconds asked for."""
+  if not MIN_RATE <= rate < np.inf:
+    raise ValueError(f"sampling_rate={rate:g} must be at least {MIN_RATE:g} Hz")
+  first = round(start * rate)
+  last = first + round(duration * rate)
+  if last > count:
+    raise ValueError(
+      f"too short: {duration:g} s from {start:g} s on are needed, the recording"
+      f" has {count / rate:.4g} s"
+    )
+  return first, last
+
+
+@contextlib.contextmanager
+def quiet_wfdb():
+  """The wfdb package, imported late, without the warnings of its pandas use."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    import wfdb
+
+    yield wfdb
+
+
+def _read_wfdb(path, start, duration):
+  if path.suffix in (".hea", ".dat"):
+    path = path.with_suffix("")
+  header_file = path.with_name(path.name + ".hea")
+  _require(header_file, "give a WFDB record, a .csv or an .npz file")
+  # Bad files make wfdb raise anything, IndexError and TypeError among them.
+  with quiet_wfdb() as wfdb:
+    try:
+      header = wfdb.rdheader(str(path), rd_segments=True)
+      multi = isinstance(header, wfdb.MultiRecord)
+      names = (header.get_sig_name() if multi else header.sig_name) or []
+      rate, count = float(header.fs), header.sig_len
+      assert len(names) == header.n_sig, f"{len(names)} of {header.n_sig} lines"
+    except Exception as error:
+      raise ValueError(
+        f"the header cannot be read ({_first_line(error)}): "
+        "get a fresh copy of the record"
+      ) from None
+    wanted = [
+      i for i, name in enumerate(names) if lead_position(name) is not None
+    ]
+    if not wanted:
+      raise ValueError(f"none of its signals {names} is a lead of an ECG")
+    if not multi:
+      for name in sorted({header.file_name[i] for i in wanted}):
+        _require(path.with_name(name), f"{header_file.name} refers to it")
+    window = _window(count, rate, start, duration) if count else (0, None)
+    try:
+      record = wfdb.rdrecord(str(path), *window, channels=wanted)
+    except Exception as error:
+      raise ValueError(
+        f"the samples cannot be read ({_first_line(error)}), as when a data "
+        "file is cut short: get a fresh copy of the record"
+      ) from None
+  signal = record.p_signal
+  if not count:
+    signal = signal[slice(*_window(len(signal), rate, start, duration))]
+  # wfdb drops what is not ASCII: the micro sign, which turns uV into V.
+  lines = header_file.read_text("utf-8", "replace").splitlines()
+  comments = tuple(x.lstrip("# ") for x in lines if x.startswith("#"))
+  lines = [x for x in lines if x.strip() and not x.startswith("#")]
+  units = [
+    "uV" if not multi and re.search("/[^\x00-\x7f]+V", lines[1 + i]) else unit
+    for i, unit in zip(wanted, record.units)
+  ]
+  return signal, rate, record.sig_name, units, comments
+
+
+def _read_csv(path, start, duration):
+  _require(path, "give a WFDB record, a .csv or an .npz file")
+  lines = path.read_text("utf-8-sig").splitlines()
+  lines = [line for line in lines if line.strip()]
+  notes = [line[1:].strip() for line in lines if line.startswith("#")]
+  names, *rows = [x for x in lines if not x.startswith("#")] or [""]
+  if not rows:
+    raise ValueError("a line of lead names and a line per sample are needed")
+  names = [name.strip() for name in names.split(",")]
+  settings = {"units": "mV"}
+  for note in [n for n in notes if n.startswith(("sampling_rate=", "units="))]:
+    settings |= dict(x.strip().split("=", 1) for x in note.split(","))
+    notes.remove(note)
+  signal = np.loadtxt(
+    rows,
+    delimiter=",",
+    ndmin=2,
+    converters=lambda cell: float(cell) if cell.strip() else np.nan,
+  )
+  if "sampling_rate" in settings:
+    rate = float(settings["sampling_rate"])
+  elif "time" in names:
+    rate = _rate_of(signal[:, names.index("time")])
+  else:
+    raise ValueError(
+      "a comment line '# sampling_rate=500,units=mV' or a column 'time' in "
+      "seconds is needed"
+    )
+  window = slice(*_window(len(signal), rate, start, duration))
+  return signal[window], rate, names, settings["units"], tuple(notes)
+
+
+def _rate_of(time):
+  """Sampling rate of evenly spaced seconds."""
+  rate = (len(time) - 1) / (time[-1] - time[0]) if len(time) > 1 else 0.0
+  even = time[0] + np.arange(len(time)) / rate if rate > 0 else np.nan
+  if not (np.abs(time - even) * rate < 0.5).all():
+    raise ValueError("column 'time' must be in seconds and evenly spaced")
+  return float(rate)
+
+
+def _read_npz(path, start, duration):
+  _require(path, "give a WFDB record, a .csv or an .npz file")
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = dict(file)
+    signal = np.asarray(arrays["signal"], np.float64)
+    rate = float(arrays["sampling_rate"])
+    names = [str(x) for x in arrays["leads"]]
+    units = arrays["units"].tolist()
+  except Exception as error:
+    raise ValueError(
+      f"not an .npz file with arrays signal, sampling_rate, leads and units "
+      f"({_first_line(error)})"
+    ) from None
+  if signal.ndim != 2:
+    raise ValueError(f"{signal.shape=} must be (samples, leads)")
+  window = slice(*_window(len(signal), rate, start, duration))
+  comments = tuple(str(x) for x in arrays.get("comments", ()))
+  return signal[window], rate, names, units, comments
+
+
+def _write_wfdb(ecg, path):
+  if not re.fullmatch("[-A-Za-z0-9_]+", path.stem):
+    raise ValueError(
+      f"WFDB record name {path.stem!r} must have letters, digits, - or _ alone"
+    )
+  peak = float(np.abs(ecg.signal).max())
+  if peak * WFDB_GAIN > 2**15 - 1:
+    raise ValueError(f"{ecg.record}: {peak=:.4g} mV must be below 32.767 mV")
+  count = len(LEADS)
+  with quiet_wfdb() as wfdb:
+    wfdb.wrsamp(
+      path.stem,
+      fs=ecg.sampling_rate,
+      units=["mV"] * count,
+      sig_name=list(LEADS),
+      p_signal=ecg.signal.astype(np.float64),
+      fmt=["16"] * count,
+      adc_gain=[WFDB_GAIN] * count,
+      baseline=[0] * count,
+      comments=list(ecg.comments),
+      write_dir=str(path.parent),
+    )
+
+
+def _write_csv(ecg, path):
+  lines = [f"# sampling_rate={ecg.sampling_rate!r},units=mV"]
+  lines += [f"# {comment}" for comment in ecg.comments]
+  with path.open("w", encoding="utf-8") as file:
+    file.write("\n".join([*lines, ",".join(LEADS)]) + "\n")
+    np.savetxt(file, ecg.signal, fmt="%.9g", delimiter=",")
+
+
+def _write_npz(ecg, path):
+  np.savez_compressed(
+    path,
+    signal=ecg.signal,
+    sampling_rate=ecg.sampling_rate,
+    leads=LEADS,
+    units="mV",
+    comments=np.array(ecg.comments, np.str_),
+  )
+
+
+def _require(path, advice):
+  if not path.is_file():
+    raise FileNotFoundError(f"{path} is not there: {advice}")
+
+
+def _first_line(error):
+  return (str(error).splitlines() or [type(error).__name__])[0]
