@@ -1,0 +1,56 @@
+"""The optimizer chain and the moving average of parameters."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def make_schedule(optimizer, steps: int) -> optax.Schedule:
+  """Linear warm-up to the peak, then a cosine to the final rate.
+
+  Args:
+    optimizer: config with learning_rate, final_learning_rate, warmup_steps.
+    steps: length of the training.
+
+  Raises:
+    ValueError: the warm-up is not shorter than the training.
+  """
+  warmup_steps = optimizer.warmup_steps
+  if not 0 <= warmup_steps < steps:
+    raise ValueError(f"{warmup_steps=} must be in 0..{steps - 1} ({steps=})")
+  return optax.warmup_cosine_decay_schedule(
+    init_value=0.0 if warmup_steps else optimizer.learning_rate,
+    peak_value=optimizer.learning_rate,
+    warmup_steps=warmup_steps,
+    decay_steps=steps,
+    end_value=optimizer.final_learning_rate,
+  )
+
+
+def make_optimizer(optimizer, steps: int) -> optax.GradientTransformation:
+  """AdamW with the schedule above; clips gradients where asked.
+
+  Args:
+    optimizer: config with b2, weight_decay and clip_norm (None: no clipping),
+      and what make_schedule reads.
+    steps: length of the training.
+  """
+  adamw = optax.adamw(
+    make_schedule(optimizer, steps),
+    b2=optimizer.b2,
+    weight_decay=optimizer.weight_decay,
+  )
+  if optimizer.clip_norm is None:
+    return adamw
+  return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adamw)
+
+
+def update_ema(ema, params, step, decay: float):
+  """Moves the average: ema <- d ema + (1 - d) params, d <= decay.
+
+  The decay grows as (1 + step) / (10 + step), so that the random start is
+  forgotten; 0 keeps a plain copy.
+  """
+  step = jnp.asarray(step, jnp.float32)
+  decay = jnp.minimum(decay, (1 + step) / (10 + step))
+  return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
