@@ -21,34 +21,64 @@ from jaxtyping import Array, Float, Float64, Key
 from ecgtwin_jax.diffusion.schedule import Schedule
 
 SAMPLERS = ("ddpm", "ddim", "dpm++")
+SPACINGS = ("time", "log_snr")
 
 
-def choose_timesteps(steps: int, first: int, last: int) -> list[int]:
-  """`steps` steps evenly from `last` down to `first`, both called.
+def choose_timesteps(
+  schedule: Schedule,
+  steps: int,
+  *,
+  first: int = 0,
+  last: int | None = None,
+  spacing: str = "time",
+) -> list[int]:
+  """`steps` distinct steps from `last` down to `first`, both called.
 
-  Rounded halves go up, so 5 of 0..999 are 999, 749, 500, 250, 0. After the
-  lowest of them the sampler returns the clean latent. One step is `last` alone.
+  After the lowest of them the sampler returns the clean latent. One step is
+  `last` alone. Halves are rounded up: 5 of 0..999 are 999, 749, 500, 250, 0.
 
   Args:
+    schedule: The noise schedule.
     steps: How many; at most all of first..last.
     first: Lowest trained step.
-    last: Highest trained step.
+    last: Highest trained step; None is the schedule's.
+    spacing: Even in "time", or in "log_snr", log(signal rate / noise rate),
+      where steps that would coincide at the low end move up to free ones.
 
   Returns:
-    Distinct steps in descending order.
+    Steps in descending order.
 
   Raises:
-    ValueError: If first..last holds fewer than `steps` steps, or steps < 1.
+    ValueError: If first..last is not in the schedule or holds fewer than
+      `steps` steps, or for an unknown spacing.
+
+  Source: log_snr is the "uniform lambda" of Lu et al. 2022, DPM-Solver.
   """
-  if not 0 <= first <= last:
-    raise ValueError(f"{first=}, {last=} must hold 0 <= first <= last")
+  last = schedule.steps - 1 if last is None else last
+  if not 0 <= first <= last < schedule.steps:
+    raise ValueError(
+      f"{first=}, {last=} must hold 0 <= first <= last < {schedule.steps}"
+    )
   if not 1 <= steps <= last - first + 1:
     raise ValueError(
       f"{steps=} must be in 1..{last - first + 1}, the trained steps"
       f" {first}..{last}"
     )
-  spread = np.linspace(last, first, steps)
-  return np.floor(spread + 0.5).astype(int).tolist()
+  if spacing not in SPACINGS:
+    raise ValueError(f"{spacing=} must be one of {', '.join(SPACINGS)}")
+  if steps == 1:
+    return [last]
+  if spacing == "time":
+    spread = np.linspace(first, last, steps)
+  else:
+    level = -np.log(schedule.signal_rate / schedule.noise_rate)
+    even = np.linspace(level[first], level[last], steps)
+    spread = np.interp(even, level, np.arange(schedule.steps))
+  rank = np.arange(steps)
+  t = np.floor(spread + 0.5).astype(int)
+  t = np.maximum.accumulate(t - rank) + rank  # Strictly ascending,
+  t = np.minimum(t, last - rank[::-1])  # and never above the last.
+  return t[::-1].tolist()
 
 
 def draw_noise(
@@ -186,7 +216,8 @@ def sample(
     rngs: One key per example, for the noise of each step (see draw_noise).
     schedule: The noise schedule that the denoiser was trained with.
     sampler: "ddpm", "ddim" or "dpm++".
-    steps: Number of calls, evenly over first..last; None calls every step.
+    steps: Number of calls, over first..last, even in time for ddpm and ddim, in
+      log-SNR for dpm++ (see choose_timesteps); None calls every step.
     timesteps: The exact steps instead, descending, within first..last.
     first: Lowest step that the denoiser may be called with.
     last: Highest such step; None is the schedule's.
@@ -205,19 +236,20 @@ def sample(
       match the steps.
   """
   last = schedule.steps - 1 if last is None else last
-  if not 0 <= first <= last < schedule.steps:
-    raise ValueError(
-      f"{first=}, {last=} must hold 0 <= first <= last < {schedule.steps}"
-    )
   if timesteps is None:
-    steps = last - first + 1 if steps is None else steps
-    timesteps = choose_timesteps(steps, first, last)
+    timesteps = choose_timesteps(
+      schedule,
+      last - first + 1 if steps is None else steps,
+      first=first,
+      last=last,
+      spacing="log_snr" if sampler == "dpm++" else "time",
+    )
   elif steps is not None:
     raise ValueError(f"{steps=} and timesteps= exclude each other")
   t = np.asarray(timesteps)
   if t.ndim != 1 or not t.size or np.any(np.diff(t) >= 0):
     raise ValueError(f"{timesteps=} must be strictly descending")
-  if t[0] > last or t[-1] < first:
+  if t[0] > min(last, schedule.steps - 1) or t[-1] < max(first, 0):
     raise ValueError(f"{timesteps=} must stay in the trained {first}..{last}")
   if clip is not None and not clip > 0:
     raise ValueError(f"{clip=} must be positive, or None")
@@ -264,66 +296,3 @@ def _share(weights: Sequence[float], t: np.ndarray) -> np.ndarray:
       f" got {weights.tolist()}"
     )
   return weights / weights.sum()
-
-
-def guided(
-  network: Callable,
-  condition: Any,
-  *,
-  without_statements: Any = None,
-  without_person: Any = None,
-  statement_guidance: float | Float[Array, "..."] = 1.0,
-  person_guidance: float | Float[Array, "..."] = 1.0,
-) -> Callable:
-  """eps = full + (w_s - 1)(full - no statements) + (w_p - 1)(full - no person).
-
-  The two or three predictions of a step come from one call of the network on
-  stacked rows. A strength that is the number 1.0 adds no rows, so with both at
-  1.0 this is plain sampling, bit for bit.
-
-  Args:
-    network: (x (n, l, c), t (n,), condition) -> noise (n, l, c), or
-      (noise, tree of arrays with n in front), of which the full rows are kept.
-    condition: Tree of arrays with n in front.
-    without_statements: The same tree with the statements' null form.
-    without_person: The same tree with the person's null form.
-    statement_guidance: w_s, a number or an array, () or one per example.
-    person_guidance: w_p, likewise.
-
-  Returns:
-    denoise(x, t) for `sample`.
-
-  Raises:
-    ValueError: If a strength other than 1.0 has no null form to compare with.
-  """
-  terms = []
-  for name, weight, other in (
-    ("statement_guidance", statement_guidance, without_statements),
-    ("person_guidance", person_guidance, without_person),
-  ):
-    if isinstance(weight, (int, float)) and weight == 1.0:
-      continue
-    if other is None:
-      raise ValueError(f"{name}={weight} needs the condition without it")
-    terms.append((weight, other))
-  if not terms:
-    return lambda x, t: network(x, t, condition)
-  rows = [condition, *(other for _, other in terms)]
-  stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
-
-  def denoise(x, t):
-    n = x.shape[0]
-    out = network(
-      jnp.concatenate([x] * len(rows)), jnp.tile(t, len(rows)), stacked
-    )
-    eps, *aux = out if isinstance(out, tuple) else (out,)
-    full, *others = jnp.split(eps, len(rows))
-    result = full
-    for (weight, _), other in zip(terms, others, strict=True):
-      weight = jnp.broadcast_to(jnp.asarray(weight), (n,))[:, None, None]
-      result = result + (weight - 1) * (full - other)
-    if not aux:
-      return result
-    return result, jax.tree.map(lambda a: a[:n], aux[0])
-
-  return denoise
