@@ -106,7 +106,7 @@ def draw_noise(
 
 def coefficients(
   schedule: Schedule,
-  timesteps: Sequence[int],
+  timesteps: Sequence[int] | np.ndarray,
   sampler: str = "ddpm",
   eta: float = 0.0,
 ) -> Float64[np.ndarray, "steps 4"]:
@@ -199,13 +199,13 @@ def sample(
   *,
   sampler: str = "ddpm",
   steps: int | None = None,
-  timesteps: Sequence[int] | None = None,
+  timesteps: Sequence[int] | np.ndarray | None = None,
   first: int = 0,
   last: int | None = None,
   eta: float = 0.0,
   clip: float | None = 1.0,
   quantile: float | None = None,
-  aux_weights: Sequence[float] | None = None,
+  aux_weights: Sequence[float | int] | None = None,
 ) -> Any:
   """x_0 from x_T = `noise`: one scan over the chosen steps.
 
@@ -287,7 +287,7 @@ def sample(
   return x0 if aux_weights is None else (x0, total)
 
 
-def _share(weights: Sequence[float], t: np.ndarray) -> np.ndarray:
+def _share(weights: Sequence[float | int], t: np.ndarray) -> np.ndarray:
   """Weights that sum to one, one for each step."""
   weights = np.asarray(weights, np.float64)
   if weights.shape != t.shape or np.any(weights < 0) or not np.any(weights):

@@ -1,0 +1,107 @@
+"""The forward process against the published numbers and its own definition."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecgtwin_jax.diffusion.schedule import (
+  Schedule,
+  add_noise,
+  sample_timesteps,
+  snr,
+)
+
+GOLDEN = np.load(
+  pathlib.Path(__file__).parent / "data" / "golden" / "ddpm_schedule.npz"
+)
+
+
+def test_default_is_the_published_schedule():
+  schedule = Schedule()
+  assert np.abs(schedule.betas - GOLDEN["betas"]).max() < 1e-9
+  share = GOLDEN["alphas_cumprod"]
+  assert np.abs(schedule.alphas_cumprod - share).max() < 2e-7
+
+
+def test_add_noise_is_the_published_one():
+  x0, n0, t = (GOLDEN[k] for k in ("x0", "n0", "t_add"))
+  noised = add_noise(
+    Schedule(), jnp.asarray(x0), jnp.asarray(n0), jnp.asarray(t)
+  )
+  error = np.abs(noised - GOLDEN["noised"]).max()
+  assert error < 1e-6 * np.abs(GOLDEN["noised"]).max()
+
+
+def test_first_steps_by_hand():
+  schedule = Schedule(steps=3, start=0.1, end=0.3)
+  np.testing.assert_allclose(schedule.betas, [0.1, 0.2, 0.3])
+  np.testing.assert_allclose(schedule.alphas_cumprod, [0.9, 0.72, 0.504])
+  got = snr(schedule, jnp.array([0, 2]))
+  np.testing.assert_allclose(got, [9.0, 0.504 / 0.496], rtol=1e-6)
+
+
+@pytest.mark.parametrize("t", [-1, 7, 1000])
+def test_step_outside_the_schedule_gives_nan_not_a_neighbour(t):
+  x = jnp.ones((2, 3))
+  noised = add_noise(Schedule(steps=7), x, x, jnp.array([6, t]))
+  assert np.isfinite(noised[0]).all() and np.isnan(noised[1]).all()
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [1, 11, 1000])
+def test_rates_are_monotone_and_keep_the_variance(kind, steps):
+  schedule = Schedule(steps=steps, kind=kind)
+  assert np.all(np.diff(schedule.noise_rate) > 0)
+  assert np.all((schedule.betas > 0) & (schedule.betas < 1))
+  total = schedule.signal_rate**2 + schedule.noise_rate**2
+  np.testing.assert_allclose(total, 1)
+
+
+def test_cosine_halves_near_the_middle():
+  share = Schedule(kind="cosine").alphas_cumprod
+  assert abs(share[499] - 0.494) < 1e-3  # cos(0.508 / 1.008 * pi / 2)^2
+  assert share[-1] < 1e-6
+
+
+def test_sampled_steps_fill_the_range_with_both_ends():
+  t = sample_timesteps(jax.random.key(0), 2000, low=3, high=7)
+  assert t.shape == (2000,)
+  assert np.bincount(t, minlength=9).tolist()[:3] == [0, 0, 0]
+  assert np.bincount(t).size == 8
+  assert np.bincount(t)[3:].min() > 300
+
+
+def test_schedule_is_plain_numbers():
+  schedule = Schedule(steps=17, kind="cosine")
+  schedule.betas.sum()  # Tables that were asked for are no part of its value.
+  again = Schedule(**dataclasses.asdict(schedule))
+  assert again == schedule and hash(again) == hash(schedule)
+  noised = jax.jit(add_noise, static_argnums=0)(
+    schedule, jnp.ones((1, 2)), jnp.ones((1, 2)), jnp.array([0])
+  )
+  assert noised.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+  "wrong",
+  [
+    {"steps": 0},
+    {"start": 0.0},
+    {"start": 0.02},
+    {"end": 1.0},
+    {"kind": "scaled"},
+  ],
+)
+def test_numbers_out_of_range_are_refused(wrong):
+  with pytest.raises(ValueError, match=next(iter(wrong))):
+    Schedule(**wrong)
+
+
+@pytest.mark.parametrize("low, high", [(-1, 4), (5, 4)])
+def test_empty_range_of_steps_is_refused(low, high):
+  with pytest.raises(ValueError, match="low="):
+    sample_timesteps(jax.random.key(0), 3, low, high)
