@@ -1,0 +1,239 @@
+"""Stage 2: the denoiser, which predicts the noise in a latent.
+
+Kernels start as Xavier uniform, biases at zero, the time MLP as N(0, 0.02),
+modulations at zero; the last linear at zero too, except for `adax`.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Real
+
+from ecgtwin_jax.models import layers
+from ecgtwin_jax.models.injector import (
+  INJECTORS,
+  ConditionEmbedding,
+  Injector,
+  Modulation,
+  modulate,
+)
+from ecgtwin_jax.models.layers import Array, MapsEdit
+from ecgtwin_jax.models.unet import UNet
+
+BACKBONES = ("dit", "unet")
+
+
+class TransformerBlock(nn.Module):
+  """Self-attention and a tanh-GELU MLP under the injector's condition."""
+
+  injector: str
+  heads: int
+  hidden: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b l d"],
+    c: Float[Array, "b k"],
+    tokens: Float[Array, "b s k"] | None,
+    mask: Bool[Array, "b s"],
+    edit: MapsEdit | None = None,
+  ) -> tuple[Float[jax.Array, "b l d"], Float[Array, "b h l s"] | None]:
+    mix = layers.MultiheadAttention(
+      self.heads, self.dtype, name="self_attention"
+    )
+    feed = layers.MLP(self.hidden, nn.gelu, dtype=self.dtype, name="mlp")
+    return Injector(self.injector, self.heads, self.dtype, name="injector")(
+      x, mix, feed, c, tokens, mask, edit
+    )
+
+
+class Denoiser(nn.Module):
+  """Predicts the noise of a noisy latent at time t under a condition.
+
+  `apply(variables, latent, t, statements, mask, patient, base)` gives the
+  noise. What pads a report (NaN too) changes nothing and has no gradient; a
+  report without a valid statement adds exactly nothing.
+
+  With `null_condition`, NaN entries of the patient vector are replaced by
+  the learned `null_patient`, and `drop_statements` replaces a row's report by
+  the one learned statement `null_statement`; without it NaN must not occur.
+
+  Attributes:
+    injector: adax, adaln or cross_attention.
+    backbone: dit (transformer of `depth` blocks) or unet (`levels` lengths,
+      each half of the one before, `level_blocks` blocks per level and way).
+    positions: The longest report, in statements (adax alone).
+
+  Source: Lai et al., arXiv 2508.02720, the released second stage.
+  """
+
+  injector: str = "adax"
+  backbone: str = "dit"
+  width: int = 256
+  depth: int = 7
+  heads: int = 8
+  mlp_ratio: int = 4
+  levels: int = 3
+  level_blocks: int = 2
+  latent_channels: int = 4
+  text_width: int = 768
+  base_width: int = 256
+  positions: int = 25
+  null_condition: bool = False
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    latent: Float[Array, "b l c"],
+    t: Real[Array, " b"],
+    statements: Float[Array, "b s e"],
+    mask: Bool[Array, "b s"] | None,
+    patient: Float[Array, "b 3"],
+    base: Float[Array, "b k"],
+    return_attention: bool | str = False,
+    attention: Any = None,
+    drop_statements: Bool[Array, " b"] | None = None,
+  ):
+    """Returns the noise (b, l, c), with attention maps where asked for.
+
+    Args:
+      latent: Noisy, scaled latents.
+      t: Diffusion time, 0 .. 999.
+      statements: Embedded statements.
+      mask: True for statements, False for padding; None means all are.
+      patient: (heart rate, age, sex), normalised.
+      base: Base vectors of the reference recordings.
+      return_attention: True adds the maps used, mean over heads, (blocks, b,
+        l, s); "heads" adds them per head, (blocks, b, heads, l, s). In the
+        UNet a block of a coarser level repeats its rows to full length.
+      attention: Maps to use instead of the own ones, shaped as for "heads",
+        unmasked and not renormalised; or a function (block number, own maps
+        (b, heads, l, s)) -> maps to use, where those depend on the own.
+      drop_statements: True replaces that row's report by the null statement.
+
+    Raises:
+      ValueError: An unknown injector or backbone, a width that is not the
+        module's, a report longer than `positions`, attention of `adaln`, or
+        `drop_statements` without `null_condition`.
+    """
+    self._check(latent, base, return_attention, attention)
+    statements, mask = layers.whole_report(statements, mask, self.text_width)
+    statements, mask, patient = self._fill_null(
+      statements, mask, patient, drop_statements
+    )
+    hidden = self.mlp_ratio * self.width
+    c, tokens = ConditionEmbedding(
+      self.injector,
+      self.width,
+      hidden,
+      self.positions,
+      self.dtype,
+      name="condition",
+    )(t, statements, mask, patient, base)
+    x = nn.Dense(
+      self.width,
+      kernel_init=layers.xavier,
+      dtype=self.dtype,
+      name="latent_embedding",
+    )(latent)
+    # The residual stream is float32, whatever the type of the products.
+    x = layers.rotate(x.astype(jnp.float32))
+    if self.injector == "cross_attention":
+      x += c[:, None]
+    edit = attention
+    if attention is not None and not callable(attention):
+      edit = lambda i, _: attention[i]  # noqa: E731
+    x, maps = self._trunk(hidden)(x, c, tokens, mask, edit)
+    noise = self._output(x, c).astype(jnp.float32)
+    if not return_attention:
+      return noise
+    maps = jnp.stack(maps)
+    return noise, maps if return_attention == "heads" else maps.mean(axis=2)
+
+  def _check(self, latent, base, return_attention, attention):
+    if self.injector not in INJECTORS:
+      raise ValueError(f"injector={self.injector!r} must be in {INJECTORS}")
+    if self.backbone not in BACKBONES:
+      raise ValueError(f"backbone={self.backbone!r} must be in {BACKBONES}")
+    if self.injector == "adaln" and (return_attention or attention is not None):
+      raise ValueError("injector='adaln' has no attention over statements")
+    if return_attention not in (False, True, "heads"):
+      raise ValueError(f"{return_attention=} must be False, True or 'heads'")
+    channels, width = latent.shape[-1], base.shape[-1]
+    if channels != self.latent_channels:
+      raise ValueError(f"latent's {channels=} must be {self.latent_channels}")
+    if width != self.base_width:
+      raise ValueError(f"base vector's {width=} must be {self.base_width}")
+
+  def _fill_null(self, statements, mask, patient, drop_statements):
+    if not self.null_condition:
+      if drop_statements is not None:
+        raise ValueError("drop_statements needs null_condition=True")
+      return statements, mask, patient
+    null_patient = self.param("null_patient", layers.zeros, (3,))
+    # Statements have unit norm, and so has this one at the start.
+    unit = nn.initializers.normal(self.text_width**-0.5)
+    null_statement = self.param("null_statement", unit, (self.text_width,))
+    patient = layers.fill_missing(patient, null_patient)
+    if drop_statements is not None:
+      first = jnp.arange(mask.shape[1]) == 0
+      drop = drop_statements[:, None]
+      statements = jnp.where(
+        drop[:, :, None], null_statement[None, None], statements
+      )
+      mask = jnp.where(drop, first[None], mask)
+    return statements, mask, patient
+
+  def _trunk(self, hidden):
+    """Returns the backbone, (x, c, tokens, mask, edit) -> x, maps."""
+    if self.backbone == "unet":
+      return UNet(
+        self.injector,
+        self.heads,
+        self.levels,
+        self.level_blocks,
+        self.remat,
+        self.dtype,
+        name="unet",
+      )
+    block = TransformerBlock
+    if self.remat:
+      block = nn.remat(TransformerBlock, static_argnums=(5,))
+
+    def run(x, c, tokens, mask, edit):
+      maps = []
+      for i in range(self.depth):
+        block_edit = edit and functools.partial(edit, i)
+        x, used = block(
+          self.injector, self.heads, hidden, self.dtype, name=f"block_{i}"
+        )(x, c, tokens, mask, block_edit)
+        maps.append(used)
+      return x, maps
+
+    return run
+
+  def _output(self, x, c):
+    adax = self.injector == "adax"
+    if self.injector == "adaln":
+      shift, scale = Modulation(
+        self.width, 2, self.dtype, name="output_modulation"
+      )(c)
+      norm = nn.LayerNorm(
+        epsilon=1e-6, use_scale=False, use_bias=False, name="output_norm"
+      )
+      x = modulate(norm(x), shift, scale)
+    elif not adax:
+      x = nn.LayerNorm(epsilon=1e-5, name="output_norm")(x)
+    return nn.Dense(
+      self.latent_channels,
+      kernel_init=layers.xavier if adax else layers.zeros,
+      dtype=self.dtype,
+      name="output",
+    )(x)

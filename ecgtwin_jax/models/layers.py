@@ -1,0 +1,233 @@
+"""Layers shared by the autoencoder, the extractor and the denoiser.
+
+Parameters, norms and softmax stay float32; `dtype` is the type of the matrix
+products alone. Letters of shapes: b batch, l positions, s statements, d width.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Real
+
+Array = jax.Array | np.ndarray
+# One block's attention maps, own -> used, each (b, heads, l, s).
+MapsEdit = Callable[[jax.Array], Array]
+
+xavier = nn.initializers.xavier_uniform()
+zeros = nn.initializers.zeros_init()
+# PyTorch's default kernel, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def sinusoid(
+  position: Real[Array, " n"], width: int, longest: float = 10000.0
+) -> Float[jax.Array, "n d"]:
+  """Embeds a number p as [cos, sin] of p * longest^(-i / (width/2)).
+
+  Raises:
+    ValueError: The width is odd.
+
+  Source: SPEC of the published denoiser's time embedding (DiT).
+  """
+  if width % 2:
+    raise ValueError(f"{width=} must be even")
+  half = width // 2
+  frequency = np.power(longest, -np.arange(half) / half).astype(np.float32)
+  angle = jnp.asarray(position, jnp.float32)[:, None] * frequency[None]
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def rotate(x: Float[Array, "b l d"]) -> Float[jax.Array, "b l d"]:
+  """Rotates channel pairs (i, i + d/2) of position p by p * 10000^(-2i/d).
+
+  Applied once to the tokens, over their whole width, in place of an added
+  position table.
+
+  Raises:
+    ValueError: The width is odd.
+  """
+  _, length, width = x.shape
+  table = sinusoid(np.arange(length), width)
+  cos, sin = jnp.split(table[None], 2, axis=-1)
+  first, second = jnp.split(x, 2, axis=-1)
+  rotated = [first * cos - second * sin, second * cos + first * sin]
+  return jnp.concatenate(rotated, axis=-1)
+
+
+def fill_missing(
+  patient: Float[Array, "b 3"], null_patient: Float[Array, "3"]
+) -> Float[jax.Array, "b 3"]:
+  """Replaces the NaN entries of patient vectors by the learned ones."""
+  return jnp.where(jnp.isnan(patient), null_patient[None], patient)
+
+
+def whole_report(
+  statements: Float[Array, "b s e"],
+  mask: Bool[Array, "b s"] | None,
+  text_width: int,
+) -> tuple[Float[Array, "b r e"], Bool[Array, "b r"]]:
+  """Returns statements and mask with at least one row; no mask means all.
+
+  Raises:
+    ValueError: The statements have another width than `text_width`.
+  """
+  batch, rows, width = statements.shape
+  if width != text_width:
+    raise ValueError(f"statements' {width=} must be {text_width=}")
+  if mask is None:
+    mask = jnp.ones((batch, rows), bool)
+  if rows == 0:
+    statements = jnp.zeros((batch, 1, width), statements.dtype)
+    mask = jnp.zeros((batch, 1), bool)
+  return statements, mask
+
+
+class MultiheadAttention(nn.Module):
+  """softmax(q k / sqrt(d/heads)) v with packed projections and output linear.
+
+  Without a context it is self-attention. A row whose mask is all False gets
+  exactly zero: no average over padding, and no output bias either.
+  """
+
+  heads: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b l d"],
+    context: Float[Array, "b s d"] | None = None,
+    mask: Bool[Array, "b s"] | None = None,
+  ) -> Float[jax.Array, "b l d"]:
+    b, l, width = x.shape
+    if width % self.heads:
+      raise ValueError(f"{width=} must be divisible by heads={self.heads}")
+    kernel = self.param("in_kernel", xavier, (width, 3 * width))
+    bias = self.param("in_bias", zeros, (3 * width,))
+    x, context, kernel, bias = nn.dtypes.promote_dtype(
+      x, context, kernel, bias, dtype=self.dtype
+    )
+    if context is None:
+      qkv = x @ kernel + bias[None, None]
+      query, key, value = jnp.split(qkv, 3, axis=-1)
+    else:
+      query = x @ kernel[:, :width] + bias[None, None, :width]
+      key, value = jnp.split(
+        context @ kernel[:, width:] + bias[None, None, width:], 2, axis=-1
+      )
+    query, key, value = (
+      a.reshape(b, a.shape[1], self.heads, -1) for a in (query, key, value)
+    )
+    keys = None if mask is None else mask[:, None, None, :]
+    x = jax.nn.dot_product_attention(query, key, value, mask=keys)
+    dense = nn.Dense(
+      width, kernel_init=xavier, dtype=self.dtype, name="out_proj"
+    )
+    x = dense(x.reshape(b, l, width))
+    if mask is not None:
+      x = jnp.where(mask.any(axis=-1)[:, None, None], x, 0)
+    return x
+
+
+class CrossAttention(nn.Module):
+  """softmax(q k / sqrt(d/heads)) v with normalised q, k, v, and its maps.
+
+  q = LN(Wq x), k = LN(Wk c), v = LN(Wv c), each over the full width before
+  splitting heads. Padded statements get weight zero; a row without any valid
+  statement gives exactly zero. `edit` turns the own maps into the used ones,
+  which are then neither masked nor renormalised.
+  """
+
+  heads: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b l d"],
+    tokens: Float[Array, "b s c"],
+    mask: Bool[Array, "b s"],
+    edit: MapsEdit | None = None,
+  ) -> tuple[Float[jax.Array, "b l d"], Float[Array, "b h l s"]]:
+    b, l, width = x.shape
+    if width % self.heads:
+      raise ValueError(f"{width=} must be divisible by heads={self.heads}")
+
+    def dense(features, name):
+      return nn.Dense(features, kernel_init=xavier, dtype=self.dtype, name=name)
+
+    def split(a, name):
+      a = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name=name)(a)
+      return a.astype(self.dtype).reshape(b, a.shape[1], self.heads, -1)
+
+    query = split(dense(width, "query")(x), "query_norm")
+    key, value = jnp.split(dense(2 * width, "key_value")(tokens), 2, axis=-1)
+    key, value = split(key, "key_norm"), split(value, "value_norm")
+    logits = jnp.einsum(
+      "blhd,bshd->bhls", query, key, preferred_element_type=jnp.float32
+    )
+    logits *= (width // self.heads) ** -0.5
+    valid = mask[:, None, None, :]
+    lowest = jnp.finfo(jnp.float32).min
+    maps = jax.nn.softmax(jnp.where(valid, logits, lowest), axis=-1)
+    # Only a row without any valid statement still has weight on padding.
+    maps = jnp.where(valid, maps, 0)
+    if edit is not None:
+      maps = edit(maps)
+    out = jnp.einsum("bhls,bshd->blhd", maps.astype(self.dtype), value)
+    out = dense(width, "out_proj")(out.reshape(b, l, width))
+    return jnp.where(mask.any(axis=-1)[:, None, None], out, 0), maps
+
+
+class MLP(nn.Module):
+  """W2 f(W1 x): two linears with an activation between."""
+
+  hidden: int
+  activation: Callable = nn.gelu
+  kernel_init: Callable = xavier
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
+    def dense(features, name):
+      return nn.Dense(
+        features, kernel_init=self.kernel_init, dtype=self.dtype, name=name
+      )
+
+    hidden = self.activation(dense(self.hidden, "linear_1")(x))
+    return dense(x.shape[-1], "linear_2")(hidden)
+
+
+class StatementTokens(nn.Module):
+  """Linear([statement, patient]) per statement, padding held out.
+
+  Whatever stands in padded rows, NaN too, is replaced by zeros before the
+  projection, so that it has no effect and exactly zero gradient. The patient
+  vector is the same for all rows and is projected once, in float32: bfloat16
+  would round a heart rate by half a beat per minute.
+  """
+
+  width: int
+  kernel_init: Callable = xavier
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    statements: Float[Array, "b s e"],
+    mask: Bool[Array, "b s"],
+    patient: Float[Array, "b 3"],
+  ) -> Float[jax.Array, "b s d"]:
+    text = statements.shape[-1]
+    kernel = self.param("kernel", self.kernel_init, (text + 3, self.width))
+    bias = self.param("bias", zeros, (self.width,))
+    statements = jnp.where(mask[:, :, None], statements, 0)
+    statements, weight = nn.dtypes.promote_dtype(
+      statements, kernel[:text], dtype=self.dtype
+    )
+    who = patient.astype(jnp.float32) @ kernel[text:] + bias[None]
+    return statements @ weight + who[:, None]

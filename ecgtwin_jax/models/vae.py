@@ -1,0 +1,167 @@
+"""The variational autoencoder: ECG (b, 1024, 12) <-> latent (b, 128, 4).
+
+Channels last throughout. Kernels start as in PyTorch, U(+-1/sqrt(fan_in)),
+biases at zero.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ecgtwin_jax.models.layers import Array, MultiheadAttention, torch_uniform
+
+LOG_VARIANCE_RANGE = (-30.0, 20.0)
+
+
+def _conv(features, width, dtype, name, strides=1, padding=None):
+  return nn.Conv(
+    features,
+    (width,),
+    strides=strides,
+    padding=((width // 2, width // 2),) if padding is None else padding,
+    kernel_init=torch_uniform,
+    dtype=dtype,
+    name=name,
+  )
+
+
+def _group_norm(groups, name):
+  return nn.GroupNorm(groups, epsilon=1e-5, dtype=jnp.float32, name=name)
+
+
+class ResBlock(nn.Module):
+  """skip(x) + Conv3(SiLU(GroupNorm(Conv3(SiLU(GroupNorm(x))))))."""
+
+  features: int
+  groups: int = 32
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b l c"]) -> Float[jax.Array, "b l d"]:
+    h = x
+    for i in (1, 2):
+      h = nn.silu(_group_norm(self.groups, f"norm_{i}")(h))
+      h = _conv(self.features, 3, self.dtype, f"conv_{i}")(h)
+    if x.shape[-1] != self.features:
+      x = _conv(self.features, 1, self.dtype, "skip")(x)
+    return x + h
+
+
+class AttentionBlock(nn.Module):
+  """x + SelfAttention(x), one head, no norm.
+
+  The published weights hold a GroupNorm here that is never applied.
+  """
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b l c"]) -> Float[jax.Array, "b l c"]:
+    return x + MultiheadAttention(1, dtype=self.dtype, name="attention")(x)
+
+
+class Encoder(nn.Module):
+  """Maps an ECG in mV to its latent's mean and log-variance, unscaled.
+
+  Each width is a level of `blocks` residual blocks and one stride-2
+  convolution, so three widths shorten the signal by 8.
+
+  Source: Lai et al., arXiv 2508.02720, the released autoencoder.
+  """
+
+  widths: tuple[int, ...] = (128, 256, 512)
+  blocks: int = 2
+  middle: int = 3
+  groups: int = 32
+  latent_channels: int = 4
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, signal: Float[Array, "b n leads"]
+  ) -> tuple[Float[jax.Array, "b l c"], Float[jax.Array, "b l c"]]:
+    """Returns (mean, log-variance clipped to [-30, 20]), each (b, n/8, 4).
+
+    Raises:
+      ValueError: The length cannot be halved once per width.
+    """
+    length, factor = signal.shape[1], 2 ** len(self.widths)
+    if length % factor:
+      raise ValueError(f"signal's {length=} must be divisible by {factor}")
+    block = nn.remat(ResBlock) if self.remat else ResBlock
+
+    def res(features, name):
+      return block(features, self.groups, self.dtype, name=name)
+
+    x = _conv(self.widths[0], 3, self.dtype, "conv_in")(signal)
+    for level, width in enumerate(self.widths):
+      for i in range(self.blocks):
+        x = res(width, f"level_{level}_block_{i}")(x)
+      # The published convolution pads on the right alone.
+      x = _conv(width, 3, self.dtype, f"level_{level}_down", 2, ((0, 1),))(x)
+    for i in range(self.middle):
+      x = res(self.widths[-1], f"middle_block_{i}")(x)
+    x = AttentionBlock(self.dtype, name="middle_attention")(x)
+    x = res(self.widths[-1], "last_block")(x)
+    x = nn.silu(_group_norm(self.groups, "norm_out")(x))
+    moments = 2 * self.latent_channels
+    x = _conv(moments, 3, self.dtype, "conv_out")(x)
+    x = _conv(moments, 1, self.dtype, "moments")(x).astype(jnp.float32)
+    mean, log_variance = jnp.split(x, 2, axis=-1)
+    return mean, jnp.clip(log_variance, *LOG_VARIANCE_RANGE)
+
+
+class Decoder(nn.Module):
+  """Maps a scaled latent to the ECG in mV; the latent is divided by `scale`.
+
+  The widths are the encoder's, walked in reverse.
+
+  Source: Lai et al., arXiv 2508.02720, the released autoencoder, which
+  divides its argument in place; here it stays as it was.
+  """
+
+  widths: tuple[int, ...] = (128, 256, 512)
+  blocks: int = 3
+  middle: int = 4
+  groups: int = 32
+  latent_channels: int = 4
+  leads: int = 12
+  scale: float = 0.18215
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, latent: Float[Array, "b l c"]
+  ) -> Float[jax.Array, "b n leads"]:
+    """Returns the ECG, 2^len(widths) times as long as the latent.
+
+    Raises:
+      ValueError: The latent has another number of channels.
+    """
+    channels = latent.shape[-1]
+    if channels != self.latent_channels:
+      raise ValueError(f"latent's {channels=} must be {self.latent_channels}")
+    block = nn.remat(ResBlock) if self.remat else ResBlock
+
+    def res(features, name):
+      return block(features, self.groups, self.dtype, name=name)
+
+    x = _conv(channels, 1, self.dtype, "unmoments")(latent / self.scale)
+    x = _conv(self.widths[-1], 3, self.dtype, "conv_in")(x)
+    x = res(self.widths[-1], "first_block")(x)
+    x = AttentionBlock(self.dtype, name="middle_attention")(x)
+    for i in range(self.middle):
+      x = res(self.widths[-1], f"middle_block_{i}")(x)
+    for level in reversed(range(len(self.widths))):
+      x = jnp.repeat(x, 2, axis=1)
+      x = _conv(x.shape[-1], 3, self.dtype, f"level_{level}_up")(x)
+      for i in range(self.blocks):
+        x = res(self.widths[level], f"level_{level}_block_{i}")(x)
+    x = nn.silu(_group_norm(self.groups, "norm_out")(x))
+    x = _conv(self.leads, 3, self.dtype, "conv_out")(x)
+    return x.astype(jnp.float32)
