@@ -1,0 +1,271 @@
+"""Simulated patients: what makes one person's ECG differ from another's.
+
+Directions are (left, down, back) as seen by the patient, the axes of the Frank
+system. The heart is one current dipole; an electrode sees it through a lead
+vector, potential = lead vector . dipole.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Float
+
+ELECTRODES = ("RA", "LA", "LL", "V1", "V2", "V3", "V4", "V5", "V6")
+CHEST = slice(3, 9)
+
+Vector = tuple[float, float, float]
+
+# Leads I, II and V1..V6 from the Frank leads: Dower et al. 1980, the values
+# also used by Edenbrandt and Pahlm 1988 for the inverse matrix.
+_DOWER = np.array(
+  [
+    [0.632, -0.235, 0.059],
+    [0.235, 1.066, -0.132],
+    [-0.515, 0.157, -0.917],
+    [0.044, 0.164, -1.387],
+    [0.882, 0.098, -1.277],
+    [1.213, 0.127, -0.601],
+    [1.125, 0.127, -0.086],
+    [0.831, 0.076, 0.230],
+  ]
+)
+# Centimetres from the middle of the chest, an average adult.
+_ELECTRODE_POSITION = np.array(
+  [
+    [-18.0, -20.0, 0.0],
+    [18.0, -20.0, 0.0],
+    [8.0, 45.0, 0.0],
+    [-2.5, -1.0, -11.5],
+    [2.5, -1.0, -11.8],
+    [5.8, 1.0, -11.2],
+    [9.0, 3.0, -10.0],
+    [12.5, 3.0, -7.0],
+    [15.0, 3.0, -1.5],
+  ]
+)
+_HEART_POSITION = np.array([2.5, 0.0, -4.0])
+# Makes the dipole law as strong as Dower's vectors at V2..V6 (cm^2).
+_DIPOLE_STRENGTH = 85.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Patient:
+  """A simulated person: everything about the ECG that stays from day to day.
+
+  Attributes:
+    age: Years.
+    sex: "F" or "M".
+    heart_rate: Usual rate at rest, beats per minute.
+    heart_position: Shift of the heart from the average place, cm.
+    heart_rotation: Turns about the three axes, radians; the third is the
+      electrical axis in the frontal plane (positive: towards the feet).
+    electrode_offset: (9 x 3) habitual places of the electrodes, cm from the
+      average adult's.
+    p_duration, pr_interval, qrs_duration, qtc: Seconds at 60 bpm; qtc after
+      Fridericia.
+    p_size, qrs_size, t_size: Wave sizes, 1 for the average.
+    limb_size: Voltage of the limb electrodes, 1 for the average.
+    qrs_bend: (4 x 3) what is added to the four parts of QRS, mV.
+    qrs_timing: (4) shifts of these parts, in parts of the duration.
+    p_bend, t_bend: What is added to the P and T dipoles, mV.
+    t_skew: How much slower T rises than it falls.
+    st_level: ST level along T, in parts of T.
+    respiration: Breaths per second.
+    respiratory_rr: Swing of the RR interval with the breath, in parts of it.
+    ectopic_dipole: Where a ventricular premature beat goes, mV.
+    ectopic_duration, ectopic_coupling: Its QRS in seconds; its earliness in
+      parts of the RR interval.
+    atrial_focus: What an atrial premature P wave adds to P, mV.
+    block_duration: QRS in a bundle branch block, seconds.
+    block_bend: What is added to the blocked and the paced dipoles, mV.
+    injury_bend: What is added to the direction of ST elevation.
+    sokolow: S(V1) + R(V5 or V6) in left ventricular hypertrophy, mV.
+    fibrillation: (size in mV, waves per second) of fibrillatory waves.
+  """
+
+  age: float
+  sex: str
+  heart_rate: float
+  heart_position: Vector
+  heart_rotation: Vector
+  electrode_offset: tuple[Vector, ...]
+  p_duration: float
+  pr_interval: float
+  qrs_duration: float
+  qtc: float
+  p_size: float
+  qrs_size: float
+  t_size: float
+  limb_size: float
+  qrs_bend: tuple[Vector, ...]
+  qrs_timing: tuple[float, ...]
+  p_bend: Vector
+  t_bend: Vector
+  t_skew: float
+  st_level: float
+  respiration: float
+  respiratory_rr: float
+  ectopic_dipole: Vector
+  ectopic_duration: float
+  ectopic_coupling: float
+  atrial_focus: Vector
+  block_duration: float
+  block_bend: Vector
+  injury_bend: Vector
+  sokolow: float
+  fibrillation: tuple[float, float]
+
+
+# Ventricular premature beats: outflow tract, apex, left ventricle twice.
+_ECTOPIC = (
+  (0.35, 1.30, 0.75),
+  (0.95, -0.95, 0.60),
+  (-0.70, -0.75, -1.00),
+  (-0.55, 1.00, -0.90),
+)
+
+
+def sample_patient(
+  rng: np.random.Generator, age: float | None = None, sex: str | None = None
+) -> Patient:
+  """Draws a patient; age and sex shape what can be expected.
+
+  The old have slower conduction, a more leftward axis, flatter T waves and less
+  respiratory arrhythmia; women have shorter QRS, longer QT, smaller voltages
+  and a faster heart.
+
+  Args:
+    rng: Source of all that is drawn.
+    age: Years; None draws an age as in a hospital population.
+    sex: "F" or "M"; None draws one.
+
+  Raises:
+    ValueError: `sex` is neither, or `age` is not in 18..100.
+  """
+  if sex not in (None, "F", "M"):
+    raise ValueError(f"{sex=} must be 'F' or 'M'")
+  if age is not None and not 18 <= age <= 100:
+    raise ValueError(f"{age=} must be in 18..100 years")
+  drawn_age, drawn_sex = rng.normal(63.0, 17.0), rng.random()
+  age = float(np.clip(drawn_age, 18, 95)) if age is None else float(age)
+  sex = ("M" if drawn_sex < 0.52 else "F") if sex is None else sex
+  man, decades = sex == "M", (age - 60) / 10
+
+  def normal(mean, spread, low, high):
+    return float(np.clip(rng.normal(mean, spread), low, high))
+
+  def vector(spread):
+    return tuple(rng.normal(0.0, spread, 3).tolist())
+
+  ectopic = np.array(_ECTOPIC[rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])])
+  ectopic = ectopic * rng.uniform(0.85, 1.2) + rng.normal(0, 0.15, 3)
+  return Patient(
+    age=age,
+    sex=sex,
+    heart_rate=normal(73 - 2 * man, 8, 56, 96),
+    heart_position=vector(0.8),
+    heart_rotation=(
+      float(rng.normal(0, 0.17)),
+      float(rng.normal(0, 0.26)),
+      float(np.clip(rng.normal(-0.05 * decades, 0.30), -0.75, 0.65)),
+    ),
+    electrode_offset=tuple(vector(0.8) for _ in ELECTRODES),
+    p_duration=normal(0.102 + 0.002 * decades, 0.009, 0.080, 0.118),
+    pr_interval=normal(0.156 + 0.004 * decades, 0.018, 0.122, 0.188),
+    qrs_duration=normal(0.088 + 0.006 * man, 0.007, 0.074, 0.108),
+    qtc=normal(0.414 - 0.010 * man + 0.002 * decades, 0.013, 0.370, 0.440),
+    p_size=normal(1.0, 0.22, 0.5, 1.6),
+    qrs_size=normal(0.93 + 0.10 * man - 0.02 * decades, 0.16, 0.55, 1.45),
+    t_size=normal(0.95 + 0.20 * man - 0.05 * decades, 0.22, 0.4, 1.7),
+    limb_size=normal(1.0, 0.12, 0.7, 1.3),
+    qrs_bend=tuple(vector(0.11) for _ in range(4)),
+    qrs_timing=tuple(np.clip(rng.normal(0, 0.02, 4), -0.04, 0.04).tolist()),
+    p_bend=vector(0.012),
+    t_bend=vector(0.045),
+    t_skew=normal(1.55, 0.2, 1.1, 2.0),
+    st_level=normal(0.10 + 0.05 * man - 0.01 * decades, 0.05, 0.0, 0.3),
+    respiration=normal(0.25, 0.035, 0.16, 0.34),
+    respiratory_rr=normal(0.026 - 0.006 * decades, 0.008, 0.006, 0.06),
+    ectopic_dipole=tuple(ectopic.tolist()),
+    ectopic_duration=normal(0.156, 0.012, 0.132, 0.185),
+    ectopic_coupling=normal(0.62, 0.05, 0.52, 0.75),
+    atrial_focus=tuple((np.array([-0.03, -0.13, 0.0]) + vector(0.03)).tolist()),
+    block_duration=normal(0.140, 0.008, 0.126, 0.164),
+    block_bend=vector(0.10),
+    injury_bend=vector(0.12),
+    sokolow=normal(4.3, 0.4, 3.8, 5.4),
+    fibrillation=(normal(0.07, 0.025, 0.03, 0.14), normal(6.3, 0.7, 5, 8)),
+  )
+
+
+@functools.lru_cache(maxsize=1024)
+def heart_turn(patient: Patient) -> Float[np.ndarray, "3 3"]:
+  """Rotation of average dipoles (as rows, from the right) to a patient's."""
+  turn = np.eye(3)
+  for axis, angle in enumerate(patient.heart_rotation):
+    i, j = [k for k in range(3) if k != axis]
+    step = np.eye(3)
+    step[i, i] = step[j, j] = np.cos(angle)
+    step[i, j], step[j, i] = np.sin(angle), -np.sin(angle)
+    turn = turn @ step
+  turn.flags.writeable = False
+  return turn
+
+
+def lead_vectors(
+  patient: Patient, shift: Float[np.ndarray, "9 3"] | None = None
+) -> Float[np.ndarray, "9 3"]:
+  """Lead vectors L_e = D_e + g(r_e - h) - g(r_e0 - h0), g(r) = k r / |r|^3.
+
+  D is Dower's lead vector of the average torso; the dipole law g moves it with
+  the patient's heart h and electrodes r.
+
+  Args:
+    patient: Whose torso.
+    shift: Where the electrodes are today, cm from their habitual places.
+
+  Returns:
+    Potential of each of ELECTRODES per unit dipole, against the mean of the
+    limb electrodes of the average torso.
+  """
+  electrode = _ELECTRODE_POSITION + np.array(patient.electrode_offset)
+  if shift is not None:
+    electrode = electrode + shift
+  heart = _HEART_POSITION + np.array(patient.heart_position)
+  lead_i, lead_ii = _DOWER[:2]
+  average = np.vstack(
+    [
+      -(lead_i + lead_ii) / 3,
+      (2 * lead_i - lead_ii) / 3,
+      (2 * lead_ii - lead_i) / 3,
+      _DOWER[2:],
+    ]
+  )
+  moved = _dipole_law(electrode - heart)
+  moved -= _dipole_law(_ELECTRODE_POSITION - _HEART_POSITION)
+  vectors = average + moved
+  vectors[:3] *= patient.limb_size
+  return vectors
+
+
+def _dipole_law(r):
+  return _DIPOLE_STRENGTH * r / np.sum(r**2, axis=1, keepdims=True) ** 1.5
+
+
+def _lead_matrix():
+  """(12, 9) leads from electrode potentials (Einthoven, Goldberger, Wilson)."""
+  right, left, foot = np.eye(9)[:3]
+  centre = (right + left + foot) / 3
+  limbs = [
+    left - right,
+    foot - right,
+    foot - left,
+    right - (left + foot) / 2,
+    left - (right + foot) / 2,
+    foot - (right + left) / 2,
+  ]
+  return np.vstack([limbs, np.eye(9)[CHEST] - centre])
+
+
+LEAD_MATRIX = _lead_matrix()
