@@ -118,18 +118,33 @@ RULES = {
   ),
   "vae_encoder": _autoencoder(_ENCODER_LAYERS),
   "vae_decoder": _autoencoder(_DECODER_LAYERS),
+  "clip": (
+    (r"conv_in", "first_conv/conv"),
+    (r"norm_in", "first_bn"),
+    (r"stage_(\d)_block_(\d)", r"stage_list/\1/block_list/\2"),
+    (r"conv_(\d)", r"conv\1/conv"),
+    (r"norm_(\d)", r"bn\1"),
+    (r"squeeze", "se_fc1"),
+    (r"excite", "se_fc2"),
+    (r"signal_projection", "ecg_projector"),
+    (r"text_linear", "text_projector/linear"),
+  ),
 }
 
 # Names in released files that their forward pass never uses.
 UNUSED = {
   "vae_encoder": r"\d+\.groupnorm\.(weight|bias)",
   "vae_decoder": r"\d+\.groupnorm\.(weight|bias)",
+  "clip": (
+    r".*\.num_batches_tracked|resnet\.stage_list\.0\.block_list\.0\.bn1\..*"
+  ),
 }
 
 # Published name -> its axis (as published) along the twelve leads.
 LEAD_AXES = {
   "vae_encoder": {"0.weight": 1},
   "vae_decoder": {"25.weight": 0, "25.bias": 0},
+  "clip": {"resnet.first_conv.conv.weight": 1},
 }
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from flax import traverse_util
 
 from ecgtwin_jax import published_names
+from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.models.base_extractor import BaseExtractor
+from ecgtwin_jax.models.clip import CLIP
 from ecgtwin_jax.models.denoiser import Denoiser
 from ecgtwin_jax.models.vae import Decoder, Encoder
 
-# Our module with the published sizes, and the shapes of its arguments. A
-# released text comes as a bool mask in ours, hence the types.
+# Our module with the published sizes, and its arguments' shapes and types.
 _LATENT, _SIGNAL = ((1, 128, 4), "f4"), ((1, 1024, 12), "f4")
 _REPORT = (((1, 1, 768), "f4"), ((1, 1), "bool"), ((1, 3), "f4"))
 _DENOISER = (_LATENT, ((1,), "i4"), *_REPORT, ((1, 256), "f4"))
@@ -26,10 +27,12 @@ _MODULES = {
   "base_extractor": (BaseExtractor(), (_LATENT, *_REPORT)),
   "vae_encoder": (Encoder(), (_SIGNAL,)),
   "vae_decoder": (Decoder(), (_LATENT,)),
+  "clip": (CLIP(), (_SIGNAL, ((1, 768), "f4"))),
 }
 
-# Released files have aVF before aVL; ours have the clinical order.
-_RELEASED_LEADS = (0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 11)
+# Released files follow MIMIC-IV-ECG, with aVF before aVL.
+_RELEASED_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", *LEADS[6:])
+_CLINICAL_ORDER = [_RELEASED_LEADS.index(lead) for lead in LEADS]
 
 
 def _entry(module):
@@ -56,7 +59,8 @@ def convert(module: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
   Args:
     module: One of denoiser_adax, denoiser_adaln, denoiser_attn,
-      base_extractor, vae_encoder, vae_decoder.
+      base_extractor, vae_encoder, vae_decoder, clip (whose variables hold
+      batch statistics too).
     state_dict: Arrays by their published names.
 
   Raises:
@@ -80,7 +84,7 @@ def convert(module: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
   for path, name in names.items():
     array = arrays[name]
     if name in leads:
-      array = np.take(array, _RELEASED_LEADS, axis=leads[name])
+      array = np.take(array, _CLINICAL_ORDER, axis=leads[name])
     if module == "denoiser_adax" and name == "text_projector.weight":
       # Its columns are [patient, text]; ours are [text, patient] everywhere.
       array = np.roll(array, -3, axis=1)
