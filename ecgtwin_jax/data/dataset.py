@@ -1,0 +1,304 @@
+"""Data sets on disk and in memory: what data_prep writes, checked on reading.
+
+A data set is a directory of ArrayRecord shards with the metadata of
+tensorflow-datasets, one record per recording, and beside them card.json (what
+the numbers mean), the statement table and quality.jsonl (what was rejected).
+It holds ECGs (`ecg`, int16) or latents (`mean` and `std`, float16, unscaled).
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+from jaxtyping import Float, Float32, Int, Int32
+
+from ecgtwin_jax.data.conditions import MAX_STATEMENTS, standardize_patient
+from ecgtwin_jax.data.leads import LEADS
+from ecgtwin_jax.data.pairs import PairIndex
+from ecgtwin_jax.statements import StatementTable
+
+FORMAT = 1  # of the directory; raised when older code could not read it
+SPLITS = ("train", "validation", "test")
+SAMPLING_RATE = 102.4  # Hz
+MEMORY_LIMIT = 8 << 30  # bytes of signals or latents held in memory
+_CHUNK = 1024  # records read at once
+# Where a record keeps a column, and the column's type.
+_COLUMNS = {
+  "statement_ids": ("int64_list", np.int32),
+  "record_id": ("bytes_list", np.str_),
+  "patient_id": ("bytes_list", np.str_),
+  "time": ("int64_list", np.int64),
+  "heart_rate": ("float_list", np.float32),
+  "age": ("float_list", np.float32),
+  "sex": ("int64_list", np.int8),
+}
+_ARRAYS = {"ecg": ("ecg",), "latent": ("mean", "std")}
+_MAKE = {
+  "ecg": "python -m data_prep simulated --output {}",
+  "latent": "python -m data_prep encode --data ECGS --vae CKPT --output {}",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """One split of a data set: a row per recording.
+
+  Attributes:
+    directory: where it was read.
+    split: train, validation or test.
+    card: what card.json says.
+    table: the statements that `statement_ids` count.
+    arrays: `ecg` (n, 1024, 12) int16, times card["scale"] in mV; or `mean` and
+      `std` (n, 128, 4) float16. In memory, or memory-mapped where large.
+    record_id: names of the recordings.
+    patient_id: names of the patients.
+    time: seconds; only their order within a patient means anything.
+    heart_rate: bpm.
+    age: years, -1 where missing.
+    sex: 0 female, 1 male, -1 missing.
+    statement_ids: rows of the table, padded with -1.
+  """
+
+  directory: pathlib.Path
+  split: str
+  card: dict
+  table: StatementTable
+  arrays: dict[str, np.ndarray]
+  record_id: np.ndarray
+  patient_id: np.ndarray
+  time: Int[np.ndarray, " n"]
+  heart_rate: Float[np.ndarray, " n"]
+  age: Float[np.ndarray, " n"]
+  sex: Int[np.ndarray, " n"]
+  statement_ids: Int32[np.ndarray, "n 18"]
+
+  def __len__(self) -> int:
+    return len(self.record_id)
+
+  def record_names(self, rows: Int[np.ndarray, " b"]) -> list[str]:
+    """Returns the names of the recordings in those rows."""
+    return self.record_id[np.asarray(rows)].tolist()
+
+  @functools.cached_property
+  def patient(self) -> Float32[np.ndarray, "n 3"]:
+    """Patient vectors; a missing age or sex is NaN."""
+    return standardize_patient(self.heart_rate, self.age, self.sex)
+
+  @functools.cached_property
+  def patient_number(self) -> Int32[np.ndarray, " n"]:
+    """Patients counted from 0, in the order of their names."""
+    _, number = np.unique(self.patient_id, return_inverse=True)
+    return number.astype(np.int32)
+
+  @functools.cached_property
+  def pairs(self) -> PairIndex:
+    """The numbered pairs of this split."""
+    return PairIndex.from_columns(
+      patient_id=self.patient_number,
+      time=self.time,
+      record_id=self.record_id,
+      heart_rate=self.heart_rate,
+      statement_ids=self.statement_ids,
+    )
+
+  def require(self, kind: str) -> None:
+    """Refuses the data set unless it holds that kind, "ecg" or "latent".
+
+    Raises:
+      ValueError: it holds the other kind.
+    """
+    _require_kind(self.directory, self.card, kind)
+
+
+def _require_kind(directory, card, kind):
+  if card["kind"] != kind:
+    raise ValueError(
+      f"{directory} holds {card['kind']} records, but {kind} records are"
+      f" needed: make them with `{_MAKE[kind].format('DIR')}`"
+    )
+
+
+def load_card(directory: str | os.PathLike, kind: str = "ecg") -> dict:
+  """Reads what a data set says about itself, and checks that we understand it.
+
+  Args:
+    directory: of the data set.
+    kind: the kind the caller hopes for; names the command that makes one.
+
+  Raises:
+    ValueError: there is no data set, or its format, unit, leads or sampling
+      rate are not ours.
+  """
+  directory = pathlib.Path(directory)
+  path = directory / "card.json"
+  if not path.exists():
+    raise ValueError(
+      f"{directory} holds no data set; make one with"
+      f" `{_MAKE[kind].format(directory)}`"
+    )
+  card = json.loads(path.read_text(encoding="utf-8"))
+  rules = {
+    "format": FORMAT,
+    "unit": "mV",
+    "leads": list(LEADS),
+    "sampling_rate": SAMPLING_RATE,
+  }
+  for key, wanted in rules.items():
+    if card.get(key) != wanted:
+      raise ValueError(f"{path}: {key}={card.get(key)!r} must be {wanted!r}")
+  return card
+
+
+def load_split(
+  directory: str | os.PathLike,
+  split: str,
+  *,
+  kind: str | None = None,
+  memory_limit: int = MEMORY_LIMIT,
+) -> Dataset:
+  """Reads one split of a data set, after checking every shard.
+
+  Signals or latents above the memory limit are copied once into plain arrays
+  in the folder `mapped` of the data set and memory-mapped from there.
+
+  Args:
+    directory: of the data set.
+    split: train, validation or test.
+    kind: "ecg" or "latent" where only that will do.
+    memory_limit: bytes.
+
+  Raises:
+    ValueError: the directory, the split or a shard is missing or damaged, or
+      the data are of another kind, unit, lead order or sampling rate.
+  """
+  import tensorflow_datasets as tfds
+
+  directory = pathlib.Path(directory)
+  card = load_card(directory, kind or "ecg")
+  if kind is not None:
+    _require_kind(directory, card, kind)
+  builder = tfds.builder_from_directory(directory)
+  if split not in builder.info.splits:
+    known = ", ".join(builder.info.splits)
+    raise ValueError(f"{split=} of {directory} must be one of: {known}")
+  info = builder.info.splits[split]
+  shards = _check_shards(info)
+  features = builder.info.features
+  specs = {
+    name: (np.dtype(features[name].np_dtype), features[name].shape)
+    for name in _ARRAYS[card["kind"]]
+  }
+  count = sum(info.shard_lengths)
+  record_bytes = sum(dtype.itemsize * np.prod(s) for dtype, s in specs.values())
+  if count * record_bytes <= memory_limit:
+    arrays = {name: np.empty((count, *s), d) for name, (d, s) in specs.items()}
+    columns = _read(shards, arrays)
+  else:
+    arrays, columns = _map(directory / "mapped" / split, shards, specs, count)
+  return Dataset(
+    directory=directory,
+    split=split,
+    card=card,
+    table=StatementTable.load(directory),
+    arrays=arrays,
+    **columns,
+  )
+
+
+def _check_shards(info) -> list[tuple[str, int]]:
+  """Returns each shard's path and count: one that is missing reads as empty."""
+  shards = [
+    (os.fspath(path), count)
+    for path, count in zip(info.filepaths, info.shard_lengths)
+  ]
+  for path, count in shards:
+    if not os.path.exists(path):
+      raise ValueError(f"shard {path} is missing: prepare the data set again")
+    reader = ArrayRecordReader(path)
+    found = reader.num_records()
+    reader.close()
+    if found != count:
+      raise ValueError(
+        f"shard {path} holds {found} records, but must hold {count}: it is"
+        " damaged, prepare the data set again"
+      )
+  return shards
+
+
+def _read(
+  shards: list[tuple[str, int]], arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Fills the arrays, record by record, and returns the other columns."""
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  # tfds' own decoder gives the same, ten times slower.
+  columns = {name: [] for name in _COLUMNS}
+  row = 0
+  for raw in _records(shards):
+    features = tf_example_pb2.Example.FromString(raw).features.feature
+    for name, array in arrays.items():
+      (content,) = features[name].bytes_list.value
+      array[row] = np.frombuffer(content, array.dtype).reshape(array.shape[1:])
+    for name, (field, _) in _COLUMNS.items():
+      value = getattr(features[name], field).value
+      columns[name].append(value[:] if name == "statement_ids" else value[0])
+    row += 1
+  ids = np.array(columns.pop("statement_ids"), np.int32)
+  return {
+    "statement_ids": ids.reshape(row, MAX_STATEMENTS),
+    **{name: _column(name, values) for name, values in columns.items()},
+  }
+
+
+def _column(name, values):
+  _, dtype = _COLUMNS[name]
+  if dtype is np.str_:
+    values = [text.decode() for text in values]
+  return np.array(values, dtype)
+
+
+def _records(shards):
+  for path, count in shards:
+    reader = ArrayRecordReader(path)
+    try:
+      for start in range(0, count, _CHUNK):
+        yield from reader.read(start, min(start + _CHUNK, count))
+    except RuntimeError as error:
+      raise ValueError(
+        f"shard {path} is damaged, prepare the data set again: {error}"
+      ) from None
+    finally:
+      reader.close()
+
+
+def _map(folder, shards, specs, count):
+  """Opens the plain copies of a split, made here where there are none yet."""
+  if not folder.exists():
+    folder.parent.mkdir(exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    arrays = {
+      name: np.lib.format.open_memmap(
+        partial / f"{name}.npy", "w+", dtype, (count, *shape)
+      )
+      for name, (dtype, shape) in specs.items()
+    }
+    columns = _read(shards, arrays)
+    for array in arrays.values():
+      array.flush()
+    np.savez(partial / "columns.npz", **columns)
+    try:
+      os.replace(partial, folder)
+    except OSError:  # another process was faster
+      shutil.rmtree(partial)
+  with np.load(folder / "columns.npz") as file:
+    columns = dict(file)
+  arrays = {
+    name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in specs
+  }
+  return arrays, columns
