@@ -24,7 +24,7 @@ class Effect:
   key: str
   group: str = ""
   excludes: tuple[str, ...] = ()
-  rates: tuple[float, float] = (20.0, 220.0)
+  rates: tuple[int, int] = (20, 220)
 
 
 _NEED_P = ("av_block", "pac", "sinus_arrhythmia")

@@ -208,9 +208,9 @@ def _atrial_waves(patient, rhythm, time, rng):
     saw = sum(
       np.sin(k * phase) * np.sinc(k / 5) / k * (-1) ** k for k in range(1, 5)
     )
-    return (2.2 * size + 0.06) * saw[:, None] * np.array([0.05, 1.0, -0.35])
+    return (1.0 * size + 0.05) * saw[:, None] * np.array([0.05, 1.0, -0.35])
   waves = np.zeros((len(time), 3))
-  for way in ((0.2, 0.7, -0.8), (-0.3, 0.8, -0.3)):
+  for way in ((0.2, 0.5, -0.9), (-0.3, 0.6, -0.3)):
     wander = 0.9 * np.sin(
       2 * np.pi * rng.uniform(0.2, 0.5) * time + rng.uniform(0, 6.28)
     )
