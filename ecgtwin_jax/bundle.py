@@ -14,9 +14,22 @@ from etils import epath
 from flax import traverse_util
 from safetensors import numpy as safetensors
 
+from ecgtwin_jax.statements import StatementTable
+
 FORMAT = 1
 PARTS = ("vae", "base_extractor", "denoiser", "clip")
 INDEX = "twin.json"
+
+
+def digest(tree) -> str:
+  """Returns the sha256 over names, shapes, types and values of a tree."""
+  total = hashlib.sha256()
+  flat = traverse_util.flatten_dict(tree, sep="/")
+  for name, value in sorted(flat.items()):
+    value = np.ascontiguousarray(value)
+    total.update(f"{name} {value.shape} {value.dtype}".encode())
+    total.update(value.tobytes())
+  return total.hexdigest()
 
 
 def is_twin(path) -> bool:
@@ -41,7 +54,9 @@ def read_index(path) -> dict:
     index = json.loads((path / INDEX).read_text())
     known = index["format"]
   except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(f"{os.fspath(path / INDEX)!r} is damaged: {error}") from None
+    raise ValueError(
+      f"{os.fspath(path / INDEX)!r} is damaged: {error}"
+    ) from None
   if known != FORMAT:
     raise ValueError(f"{os.fspath(path)!r}: format={known} must be {FORMAT}")
   return index
@@ -75,7 +90,21 @@ def read_part(path, part: str) -> tuple[dict, dict]:
   return entry["hyper"], traverse_util.unflatten_dict(flat, sep="/")
 
 
-def write_twin(path, weights: dict, *, sources: dict, card: str) -> None:
+def read_table(path) -> StatementTable | None:
+  """Reads a twin's statement table; None where it has none (imported ones)."""
+  if not (epath.Path(path) / "statements.json").exists():
+    return None
+  return StatementTable.load(path)
+
+
+def write_twin(
+  path,
+  weights: dict,
+  *,
+  sources: dict,
+  card: str,
+  table: StatementTable | None = None,
+) -> None:
   """Writes a twin directory, all of it or nothing.
 
   Args:
@@ -83,6 +112,7 @@ def write_twin(path, weights: dict, *, sources: dict, card: str) -> None:
     weights: {part: (hyper-parameters, variables)}.
     sources: {part: where the weights come from}, for the record.
     card: text of the model card.
+    table: the statements that the twin was trained on.
   """
   path = epath.Path(path)
   if path.exists() and not is_twin(path) and any(path.iterdir()):
@@ -103,4 +133,6 @@ def write_twin(path, weights: dict, *, sources: dict, card: str) -> None:
       "source": sources.get(part, ""),
     }
   (path / "README.md").write_text(card)
+  if table is not None:
+    table.save(path)
   (path / INDEX).write_text(json.dumps(index, indent=1))

@@ -115,9 +115,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
   """
   leaves = flatten(config)
   if key not in leaves:
-    raise ValueError(
-      f"unknown configuration key {key!r}{nearest(key, leaves)}"
-    )
+    raise ValueError(f"unknown configuration key {key!r}{nearest(key, leaves)}")
   value = parse_value(text, leaves[key], key)
   with config.ignore_type():
     config.update_from_flattened_dict({key: value})

@@ -137,16 +137,6 @@ def _start_from(state: TrainState, config, part: str) -> TrainState:
   )
 
 
-def _raise_on_non_finite(pending, data) -> None:
-  for step, scalars, rows in pending:
-    if not np.isfinite(scalars["loss"]):
-      names = ", ".join(data.names(rows)[:16])
-      raise ValueError(
-        f"loss={float(scalars['loss'])} at {step=} must be finite; records of "
-        f"the batch (first 16): {names}"
-      )
-
-
 def _trees(state: TrainState) -> dict:
   return {
     "weights": {"params": state.ema, "model_state": state.model_state},
@@ -164,6 +154,64 @@ def _from_trees(trees: dict) -> TrainState:
     model_state=trees["weights"]["model_state"],
     **trees["state"],
   )
+
+
+class _Watch:
+  """Collects the steps' scalars and writes them, without stalling the device.
+
+  A step's numbers are read at the next flush, so a loss that is not finite is
+  found late but exactly, and before anything is saved.
+  """
+
+  def __init__(self, config, data, writer, schedule):
+    self._config, self._data = config, data
+    self._writer, self._schedule = writer, schedule
+    self._pending = []
+    self._waited, self._since = 0.0, time.monotonic()
+    self._score = {}
+
+  def wait(self, get):
+    asked = time.monotonic()
+    batch = get()
+    self._waited += time.monotonic() - asked
+    return batch
+
+  def add(self, step, scalars, rows) -> None:
+    self._pending.append((step, scalars, rows))
+    self._writer.advance()
+
+  def flush(self) -> None:
+    if not self._pending:
+      return
+    for step, scalars, rows in self._pending:
+      values = {k: float(v) for k, v in jax.device_get(scalars).items()}
+      if not np.isfinite(values["loss"]):
+        names = ", ".join(self._data.names(rows)[:16])
+        raise ValueError(
+          f"loss={values['loss']} at {step=} must be finite; records of the "
+          f"batch (first 16): {names}"
+        )
+      self._writer.write(step, {f"train/{k}": v for k, v in values.items()})
+    elapsed = time.monotonic() - self._since
+    count = len(self._pending) * self._config.batch_size
+    self._writer.write(
+      step,
+      {
+        "watch/learning_rate": self._schedule(step - 1),
+        "watch/samples_per_s": count / elapsed,
+        "watch/input_wait_share": self._waited / elapsed,
+      },
+    )
+    self._writer.show(loss=values["loss"], **self._score)
+    self._pending, self._waited = [], 0.0
+    self._since = time.monotonic()
+
+  def evaluated(self, step, evaluation) -> None:
+    values = {f"validation/{k}": v for k, v in evaluation.items()}
+    self._writer.write(step, values)
+    if "score" in evaluation:
+      self._score = {"validation": evaluation["score"]}
+    self._since = time.monotonic()
 
 
 class _Sigterm:
@@ -225,9 +273,7 @@ def train(config, workdir) -> dict:
   else:
     start, state = 0, jax.jit(init, out_shardings=places)()
     if config.init_from is not None:
-      state = jax.device_put(
-        _start_from(state, config, hyper["part"]), places
-      )
+      state = jax.device_put(_start_from(state, config, hyper["part"]), places)
   everywhere = sharding.replicated(mesh)
   step_fn = jax.jit(
     functools.partial(train_step, config, stage),
@@ -250,55 +296,31 @@ def train(config, workdir) -> dict:
   writer = metrics.MetricsWriter(
     workdir, config.steps, start, f"{config.stage} ({hyper['part']})"
   )
-  pending, evaluation = [], {}
-  waited, since = 0.0, time.monotonic()
+  watch = _Watch(config, data, writer, schedule)
+  evaluation = {}
   try:
     with _Sigterm() as sigterm:
       for step in range(start + 1, last + 1):
-        asked = time.monotonic()
-        batch = next(batches)
-        waited += time.monotonic() - asked
+        batch = watch.wait(lambda: next(batches))
         state, scalars = step_fn(state, frozen, put(batch))
-        pending.append((step, scalars, batch["index"]))
-        writer.advance()
+        watch.add(step, scalars, batch["index"])
         stop = (
           sigterm.seen
           if jax.process_count() == 1
           else saver.reached_preemption(step)
         )
         end = stop or step == last
-        if end or step % config.log_every == 0:
-          pending = [(s, jax.device_get(m), r) for s, m, r in pending]
-          _raise_on_non_finite(pending, data)
-          elapsed = time.monotonic() - since
-          for at, values, _ in pending:
-            writer.write(at, {f"train/{k}": v for k, v in values.items()})
-          speed = {
-            "watch/learning_rate": float(schedule(step - 1)),
-            "watch/samples_per_s": len(pending) * config.batch_size / elapsed,
-            "watch/input_wait_share": waited / elapsed,
-          }
-          writer.write(step, speed)
-          writer.show(
-            loss=scalars["loss"].item(),
-            **{k: evaluation[k] for k in ("score",) if k in evaluation},
-          )
-          pending, waited, since = [], 0.0, time.monotonic()
+        evaluating = step % config.eval_every == 0 or step == last
+        saving = end or evaluating or step % config.checkpoint_every == 0
+        if saving or step % config.log_every == 0:
+          watch.flush()
           saver.seal_finished()
-        score = None
-        if step % config.eval_every == 0 or step == last:
+        if evaluating:
           weights = _trees(state)["weights"]
           evaluation = stage.evaluate(config, data, frozen, weights, put)
-          score = evaluation["score"]
-          writer.write(
-            step, {f"validation/{k}": v for k, v in evaluation.items()}
-          )
-          since = time.monotonic()
-        if end or step % config.checkpoint_every == 0 or score is not None:
-          if pending:
-            _raise_on_non_finite(
-              [(s, jax.device_get(m), r) for s, m, r in pending], data
-            )
+          watch.evaluated(step, evaluation)
+        if saving:
+          score = evaluation.get("score") if evaluating else None
           saver.save(step, _trees(state), score)
         if stop:
           print(

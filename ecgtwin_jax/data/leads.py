@@ -113,3 +113,38 @@ def _check_leads(leads):
       f"{MAX_DEVIATION:g} mV: is its unit right?"
     )
   return np.where(nan, 0, leads).astype(np.float32)
+
+
+def _limb_matrix() -> np.ndarray:
+  """(12, 8): all leads from the independent I, II, V1..V6."""
+  matrix = np.zeros((12, 8))
+  matrix[:6, :2] = [
+    [1, 0],
+    [0, 1],
+    [-1, 1],
+    [-0.5, -0.5],
+    [1, -0.5],
+    [-0.5, 1],
+  ]
+  matrix[6:, 2:] = np.eye(6)
+  return matrix
+
+
+def lead_residual(signal: Float[np.ndarray, "*b 12"]) -> np.ndarray:
+  """Distance of each lead from the nearest consistent ECG, in mV.
+
+  Consistent: III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2 and
+  aVF = II - I / 2. Nearest: least squares over the six limb leads.
+  """
+  return signal - make_leads_consistent(signal)
+
+
+def make_leads_consistent(signal: Float[np.ndarray, "*b 12"]) -> np.ndarray:
+  """Projects on the nearest ECG whose limb leads add up, by least squares.
+
+  I and II are fitted to all six limb leads, the other four follow from them
+  in float32 arithmetic, so that the identities hold to its rounding.
+  """
+  matrix = _limb_matrix()
+  independent = signal @ np.linalg.pinv(matrix).T.astype(np.float32)
+  return (independent @ matrix.T.astype(np.float32)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""The trainings: what each stage learns, and from what."""

@@ -1,0 +1,121 @@
+"""What the configurations of all trainings share."""
+
+import ml_collections
+
+# The simulated cohort that trainings run on where no other data are named.
+_COHORTS = {
+  "base": dict(patients=4_000, recordings=5),
+  "paper": dict(patients=4_000, recordings=5),
+  "demo": dict(patients=600, recordings=4),
+  "smoke": dict(patients=40, recordings=3),
+}
+
+
+def root(variant: str) -> str:
+  """Folder of a variant's runs; `base`, the default, lies directly in runs."""
+  return "runs" if variant == "base" else f"runs/{variant}"
+
+
+def choose(variant: str, variants: dict) -> dict:
+  """Looks the variant up.
+
+  Raises:
+    ValueError: no such variant.
+  """
+  if variant not in variants:
+    raise ValueError(f"{variant=} must be one of {', '.join(variants)}")
+  return variants[variant]
+
+
+def training(stage: str, name: str, variant: str) -> ml_collections.ConfigDict:
+  """The keys of train.py, the same for each stage.
+
+  Args:
+    stage: module of ecgtwin_jax/stages.
+    name: folder of the run.
+    variant: base, paper, smoke or demo.
+  """
+  config = ml_collections.ConfigDict()
+  config.job = "train"
+  config.stage = stage
+  config.variant = variant
+  config.workdir = f"{root(variant)}/{name}"
+  config.seed = 0
+
+  # `paper` trains on the cohort of `base`: the same default data.
+  home = "runs" if variant == "paper" else root(variant)
+  config.data = f"{home}/simulated"  # a data set made by data_prep
+  config.cohort = ml_collections.ConfigDict(
+    # What is simulated where config.data is still the default and missing.
+    dict(choose(variant, _COHORTS), path=config.data, seed=0)
+  )
+
+  config.batch_size = 64
+  config.accumulate = 1  # micro-batches per optimizer step
+  config.steps = 1000
+  config.stop_at = ml_collections.config_dict.placeholder(int)
+  config.init_from = ml_collections.config_dict.placeholder(str)
+  config.fsdp = 1  # devices that share parameters and optimizer state
+  config.precision = "float32"  # or bfloat16: of matrix products alone
+  config.remat = False  # recompute activations to save memory
+
+  config.log_every = 50
+  config.eval_every = 1000
+  config.checkpoint_every = 1000
+  config.keep_checkpoints = 2  # newest ones, beside the best one
+  config.profile_steps = ()  # (first, last): writes a trace of these steps
+
+  config.optimizer = ml_collections.ConfigDict(
+    dict(
+      learning_rate=1e-4,
+      final_learning_rate=1e-5,
+      warmup_steps=0,
+      b2=0.999,
+      weight_decay=1e-2,
+      clip_norm=ml_collections.config_dict.placeholder(float),
+      ema=0.0,  # decay of the averaged weights; 0: the weights themselves
+    )
+  )
+  return config
+
+
+def finish(
+  config: ml_collections.ConfigDict, changes: dict
+) -> ml_collections.ConfigDict:
+  """Applies a variant's changes, given by dotted key, and locks the keys."""
+  config.lock()
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def condition(
+  statements: str | None = None, heart_rate: float | None = None
+) -> ml_collections.ConfigDict:
+  """A cardiac condition; None stands for "not given"."""
+  placeholder = ml_collections.config_dict.placeholder
+  values = ml_collections.ConfigDict()
+  values.statements = placeholder(str)  # separated by '|'
+  values.heart_rate = placeholder(float)  # bpm
+  values.age = placeholder(float)  # years
+  values.sex = placeholder(str)  # F or M
+  values.update(dict(statements=statements, heart_rate=heart_rate))
+  return values
+
+
+def generation() -> ml_collections.ConfigDict:
+  """The keys of generating: whose ECG, how many, how sampled."""
+  config = ml_collections.ConfigDict()
+  config.record = ml_collections.config_dict.placeholder(str)
+  config.start = 0.0  # seconds to skip in the record
+  config.now = condition()  # what the record shows
+  config.num_samples = 8
+  config.seed = 0
+  config.sampling = dict(
+    sampler="dpm++",  # or "ddim", "ddpm"
+    steps=20,  # calls of the network
+    eta=0.0,  # noise of ddim
+    statement_guidance=1.0,
+    person_guidance=1.0,
+    consistent_leads=False,
+  )
+  return config

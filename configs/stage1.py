@@ -1,0 +1,90 @@
+"""Stage 1, the Individual Base Extractor: who a recording belongs to.
+
+  python -m ecgtwin_jax.main --config=configs/stage1.py         one GPU
+  python -m ecgtwin_jax.main --config=configs/stage1.py:paper   as published
+  python -m ecgtwin_jax.main --config=configs/stage1.py:smoke   seconds on a CPU
+
+Expect validation/top1, retrieval of a patient's other recording among held-out
+patients, far above validation/top1_chance.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(variant="base"):
+  config = common.training("base_extractor", "stage1", variant)
+  root = common.root(variant)
+  config.vae = f"{root}/vae"  # a run, a checkpoint or a twin directory
+  config.latents = f"{root}/latents"  # config.data, encoded by config.vae
+  # Latents are multiplied by this; None: measured, to unit variance.
+  config.latent_scale = ml_collections.config_dict.placeholder(float)
+  config.model = dict(width=256, depth=3, heads=8, mlp_ratio=4)
+  config.model.null_condition = True  # accepts missing age or sex
+  config.text_dropout = 0.15  # unconditional form, as published
+  config.text_dropout_per = "example"  # or "batch", as published
+  # The published loss treats other pairs of a patient as strangers.
+  config.same_patient_negatives = False
+  config.uniform_over = "patients"  # or "pairs": long histories weigh more
+  config.eval_patients = 512  # gallery of the held-out retrieval
+
+  small = {
+    "model.width": 64,
+    "model.heads": 4,
+    "model.depth": 2,
+  }
+  return common.finish(
+    config,
+    common.choose(
+      variant,
+      {
+        "base": {
+          "batch_size": 2048,
+          "steps": 20_000,
+          "optimizer.learning_rate": 1e-3,
+          "optimizer.weight_decay": 1e-3,
+          "optimizer.warmup_steps": 500,
+          "optimizer.clip_norm": 1.0,
+          "optimizer.ema": 0.999,
+        },
+        "paper": {
+          "batch_size": 65_536,
+          "accumulate": 128,  # negatives among 512, as published
+          "steps": 50 * 6_408_782 // 65_536,  # 50 epochs of MIMIC-IV-ECG
+          "latent_scale": 0.18215,
+          "model.null_condition": False,
+          "text_dropout_per": "batch",
+          "same_patient_negatives": True,
+          "uniform_over": "pairs",
+          "optimizer.learning_rate": 1e-3,
+          "optimizer.final_learning_rate": 1e-3,
+          "optimizer.weight_decay": 1e-3,
+          "log_every": 1,
+          "eval_every": 50,
+          "checkpoint_every": 50,
+        },
+        "demo": {
+          **small,
+          "batch_size": 128,
+          "steps": 400,
+          "log_every": 20,
+          "eval_every": 200,
+          "checkpoint_every": 200,
+          "optimizer.learning_rate": 1e-3,
+          "optimizer.weight_decay": 1e-3,
+          "optimizer.warmup_steps": 20,
+          "optimizer.clip_norm": 1.0,
+          "optimizer.ema": 0.98,
+        },
+        "smoke": {
+          **small,
+          "batch_size": 16,
+          "steps": 4,
+          "log_every": 2,
+          "eval_every": 4,
+          "checkpoint_every": 2,
+        },
+      },
+    ),
+  )

@@ -1,0 +1,104 @@
+"""Stage 2, the latent diffusion transformer with the AdaX condition injector.
+
+  python -m ecgtwin_jax.main --config=configs/stage2.py         one GPU
+  python -m ecgtwin_jax.main --config=configs/stage2.py:paper   as published
+  python -m ecgtwin_jax.main --config=configs/stage2.py:smoke   seconds on a CPU
+
+The run ends with a twin directory, <workdir>/twin, to generate from. Expect
+validation/mse, squared error per element of the predicted noise, far below 1,
+which is what predicting zero gives.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(variant="base"):
+  config = common.training("denoiser", "stage2", variant)
+  root = common.root(variant)
+  config.vae = f"{root}/vae"  # a run, a checkpoint or a twin directory
+  config.latents = f"{root}/latents"  # config.data, encoded by config.vae
+  config.base_extractor = f"{root}/stage1"  # likewise
+  # Latents are multiplied by this; None: measured, to unit variance.
+  config.latent_scale = ml_collections.config_dict.placeholder(float)
+  # Range of x0 when sampling; None: measured.
+  config.latent_clip = ml_collections.config_dict.placeholder(float)
+  config.model = dict(
+    injector="adax",  # or "adaln", "cross_attention"
+    backbone="dit",  # or "unet"
+    width=256,
+    depth=7,
+    heads=8,
+    mlp_ratio=4,
+    base_width=256,  # width of stage 1
+    null_condition=True,  # learned null statement and null patient
+  )
+  config.schedule = dict(steps=1000, start=0.00085, end=0.012, kind="linear")
+  config.timesteps = (0, 999)  # first and last step that is trained
+  # Share of examples that lose a condition, so that guidance can tell with
+  # from without.
+  config.dropout = dict(statements=0.1, patient=0.1, base=0.1)
+  config.base_entry_mask = 0.0  # share of the base vector's entries set to 0
+  config.uniform_over = "patients"  # or "pairs": long histories weigh more
+  config.eval_pairs = 2048  # at most so many held-out pairs
+
+  small = {
+    "model.width": 128,
+    "model.depth": 4,
+    "model.heads": 4,
+    "model.base_width": 64,
+  }
+  return common.finish(
+    config,
+    common.choose(
+      variant,
+      {
+        "base": {
+          "batch_size": 512,
+          "steps": 100_000,
+          "optimizer.warmup_steps": 1000,
+          "optimizer.learning_rate": 2e-4,
+          "optimizer.ema": 0.9999,
+        },
+        "paper": {
+          "batch_size": 512,
+          "steps": 30 * 6_408_782 // 512,  # 30 epochs of MIMIC-IV-ECG
+          "latent_scale": 0.18215,
+          "latent_clip": 1.0,
+          "model.null_condition": False,
+          "timesteps": (1, 998),
+          "dropout.statements": 0.0,
+          "dropout.patient": 0.0,
+          "dropout.base": 0.0,
+          "base_entry_mask": 0.15,  # one mask for the whole batch
+          "uniform_over": "pairs",
+        },
+        "demo": {
+          **small,
+          "batch_size": 64,
+          "steps": 600,
+          "log_every": 20,
+          "eval_every": 300,
+          "checkpoint_every": 300,
+          "eval_pairs": 256,
+          "optimizer.learning_rate": 1e-3,
+          "optimizer.final_learning_rate": 1e-4,
+          "optimizer.warmup_steps": 50,
+          "optimizer.clip_norm": 100.0,
+          "optimizer.ema": 0.99,
+        },
+        "smoke": {
+          **small,
+          "model.width": 64,
+          "model.depth": 2,
+          "batch_size": 16,
+          "steps": 4,
+          "log_every": 2,
+          "eval_every": 4,
+          "checkpoint_every": 2,
+          "eval_pairs": 32,
+        },
+      },
+    ),
+  )

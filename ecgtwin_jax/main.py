@@ -1,0 +1,67 @@
+"""python -m ecgtwin_jax.main --config=FILE: trains, generates, demonstrates."""
+
+import os
+import sys
+
+from ecgtwin_jax import flags as flags_module
+
+TRACEBACK = "ECGTWIN_TRACEBACK"
+
+
+def run(flags: flags_module.Flags) -> None:
+  """Does the configuration's job; imports only what that job needs."""
+  config = flags.config
+  if flags.workdir is not None:
+    config.workdir = flags.workdir
+  if flags.multihost:
+    import jax
+
+    jax.distributed.initialize()
+  _set_compilation_cache(config.workdir)
+  match config.job:
+    case "train":
+      from ecgtwin_jax import chain
+
+      chain.train_stage(config, flags.config_file)
+    case "generate":
+      from ecgtwin_jax import generate
+
+      generate.run(config)
+    case "demo":
+      from ecgtwin_jax import demo
+
+      demo.run(config, flags.config_file)
+    case unknown:
+      raise ValueError(
+        f"config.job={unknown!r} must be train, generate or demo"
+      )
+
+
+def _set_compilation_cache(workdir: str) -> None:
+  """Keeps compiled programs beside the workdir, unless told where to."""
+  import jax
+
+  if jax.config.jax_compilation_cache_dir is None:
+    parent = os.path.dirname(os.path.abspath(workdir))
+    cache = os.path.join(parent, "jax_cache")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    print(f"compiled programs are kept in {cache}", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Returns the exit code; a user's error is one line on stderr."""
+  try:
+    run(flags_module.parse(sys.argv[1:] if argv is None else argv))
+  except (ValueError, OSError) as error:
+    if os.environ.get(TRACEBACK):
+      raise
+    text = " ".join(str(error).split())
+    print(
+      f"error: {text} (set {TRACEBACK}=1 for the traceback)", file=sys.stderr
+    )
+    return 1
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

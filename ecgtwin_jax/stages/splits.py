@@ -1,0 +1,84 @@
+"""The data of a stage, and the arrays that stages 1 and 2 make of a batch."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from ecgtwin_jax import bundle, checkpoint
+from ecgtwin_jax.data.dataset import Dataset, load_split
+
+
+class Splits(NamedTuple):
+  """Recordings to train on and recordings held out, by patient."""
+
+  train: Dataset
+  validation: Dataset
+
+  @property
+  def fingerprint(self) -> str:
+    """Identifies the training data, to be compared on resume."""
+    return self.train.fingerprint
+
+  def names(self, rows: np.ndarray) -> list[str]:
+    """Names of the training records in these rows."""
+    return self.train.record_names(rows)
+
+
+def load_splits(directory: str, kind: str) -> Splits:
+  """Reads the training and the validation split of a data set."""
+  return Splits(
+    *(load_split(directory, s, kind=kind) for s in ("train", "validation"))
+  )
+
+
+def gather_statements(
+  table: Float[Array, "u e"], ids: Int[Array, "b s"]
+) -> tuple[Float[Array, "b s e"], Bool[Array, "b s"]]:
+  """Looks up statements on the device; ids of -1 are padding (zeros)."""
+  mask = ids >= 0
+  return jnp.where(mask[..., None], table[jnp.where(mask, ids, 0)], 0), mask
+
+
+def draw_latent(
+  rng: Key[Array, ""],
+  mean: Float[Array, "b l c"],
+  std: Float[Array, "b l c"],
+  scale: Float[Array, ""],
+) -> Float[Array, "b l c"]:
+  """Draws scaled latents, (mean + std eps) * scale, eps of the global batch."""
+  return (mean + std * jax.random.normal(rng, mean.shape)) * scale
+
+
+def latent_numbers(config, card: dict) -> dict[str, float]:
+  """Returns the latent's scale and clip range: the config's, or as measured.
+
+  Args:
+    config: with latent_scale and, in stage 2, latent_clip; None: measured.
+    card: of the latents' data set.
+  """
+  numbers = {"latent_scale": config.latent_scale}
+  if "latent_clip" in config:
+    numbers["latent_clip"] = config.latent_clip
+  return {
+    name: float(card[name] if value is None else value)
+    for name, value in numbers.items()
+  }
+
+
+def check_latents(config, card: dict) -> None:
+  """Refuses latents that another autoencoder made.
+
+  Raises:
+    ValueError: naming both.
+  """
+  _, variables = checkpoint.load_weights(config.vae, "vae")
+  digest = bundle.digest(variables["params"]["encoder"])
+  if card["vae"] != digest:
+    raise ValueError(
+      f"config.latents={config.latents!r} was encoded by autoencoder "
+      f"{card['vae'][:12]}, but config.vae={config.vae!r} is {digest[:12]}: "
+      "encode again, or name the other one"
+    )

@@ -1,0 +1,151 @@
+"""Stage 0: the variational autoencoder of 10 s, 12-lead ECGs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ecgtwin_jax.data import pipeline
+from ecgtwin_jax.models.vae import Decoder, Encoder
+from ecgtwin_jax.stages.splits import Splits, load_splits
+
+
+def load_data(config) -> Splits:
+  return load_splits(config.data, "ecg")
+
+
+def load_frozen(config, data) -> dict:
+  del config, data
+  return {}
+
+
+def hyper(config, data) -> dict:
+  return {
+    "part": "vae",
+    "model": config.model.to_dict(),
+    "statement_encoder": data.train.table.encoder,
+  }
+
+
+def batches(config, data, start, process_index, process_count):
+  return pipeline.ecg_batches(
+    data.train,
+    config.batch_size,
+    config.seed,
+    process_index=process_index,
+    process_count=process_count,
+    start_step=start,
+  )
+
+
+def _modules(config) -> tuple[Encoder, Decoder]:
+  options = dict(remat=config.remat, dtype=jnp.dtype(config.precision))
+  # Unscaled here: the scale is measured on the latents of the trained one.
+  return (
+    Encoder(**config.model, **options),
+    Decoder(**config.model, **options, scale=1.0),
+  )
+
+
+def init(rng, config):
+  encoder, decoder = _modules(config)
+  keys = jax.random.split(rng)
+  signal = jnp.zeros((1, 1024, 12))
+  latent, _ = jax.eval_shape(
+    lambda: encoder.init_with_output(keys[0], signal)[0]
+  )
+  params = {
+    "encoder": encoder.init(keys[0], signal)["params"],
+    "decoder": decoder.init(keys[1], jnp.zeros(latent.shape))["params"],
+  }
+  return params, {}
+
+
+def losses(
+  ecg: Float[Array, "b n k"],
+  decoded: Float[Array, "b n k"],
+  mean: Float[Array, "b l c"],
+  log_variance: Float[Array, "b l c"],
+) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+  """Per example: sum (x - x')^2, and the KL summed over c, mean over l.
+
+  KL = (mean^2 + var - 1 - log var) / 2. Source: the released training code of
+  the paper, by its description.
+  """
+  error = jnp.sum(jnp.square(ecg - decoded), axis=(1, 2))
+  kl = jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance
+  return error, jnp.mean(jnp.sum(kl / 2, axis=2), axis=1)
+
+
+def loss(config, params, model_state, frozen, batch, rng):
+  """Squared error, summed over samples and leads, + kl_weight * KL."""
+  del frozen
+  encoder, decoder = _modules(config)
+  mean, log_variance = encoder.apply(
+    {"params": params["encoder"]}, batch["ecg"]
+  )
+  noise = jax.random.normal(rng, mean.shape)
+  latent = mean + jnp.exp(log_variance / 2) * noise
+  decoded = decoder.apply({"params": params["decoder"]}, latent)
+  error, kl = losses(batch["ecg"], decoded, mean, log_variance)
+  metrics = {"reconstruction": error.mean(), "kl": kl.mean()}
+  total = error.mean() + config.kl_weight * kl.mean()
+  return total, (model_state, metrics)
+
+
+def correlation(
+  a: Float[Array, "b n k"], b: Float[Array, "b n k"]
+) -> Float[Array, "b k"]:
+  """Pearson's r over time, per example and lead; 0 for a flat lead."""
+  a = a - a.mean(axis=1, keepdims=True)
+  b = b - b.mean(axis=1, keepdims=True)
+  norm = jnp.sqrt(jnp.sum(a * a, axis=1) * jnp.sum(b * b, axis=1))
+  return jnp.sum(a * b, axis=1) / jnp.maximum(norm, 1e-12)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate_batch(config, params, batch):
+  """Sums over the batch's valid rows, from the latent's mean."""
+  encoder, decoder = _modules(config)
+  mean, log_variance = encoder.apply(
+    {"params": params["encoder"]}, batch["ecg"]
+  )
+  decoded = decoder.apply({"params": params["decoder"]}, mean)
+  error, kl = losses(batch["ecg"], decoded, mean, log_variance)
+  rows = {
+    "loss": error + config.kl_weight * kl,
+    "correlation": correlation(batch["ecg"], decoded).mean(axis=1),
+    "rmse_mv": jnp.sqrt(error / batch["ecg"][0].size),
+    "recordings": jnp.ones_like(error),
+  }
+  return {k: jnp.sum(jnp.where(batch["valid"], v, 0)) for k, v in rows.items()}
+
+
+def evaluate(config, data, frozen, weights, put) -> dict:
+  """Reconstruction of held-out recordings from the latent's mean."""
+  del frozen
+  totals = []
+  for batch in pipeline.eval_ecg_batches(
+    data.validation,
+    config.batch_size,
+    limit=config.eval_records,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  ):
+    totals.append(_evaluate_batch(config, weights["params"], put(batch)))
+  return mean_of_sums(totals, "recordings")
+
+
+def mean_of_sums(totals: list[dict], count: str) -> dict:
+  """Turns sums per batch into means; `score` is the mean loss.
+
+  Without a single example there is only the count: nothing can be estimated.
+  """
+  if not totals:
+    return {count: 0}
+  totals = jax.tree.map(lambda *x: float(np.sum(x)), *jax.device_get(totals))
+  n = totals.pop(count)
+  means = {name: value / n for name, value in totals.items()}
+  return {**means, count: n, "score": means["loss"]}
