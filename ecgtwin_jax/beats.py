@@ -86,20 +86,20 @@ def draw_day(rng: np.random.Generator) -> Day:
 _NORMAL = (
   (0.18, 0.078, (-0.15, -0.02, -0.34)),  # septum
   (0.37, 0.085, (0.50, 0.42, -0.28)),  # apex
-  (0.54, 0.090, (1.00, 0.68, 0.45)),  # left free wall
-  (0.77, 0.085, (-0.10, -0.22, 0.52)),  # base
+  (0.53, 0.095, (1.00, 0.68, 0.45)),  # left free wall
+  (0.75, 0.092, (-0.10, -0.22, 0.60)),  # base
 )
 _LEFT_ANTERIOR_BLOCK = (
   (0.18, 0.078, (-0.18, 0.28, -0.28)),
   (0.37, 0.085, (0.42, -0.02, -0.25)),
-  (0.54, 0.090, (0.95, -0.62, 0.42)),
-  (0.77, 0.085, (0.12, -0.72, 0.45)),
+  (0.53, 0.095, (0.95, -0.62, 0.42)),
+  (0.75, 0.092, (0.05, -0.72, 0.48)),
 )
 _LEFT_BLOCK = (
   (0.15, 0.060, (0.22, 0.10, -0.06)),
-  (0.36, 0.090, (0.85, 0.38, 0.60)),
-  (0.62, 0.090, (0.95, 0.10, 0.85)),
-  (0.80, 0.072, (0.20, -0.10, 0.30)),
+  (0.37, 0.105, (0.80, 0.36, 0.60)),
+  (0.61, 0.105, (0.90, 0.10, 0.82)),
+  (0.80, 0.072, (0.18, -0.10, 0.28)),
 )
 _PACED = (  # from the apex of the right ventricle
   (0.16, 0.060, (0.15, 0.05, -0.10)),
@@ -107,14 +107,20 @@ _PACED = (  # from the apex of the right ventricle
   (0.62, 0.095, (0.65, -0.95, 0.75)),
   (0.80, 0.072, (0.10, -0.35, 0.25)),
 )
-_RIGHT_BLOCK_END = (0.76, 0.085, (-0.46, 0.03, -0.62))
+_RIGHT_BLOCK_END = (0.75, 0.090, (-0.38, 0.03, -0.62))
 _ECTOPIC = (  # dipoles in parts of the ectopic one
   (0.20, 0.070, 0.30),
   (0.42, 0.105, 0.85),
   (0.65, 0.100, 0.75),
   (0.82, 0.062, 0.20),
 )
-_HYPERTROPHY = np.array([[0.2], [0.5], [1.0], [1.0]])  # share of each part
+# What a thick left ventricle adds to each part of QRS, mV.
+_HYPERTROPHY = np.array([[0.1], [0.4], [1.0], [0.5]]) * (1.0, 0.35, 0.60)
+# Early forces without the wall that died: (wall, septum, apex).
+_DEAD_WALLS = (
+  ("inferior", (0.00, -0.48, -0.20), (0.45, -0.10, -0.20)),
+  ("anterior", (0.03, 0.02, 0.32), (0.12, 0.32, 0.42)),
+)
 _ATRIA = (
   (0.37, 0.150, (0.030, 0.105, -0.045)),  # right
   (0.63, 0.155, (0.065, 0.060, 0.050)),  # left
@@ -257,16 +263,12 @@ def _build_qrs(patient, findings, day, leads):
 
 def _remove_dead_wall(findings, center, width, dipole, duration):
   """Infarcts take their wall's early forces away: a Q wave, in place."""
-  for wall, early, later in (
-    ("inferior", (0.10, -0.46, 0.05), (-0.05, -0.35, 0.05)),
-    ("anterior", (0.10, 0.00, 0.62), (-0.10, -0.05, 0.55)),
-  ):
-    share = 1.0 if f"{wall}_old" in findings else 0.0
-    share = 0.55 if f"{wall}_acute" in findings else share
+  for wall, *forces in _DEAD_WALLS:
+    share = 0.9 if f"{wall}_old" in findings else 0.0
+    share = 0.5 if f"{wall}_acute" in findings else share
     if share:
       center[0], width[0] = 0.23 * duration, 0.088 * duration
-      dipole[0] += share * np.array(early)
-      dipole[1] += share * np.array(later)
+      dipole[:2] += share * (np.array(forces) - dipole[:2])
 
 
 def _delay_right(patient, day, center, width, dipole):
@@ -285,15 +287,15 @@ def _delay_right(patient, day, center, width, dipole):
 
 def _grow_left(patient, day, waves, duration, leads):
   """Dipoles whose S(V1) + R(V5 or V6) is the patient's in hypertrophy (mV)."""
-  share = np.ones((len(waves.dipole), 1))
-  share[:4] = _HYPERTROPHY
   target = max(patient.sokolow * day.qrs_size, 3.7)
   time = np.linspace(0.0, duration, 60)
-  growth, dipole = 1.4, waves.dipole
-  for _ in range(8):
-    dipole = waves.dipole * (1 + share * (growth - 1))
+  growth, dipole = 0.3, waves.dipole
+  for _ in range(10):
+    dipole = waves.dipole.copy()
+    dipole[:4] += growth * _HYPERTROPHY
     signal = dataclasses.replace(waves, dipole=dipole).at(time) @ leads.T
-    growth *= target / (signal[:, 10:].max() - signal[:, 6].min())
+    missing = target - (signal[:, 10:].max() - signal[:, 6].min())
+    growth += 0.4 * missing  # each mV of growth adds over 1.8 mV
   return dipole
 
 
@@ -316,7 +318,7 @@ def _build_st_t(patient, findings, day, leads, duration, qt, qrs):
     area = qrs.right @ qrs.dipole / qrs.right.sum()
     t, st = -0.55 * area * day.t_size, -0.16 * area
   if "rbbb" in findings:
-    t = t - 0.32 * qrs.dipole[-1]
+    t = t - 0.24 * qrs.dipole[-1]
   if "lvh" in findings:
     t = np.array([-0.20, 0.04, -0.06]) * day.t_size + 0.4 * day.t_bend
     st = np.array([-0.07, 0.0, -0.05])

@@ -226,7 +226,7 @@ def _atrial_waves(patient, rhythm, time, rng):
 
 def _electrode_noise(samples, rate, rng):
   """(s, 9) mV: baseline wander, muscle noise (20..150 Hz), some mains hum."""
-  wander, muscle, hum = np.exp(rng.normal(0.0, 0.5, 3)) * (0.035, 0.006, 0.0015)
+  wander, muscle, hum = np.exp(rng.normal(0.0, 0.5, 3)) * (0.025, 0.006, 0.0015)
   basis = _wander_basis(samples, rate)
   slow = rng.standard_normal((basis.shape[1], 9)) * rng.uniform(0.5, 1.5, 9)
   noise = basis @ (wander * slow)

@@ -8,7 +8,7 @@ from ecgtwin_jax.data.conditions import Condition
 
 def test_simulate_is_a_pure_function():
   patient = simulator.cohort_patient(5, 3)
-  condition = Condition(["Atrial fibrillation"], 83)
+  condition = Condition(("Atrial fibrillation",), 83.0)
   one, two = (
     simulator.simulate(patient, condition, np.random.default_rng(11))
     for _ in range(2)
