@@ -41,9 +41,11 @@ def _warn(message: str) -> None:
   print(f"checkpoint: {message}", file=sys.stderr, flush=True)
 
 
-def _files(step_dir: epath.Path) -> list[str]:
-  found = [p for p in step_dir.rglob("*") if p.is_file()]
-  names = [os.fspath(p.relative_to(step_dir)) for p in found]
+def _files(folder: epath.Path, prefix: str = "") -> list[str]:
+  names = []
+  for path in folder.iterdir():
+    name = prefix + path.name
+    names += _files(path, f"{name}/") if path.is_dir() else [name]
   return sorted(name for name in names if not name.startswith(MANIFEST))
 
 

@@ -1,0 +1,78 @@
+"""The command line: what is read, and what a typo gets."""
+
+import pytest
+
+from ecgtwin_jax import flags
+
+STAGE2 = "--config=configs/stage2.py:smoke"
+
+
+def test_values_are_read_as_the_type_of_their_default():
+  parsed = flags.parse(
+    [
+      STAGE2,
+      "--config.batch_size=32",
+      "--config.remat=true",
+      "--config.optimizer.ema=0.5",
+      "--config.timesteps=1,998",
+      "--config.latent_scale=0.2",
+      "--config.init_from=some/where",
+      "--workdir",
+      "elsewhere",
+    ]
+  )
+  config = parsed.config
+  assert config.batch_size == 32
+  assert config.remat is True
+  assert config.optimizer.ema == 0.5
+  assert config.timesteps == (1, 998)
+  assert config.latent_scale == 0.2
+  assert config.init_from == "some/where"
+  assert parsed.workdir == "elsewhere"
+  assert not parsed.multihost
+
+
+@pytest.mark.parametrize(
+  ("argument", "message"),
+  [
+    ("--config.batchsize=32", "did you mean 'batch_size'"),
+    ("--config.optimizer.learning_rat=1", "'optimizer.learning_rate'"),
+    ("--wokdir=x", "did you mean '--workdir'"),
+    ("--config.batch_size=many", "must be of type int"),
+    ("--config.remat=perhaps", "must be of type bool"),
+  ],
+)
+def test_a_typo_names_the_nearest_key_or_the_type(argument, message):
+  with pytest.raises(ValueError, match=message):
+    flags.parse([STAGE2, argument])
+
+
+@pytest.mark.parametrize(
+  ("source", "message"),
+  [
+    ("configs/stage3.py", "did you mean 'configs/stage"),
+    ("configs/stage2.py:bse", "variant='bse' must be one of base, paper"),
+  ],
+)
+def test_a_missing_file_or_variant_is_named(source, message):
+  with pytest.raises((FileNotFoundError, ValueError), match=message):
+    flags.parse([f"--config={source}"])
+
+
+def test_help_lists_the_keys(capsys):
+  with pytest.raises(SystemExit) as stop:
+    flags.parse([STAGE2, "--help"])
+  assert stop.value.code == 0
+  assert "--config.optimizer.learning_rate=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["vae", "stage1", "stage2"])
+@pytest.mark.parametrize("variant", ["base", "paper", "smoke", "demo"])
+def test_every_variant_is_complete_locked_and_static(name, variant):
+  from ml_collections import FrozenConfigDict
+
+  config = flags.load_config(f"configs/{name}.py:{variant}")
+  assert config.is_locked
+  assert isinstance(hash(FrozenConfigDict(config)), int)
+  with pytest.raises(AttributeError):
+    config.no_such_key = 1
