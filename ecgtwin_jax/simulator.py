@@ -18,18 +18,22 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float
 
-from ecgtwin_jax.anatomy import (
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.ecg import ECG
+from ecgtwin_jax.heart.anatomy import (
   LEAD_MATRIX,
   Patient,
   heart_turn,
   lead_vectors,
   sample_patient,
 )
-from ecgtwin_jax.beats import MARKS, Waves, draw_beats, draw_day
-from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import ECG
-from ecgtwin_jax.findings import CONDITIONS, find_effects, sample_condition
-from ecgtwin_jax.rhythm import Rhythm, draw_rhythm
+from ecgtwin_jax.heart.beats import MARKS, Waves, draw_beats, draw_day
+from ecgtwin_jax.heart.findings import (
+  CONDITIONS,
+  find_effects,
+  sample_condition,
+)
+from ecgtwin_jax.heart.rhythm import Rhythm, draw_rhythm
 
 __all__ = [
   "CONDITIONS",

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ecgtwin_jax.anatomy import LEAD_MATRIX, Patient
+from ecgtwin_jax.heart.anatomy import LEAD_MATRIX, Patient
 
 MARKS = (
   *("p_onset", "p_peak", "p_offset"),

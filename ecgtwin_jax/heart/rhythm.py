@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ecgtwin_jax.anatomy import Patient
+from ecgtwin_jax.heart.anatomy import Patient
 
 FASTEST_ATRIA = 300.0  # flutter waves per minute the conduction ratio aims at
 SHORTEST_RR = 0.26  # s: a ventricle in fibrillation conducts no earlier

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from ecgtwin_jax.anatomy import Patient
 from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.heart.anatomy import Patient
 
 
 @dataclasses.dataclass(frozen=True)

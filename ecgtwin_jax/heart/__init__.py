@@ -1,0 +1,1 @@
+"""The simulated heart and body, piece by piece; `simulator` is the way in."""
