@@ -1,0 +1,178 @@
+"""ECGs drawn as clinical prints: 25 mm/s and 10 mm/mV on millimetre paper.
+
+All lengths are millimetres of paper, and the page has that size, so a print
+at 100 % is true to scale. Each lead is shown around its median.
+"""
+
+import os
+import pathlib
+
+import numpy as np
+
+from ecgtwin_jax.data.ecg import ECG
+from ecgtwin_jax.data.leads import LEADS
+
+SPEED = 25.0  # mm per second
+GAIN = 10.0  # mm per millivolt
+SECONDS = 10.0  # of paper
+ROWS = {
+  "3x4": (
+    ("I", "aVR", "V1", "V4"),
+    ("II", "aVL", "V2", "V5"),
+    ("III", "aVF", "V3", "V6"),
+    ("II",),
+  ),
+  "12x1": tuple((lead,) for lead in LEADS),
+}
+OVERVIEW_LEADS = ("II", "V1", "V3", "V5")
+
+# mm from row to row, and from the margin to the first row's zero line.
+_PITCH = {"3x4": (35, 20), "12x1": (20, 10), "overview": (40, 25)}
+_LEFT, _RIGHT, _TOP, _BOTTOM = 15, 5, 15, 10  # mm of margin
+_PULSE = 5  # mm wide, 1 mV high
+_NAME = 8  # mm that a lead's name takes
+_DPI = 150
+_PAPER, _THIN, _THICK, _INK = "#fffafa", "#f9dcdc", "#efb0b0", "#101014"
+
+
+def plot_ecg(
+  ecg: ECG,
+  path: str | os.PathLike | None = None,
+  layout: str = "3x4",
+  title: str | None = None,
+):
+  """Draws the first 10 s of an ECG as a clinical print.
+
+  Args:
+    ecg: The recording.
+    path: File to write, by its suffix: .png, .pdf or .svg. None: none.
+    layout: "3x4": three rows of four leads, 2.5 s each and running on in time,
+      above 10 s of lead II. "12x1": every lead for 10 s.
+    title: Line at the top; by default the record's name.
+
+  Returns:
+    The matplotlib figure.
+
+  Raises:
+    ValueError: Unknown layout.
+  """
+  if layout not in ROWS:
+    raise ValueError(f"{layout=} must be one of {', '.join(ROWS)}")
+  pitch, first = _PITCH[layout]
+  figure, axes = _page(len(ROWS[layout]) * pitch)
+  for i, leads in enumerate(ROWS[layout]):
+    middle = _height(axes) - _TOP - first - i * pitch
+    _draw_row(axes, ecg, leads, middle, 0.3 * pitch)
+  _write(axes, _LEFT, _height(axes) - 7, title or ecg.record, 10, "bold")
+  _write_scale(axes, f"{ecg.sampling_rate:g} Hz")
+  return _save(figure, path)
+
+
+def plot_overview(
+  reference: ECG,
+  twins: list[ECG] | tuple[ECG, ...],
+  path: str | os.PathLike | None = None,
+  titles: list[str] | tuple[str, ...] | None = None,
+  leads: tuple[str, ...] = OVERVIEW_LEADS,
+):
+  """Draws a reference above its twins, a row each, on one sheet.
+
+  Args:
+    reference: The patient's recording, in the first row.
+    twins: One or more ECGs.
+    path: File to write, by its suffix: .png, .pdf or .svg. None: none.
+    titles: One line above each row, the reference's first.
+    leads: Leads of a row; they share its 10 s and run on in time.
+
+  Returns:
+    The matplotlib figure.
+
+  Raises:
+    ValueError: Number of titles, an unknown lead or no lead.
+  """
+  ecgs = [reference, *twins]
+  if titles is None:
+    numbers = range(1, len(ecgs))
+    titles = [f"Reference {reference.record}".strip()]
+    titles += [f"Twin {i} {ecgs[i].record}".strip() for i in numbers]
+  if len(titles) != len(ecgs):
+    raise ValueError(f"{len(titles)=} must be {len(ecgs)}: reference and twins")
+  if not leads or not set(leads) <= set(LEADS):
+    raise ValueError(f"{leads=} must be among {', '.join(LEADS)}")
+  pitch, first = _PITCH["overview"]
+  figure, axes = _page(len(ecgs) * pitch)
+  for i, (ecg, title) in enumerate(zip(ecgs, titles)):
+    top = _height(axes) - _TOP - i * pitch
+    _draw_row(axes, ecg, leads, top - first, 0.25 * pitch)
+    weight = "normal" if i else "bold"
+    _write(axes, _LEFT, top - 1, title, 9, weight)
+  _write_scale(axes)
+  return _save(figure, path)
+
+
+def _page(height):
+  """A figure with one axes in millimetres, ruled every 1 and 5 mm."""
+  # Figures made without pyplot are nobody's global state: nothing to close.
+  from matplotlib.collections import LineCollection
+  from matplotlib.figure import Figure
+
+  width = _LEFT + SPEED * SECONDS + _RIGHT
+  height = height + _TOP + _BOTTOM
+  figure = Figure(figsize=(width / 25.4, height / 25.4), facecolor=_PAPER)
+  axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+  axes.axis("off")
+  for step, color, line in ((1, _THIN, 0.4), (5, _THICK, 0.6)):
+    rules = [[(x, 0), (x, height)] for x in np.arange(0, width + 1, step)]
+    rules += [[(0, y), (width, y)] for y in np.arange(0, height + 1, step)]
+    axes.add_collection(
+      LineCollection(rules, colors=color, linewidths=line, zorder=step / 10)
+    )
+  return figure, axes
+
+
+def _draw_row(axes, ecg, leads, middle, name_height):
+  """One line of paper: a calibration pulse, then the leads one by one."""
+  pulse = np.array([[0, 0], [0, 1], [1, 1], [1, 0]]) * (_PULSE, GAIN)
+  x, y = (pulse + (_LEFT - _PULSE - 3, middle)).T
+  axes.plot(x, y, color=_INK, linewidth=0.8)
+  seconds = SECONDS / len(leads)
+  for i, lead in enumerate(leads):
+    trace = ecg.signal[:, LEADS.index(lead)]
+    first = round(i * seconds * ecg.sampling_rate)
+    last = round((i + 1) * seconds * ecg.sampling_rate)
+    shown = GAIN * (trace[first : last + 1] - np.median(trace))
+    time = np.arange(first, first + len(shown)) / ecg.sampling_rate
+    axes.plot(
+      _LEFT + SPEED * time,
+      middle + shown,
+      color=_INK,
+      linewidth=0.8,
+      solid_joinstyle="round",
+    )
+    left = _LEFT + SPEED * i * seconds
+    if i:
+      axes.plot([left, left], [middle - 4, middle + 4], color=_INK, lw=0.6)
+    # A name stands above what the trace does below it.
+    below = shown[: round(_NAME / SPEED * ecg.sampling_rate)]
+    height = max(name_height, below.max(initial=0.0) + 2.5)
+    _write(axes, left + 1, middle + height, lead, 9, "bold")
+
+
+def _write(axes, x, y, text, size, weight="normal"):
+  axes.text(x, y, text, size=size, weight=weight, va="center", color=_INK)
+
+
+def _write_scale(axes, note=""):
+  text = f"{SPEED:g} mm/s    {GAIN:g} mm/mV    {note}".strip()
+  _write(axes, _LEFT, 5, text, 8)
+
+
+def _height(axes):
+  return axes.get_ylim()[1]
+
+
+def _save(figure, path):
+  if path is not None:
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI)
+  return figure
