@@ -1,5 +1,11 @@
 """Turns released PyTorch weights into our parameters."""
 
+import argparse
+import dataclasses
+import hashlib
+import os
+import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from safetensors import numpy as safetensors
 
-from ecgtwin_jax import published_names
+from ecgtwin_jax import bundle, published_names
 from ecgtwin_jax.data.leads import LEADS
+from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.models.clip import CLIP
 from ecgtwin_jax.models.denoiser import Denoiser
@@ -67,11 +75,7 @@ def convert(module: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     ValueError: An unknown module; or names that are missing, unexpected or of
       another shape, all of them listed.
   """
-  model, arguments = _entry(module)
-  arguments = [jax.ShapeDtypeStruct(*a) for a in arguments]
-  wanted = traverse_util.flatten_dict(
-    jax.eval_shape(model.init, jax.random.key(0), *arguments), sep="/"
-  )
+  wanted = _wanted(module)
   names = {p: published_names.published_name(module, p) for p in wanted}
   arrays = {
     name: np.asarray(a, np.float32)
@@ -93,6 +97,14 @@ def convert(module: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
   return traverse_util.unflatten_dict(variables, sep="/")
 
 
+def _wanted(module):
+  """Returns our parameters' shapes by their path."""
+  model, arguments = _entry(module)
+  arguments = [jax.ShapeDtypeStruct(*a) for a in arguments]
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *arguments)
+  return traverse_util.flatten_dict(shapes, sep="/")
+
+
 def _shape(path, array):
   """Returns the published shape of one of our arrays."""
   if path.endswith("condition/positions"):
@@ -112,3 +124,219 @@ def _check(module, shapes, arrays):
   faults = [f"{key}: {', '.join(v)}" for key, v in found.items() if v]
   if faults:
     raise ValueError(f"not the weights of {module}: {'; '.join(faults)}")
+
+
+# The language model whose vectors released weights were trained on.
+STATEMENT_ENCODER = "nomic-embed-text-v1.5"
+_CARD = """# ECG twin from released PyTorch weights
+
+Networks and training: Lai et al., arXiv 2508.02720. Converted; computes the
+same function. Statements are embedded by nomic-embed-text-v1.5.
+
+| part | file | sha256 |
+|---|---|---|
+{files}
+
+Not a medical device: generated ECGs are synthetic and must not be used for
+diagnosis or treatment.
+"""
+_DENOISERS = ("denoiser_adax", "denoiser_adaln", "denoiser_attn")
+# What the release samples and scales with, whatever the weights.
+_LATENT_SCALE, _LATENT_CLIP = 0.18215, 1.0
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads tensors by name from .safetensors, or .pth where torch is installed.
+
+  Nested dictionaries, as in the released VAE file, get dotted names.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: another kind of file, torch is missing, or the file holds
+      anything but tensors (it is never unpickled).
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"no weights file {str(path)!r}")
+  if path.suffix == ".safetensors":
+    try:
+      return safetensors.load_file(path)
+    except Exception as error:
+      raise ValueError(f"{str(path)!r} is damaged: {error}") from None
+  if path.suffix not in (".pth", ".pt"):
+    raise ValueError(f"{str(path)!r} must end in .safetensors, .pth or .pt")
+  try:
+    import torch
+  except ImportError:
+    raise ValueError(
+      f"reading {str(path)!r} needs PyTorch: pip install 'ecgtwin_jax[torch]', "
+      "or give the weights as .safetensors"
+    ) from None
+  try:
+    tree = torch.load(path, map_location="cpu", weights_only=True)
+  except Exception as error:
+    reason = str(error).splitlines()[0]
+    raise ValueError(
+      f"{str(path)!r} holds more than tensors, or is damaged ({reason}); "
+      "nothing else is ever unpickled"
+    ) from None
+  if not isinstance(tree, Mapping):
+    raise ValueError(f"{str(path)!r} must hold a dictionary of tensors")
+  flat = traverse_util.flatten_dict(dict(tree), sep=".")
+  wrong = [k for k, v in flat.items() if not isinstance(v, torch.Tensor)]
+  if wrong:
+    raise ValueError(f"{str(path)!r}: {wrong[:8]} must be tensors")
+  return {name: tensor.float().numpy() for name, tensor in flat.items()}
+
+
+def _sizes(*modules: nn.Module) -> dict:
+  """Constructor arguments that the modules share, with their values."""
+  skipped = {"parent", "name", "dtype", "remat", "scale", "leads"}
+  shared = [
+    {f.name: getattr(m, f.name) for f in dataclasses.fields(m)} for m in modules
+  ]
+  return {
+    name: value
+    for name, value in shared[0].items()
+    if name not in skipped
+    and all(other.get(name, _sizes) == value for other in shared)
+  }
+
+
+def _import_vae(weights):
+  params = {}
+  for part in ("encoder", "decoder"):
+    mine = {
+      name.removeprefix(f"{part}."): array
+      for name, array in weights.items()
+      if name.startswith(f"{part}.")
+    }
+    params[part] = convert(f"vae_{part}", mine)["params"]
+  strange = [n for n in weights if not n.startswith(("encoder.", "decoder."))]
+  if strange:
+    raise ValueError(
+      f"not the weights of a VAE: {strange[:8]} must start with encoder. or "
+      "decoder."
+    )
+  model = _sizes(published("vae_encoder"), published("vae_decoder"))
+  return {"part": "vae", "model": model}, {"params": params}
+
+
+def _import_base_extractor(weights):
+  hyper = {
+    "part": "base_extractor",
+    "model": _sizes(published("base_extractor")),
+    "latent_scale": _LATENT_SCALE,
+  }
+  return hyper, convert("base_extractor", weights)
+
+
+def _import_denoiser(weights):
+  def distance(module):
+    names = {published_names.published_name(module, p) for p in _wanted(module)}
+    return len(names ^ set(weights))
+
+  module = min(_DENOISERS, key=distance)
+  hyper = {
+    "part": "denoiser",
+    "model": _sizes(published(module)),
+    "schedule": dataclasses.asdict(Schedule()),
+    # The release samples these, though it trained 1..998 alone.
+    "timesteps": [0, 999],
+    "dropout": {"statements": 0.0, "patient": 0.0, "base": 0.0},
+    "latent_scale": _LATENT_SCALE,
+    "latent_clip": _LATENT_CLIP,
+  }
+  return hyper, convert(module, weights)
+
+
+def _import_clip(weights):
+  variables = convert("clip", weights)
+  params = variables.pop("params")
+  hyper = {"part": "clip", "model": _sizes(published("clip"))}
+  return hyper, {"params": params, "model_state": variables}
+
+
+def import_torch(
+  *,
+  vae: str | os.PathLike | None = None,
+  base_extractor: str | os.PathLike | None = None,
+  denoiser: str | os.PathLike | None = None,
+  clip: str | os.PathLike | None = None,
+  output: str | os.PathLike,
+) -> None:
+  """Turns released weight files into a twin directory.
+
+  ECGTwin.from_checkpoint loads it where vae, base_extractor and denoiser are
+  all there; trainings accept any part as a frozen stage or as init_from. The
+  model card records the sha256 of every file.
+
+  Args:
+    vae: file with encoder.* and decoder.* (.safetensors), or a dictionary of
+      the two (.pth).
+    base_extractor: file of stage 1.
+    denoiser: file of stage 2; which injector it has is seen from its names.
+    clip: file of the evaluation's ECG-text model.
+    output: the folder to make.
+
+  Raises:
+    FileNotFoundError: a file is missing.
+    ValueError: a file cannot be read, or its names or shapes do not fit (all
+      of them listed); or no file is given.
+  """
+  files = dict(
+    vae=vae, base_extractor=base_extractor, denoiser=denoiser, clip=clip
+  )
+  files = {part: path for part, path in files.items() if path is not None}
+  if not files:
+    raise ValueError("at least one of vae, base_extractor, denoiser, clip")
+  importers = dict(
+    vae=_import_vae,
+    base_extractor=_import_base_extractor,
+    denoiser=_import_denoiser,
+    clip=_import_clip,
+  )
+  weights, sources, lines = {}, {}, []
+  for part, path in files.items():
+    try:
+      weights[part] = importers[part](read_weights(path))
+    except ValueError as error:
+      raise ValueError(f"{part}={os.fspath(path)!r}: {error}") from None
+    sha256 = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    sources[part] = f"{pathlib.Path(path).name} sha256 {sha256}"
+    lines.append(f"| {part} | {pathlib.Path(path).name} | `{sha256}` |")
+  if "vae" in weights:
+    digest = bundle.digest(weights["vae"][1]["params"]["encoder"])
+    for part in ("base_extractor", "denoiser"):
+      if part in weights:
+        weights[part][0]["vae"] = digest
+  for part, (hyper, _) in weights.items():
+    if part != "vae":
+      hyper["statement_encoder"] = STATEMENT_ENCODER
+  card = _CARD.format(files="\n".join(lines))
+  bundle.write_twin(output, weights, sources=sources, card=card)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """The command line: python -m ecgtwin_jax.torch_import --vae FILE ..."""
+  parser = argparse.ArgumentParser(
+    prog="python -m ecgtwin_jax.torch_import",
+    description="Turns released PyTorch weights into a twin directory.",
+  )
+  parser.add_argument("--vae", help="autoencoder")
+  parser.add_argument("--base_extractor", help="stage 1")
+  parser.add_argument("--denoiser", help="stage 2, any of its injectors")
+  parser.add_argument("--clip", help="the evaluation's ECG-text model")
+  parser.add_argument("--output", required=True, help="folder to make")
+  arguments = parser.parse_args(argv)
+  try:
+    import_torch(**vars(arguments))
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  print(f"twin directory: {arguments.output}")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

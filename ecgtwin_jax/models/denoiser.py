@@ -5,6 +5,7 @@ modulations at zero; the last linear at zero too, except for `adax`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +25,7 @@ from ecgtwin_jax.models.layers import Array, MapsEdit
 from ecgtwin_jax.models.unet import UNet
 
 BACKBONES = ("dit", "unet")
+Noise = Float[jax.Array, "b l c"]
 
 
 class TransformerBlock(nn.Module):
@@ -98,9 +100,9 @@ class Denoiser(nn.Module):
     patient: Float[Array, "b 3"],
     base: Float[Array, "b k"],
     return_attention: bool | str = False,
-    attention: Any = None,
+    attention: Float[Array, "n b h l r"] | Callable | None = None,
     drop_statements: Bool[Array, " b"] | None = None,
-  ):
+  ) -> Noise | tuple[Noise, Float[jax.Array, "..."]]:
     """Returns the noise (b, l, c), with attention maps where asked for.
 
     Args:
@@ -147,10 +149,13 @@ class Denoiser(nn.Module):
     x = layers.rotate(x.astype(jnp.float32))
     if self.injector == "cross_attention":
       x += c[:, None]
-    edit = attention
-    if attention is not None and not callable(attention):
-      edit = lambda i, _: attention[i]  # noqa: E731
+    given = attention is not None and not callable(attention)
+    edit = (lambda i, own: attention[i]) if given else attention
     x, maps = self._trunk(hidden)(x, c, tokens, mask, edit)
+    if given and len(attention) != len(maps):
+      raise ValueError(
+        f"given maps of {len(attention)=} blocks must be of {len(maps)}"
+      )
     noise = self._output(x, c).astype(jnp.float32)
     if not return_attention:
       return noise

@@ -31,7 +31,7 @@ def sinusoid(
   Raises:
     ValueError: The width is odd.
 
-  Source: SPEC of the published denoiser's time embedding (DiT).
+  Source: Peebles and Xie, arXiv 2212.09748 (DiT), the time embedding.
   """
   if width % 2:
     raise ValueError(f"{width=} must be even")
@@ -81,7 +81,7 @@ def whole_report(
   if mask is None:
     mask = jnp.ones((batch, rows), bool)
   if rows == 0:
-    statements = jnp.zeros((batch, 1, width), statements.dtype)
+    statements = jnp.zeros((batch, 1, width))
     mask = jnp.zeros((batch, 1), bool)
   return statements, mask
 
@@ -177,7 +177,9 @@ class CrossAttention(nn.Module):
     # Only a row without any valid statement still has weight on padding.
     maps = jnp.where(valid, maps, 0)
     if edit is not None:
-      maps = edit(maps)
+      own, maps = maps, edit(maps)
+      if maps.shape != own.shape:
+        raise ValueError(f"given maps {maps.shape} must be {own.shape}")
     out = jnp.einsum("bhls,bshd->blhd", maps.astype(self.dtype), value)
     out = dense(width, "out_proj")(out.reshape(b, l, width))
     return jnp.where(mask.any(axis=-1)[:, None, None], out, 0), maps

@@ -1,0 +1,346 @@
+"""Properties of the denoiser, with prime sizes and random parameters."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecgtwin_jax.models.denoiser import Denoiser
+from ecgtwin_jax.models.injector import INJECTORS
+
+SIZES = dict(
+  width=34,
+  heads=2,
+  depth=2,
+  mlp_ratio=2,
+  latent_channels=3,
+  text_width=11,
+  base_width=7,
+  positions=19,
+)
+B, L, S = 2, 13, 5
+MASK = np.array([[True] * 5, [True, True, True, False, False]])
+
+
+def inputs(length=L, seed=0):
+  """Returns latent, t, statements, mask, patient and base of two examples."""
+  rng = np.random.default_rng(seed)
+
+  def draw(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+  t = rng.integers(0, 1000, B)
+  return [
+    draw(B, length, 3),
+    t,
+    draw(B, S, 11),
+    MASK,
+    draw(B, 3),
+    draw(B, 7),
+  ]
+
+
+CASES = [
+  (injector, backbone) for injector in INJECTORS for backbone in ("dit", "unet")
+]
+each_case = pytest.mark.parametrize("injector, backbone", CASES)
+
+
+def build(injector="adax", backbone="dit", **changes):
+  """Returns a small denoiser, its variables and its arguments."""
+  sizes = {**SIZES, "level_blocks": 1, "levels": 2, **changes}
+  model = Denoiser(injector=injector, backbone=backbone, **sizes)
+  factor = 1 if backbone == "dit" else 2 ** (sizes["levels"] - 1)
+  return model, _variables(model, factor * L), inputs(factor * L)
+
+
+@functools.cache
+def _variables(model, length):
+  """Returns variables in which nothing is zero, not even the modulations."""
+  variables = jax.jit(model.init)(jax.random.key(0), *inputs(length))
+  leaves, tree = jax.tree.flatten(variables)
+  rng = np.random.default_rng(0)
+  noise = [rng.normal(0, 0.1, a.shape).astype(np.float32) for a in leaves]
+  return jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise)])
+
+
+@functools.cache
+def _jitted(model, **static):
+  return jax.jit(
+    lambda variables, args, options: model.apply(
+      variables, *args, **options, **static
+    )
+  )
+
+
+def call(model, variables, args, return_attention=False, **options):
+  """Returns the output of the jitted model."""
+  static = {"return_attention": return_attention}
+  if callable(options.get("attention")):
+    static["attention"] = options.pop("attention")
+  return _jitted(model, **static)(variables, args, options)
+
+
+@each_case
+def test_shapes(injector, backbone):
+  model, variables, args = build(injector, backbone)
+  out = call(model, variables, args)
+  assert out.shape == args[0].shape and out.dtype == jnp.float32
+  assert np.isfinite(out).all()
+
+
+@each_case
+def test_every_input_matters(injector, backbone):
+  model, variables, args = build(injector, backbone)
+  out = np.asarray(call(model, variables, args))
+  other = inputs(args[0].shape[1], seed=1)
+  for i in (0, 1, 2, 4, 5):
+    changed = [other[i] if i == j else a for j, a in enumerate(args)]
+    assert np.abs(call(model, variables, changed) - out).max() > 1e-3, i
+  fewer = [*args[:3], MASK & (np.arange(S) < 2)[None], *args[4:]]
+  assert np.abs(call(model, variables, fewer) - out).max() > 1e-3
+
+
+@pytest.mark.parametrize("backbone", ["dit", "unet"])
+def test_zero_modulations_mean_no_dependence_on_time_and_base(backbone):
+  model, _, args = build("adax", backbone)
+  variables = jax.jit(model.init)(jax.random.key(0), *args)
+  out = call(model, variables, args)
+  latent, _, statements, mask, patient, base = args
+  other = [latent, np.array([1, 998]), statements, mask, patient, base + 1]
+  np.testing.assert_array_equal(call(model, variables, other), out)
+  assert np.abs(out).max() > 0.01
+
+
+@pytest.mark.parametrize("injector", ["adaln", "cross_attention"])
+def test_ablations_start_at_zero_noise(injector):
+  model, _, args = build(injector)
+  variables = model.init(jax.random.key(0), *args)
+  assert (np.asarray(call(model, variables, args)) == 0).all()
+
+
+@each_case
+def test_padding_changes_nothing_and_has_no_gradient(injector, backbone):
+  model, variables, args = build(injector, backbone)
+
+  def run(statements):
+    out = model.apply(variables, *args[:2], statements, *args[3:])
+    return (out**2).sum(), out
+
+  step = jax.jit(jax.value_and_grad(run, has_aux=True))
+  (_, out), gradient = step(args[2])
+  dirty = np.where(MASK[:, :, None], args[2], np.nan).astype(np.float32)
+  (_, same), other_gradient = step(dirty)
+  np.testing.assert_array_equal(same, out)
+  np.testing.assert_array_equal(gradient, other_gradient)
+  gradient = np.asarray(gradient)
+  assert (gradient[~MASK] == 0).all()
+  assert (gradient[MASK] != 0).all()
+
+
+@each_case
+def test_more_padding_changes_next_to_nothing(injector, backbone):
+  model, variables, args = build(injector, backbone)
+  latent, t, statements, mask, patient, base = args
+  more = ((0, 0), (0, 18 - S))
+  longer = np.pad(statements, (*more, (0, 0)), constant_values=np.nan)
+  out = call(model, variables, args)
+  padded = [latent, t, longer, np.pad(mask, more), patient, base]
+  error = np.abs(call(model, variables, padded) - out).max()
+  assert error < 1e-5 * max(1, np.abs(out).max())
+
+
+@each_case
+def test_no_valid_statement_adds_exactly_nothing(injector, backbone):
+  model, variables, args = build(injector, backbone)
+  args[3] = np.array([[False] * S, [True] * S])
+  out = np.asarray(call(model, variables, args))
+
+  def silence(path, a):
+    names = [k.key for k in path]
+    text = {"out_proj", "text_projection"} & set(names)
+    inside = {"cross_attention", "text_projection"} & set(names)
+    return jnp.zeros_like(a) if text and inside else a
+
+  silent = jax.tree_util.tree_map_with_path(silence, variables)
+  expected = np.asarray(call(model, silent, args))
+  np.testing.assert_array_equal(out[0], expected[0])
+  assert np.abs(out[1] - expected[1]).max() > 1e-3
+  empty = [*args[:2], np.zeros((B, 0, 11), np.float32), None, *args[4:]]
+  np.testing.assert_allclose(
+    call(model, variables, empty)[0], out[0], atol=1e-6
+  )
+
+
+@pytest.mark.parametrize("injector", ["adax", "cross_attention"])
+def test_attention_maps(injector):
+  model, variables, args = build(injector)
+  plain = call(model, variables, args)
+  out, heads = call(model, variables, args, return_attention="heads")
+  _, mean = call(model, variables, args, return_attention=True)
+  np.testing.assert_allclose(out, plain, atol=1e-6)
+  assert heads.shape == (2, B, 2, L, S) and mean.shape == (2, B, L, S)
+  np.testing.assert_allclose(mean, heads.mean(axis=2), atol=1e-6)
+  np.testing.assert_allclose(heads.sum(axis=-1), 1, atol=1e-5)
+  assert (np.asarray(heads)[:, 1, :, :, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("backbone", ["dit", "unet"])
+def test_own_maps_given_back_change_nothing(backbone):
+  model, variables, args = build("adax", backbone)
+  out, maps = call(model, variables, args, return_attention="heads")
+  given = call(model, variables, args, attention=maps)
+  np.testing.assert_allclose(given, out, atol=1e-5)
+  same = call(model, variables, args, attention=lambda i, own: maps[i])
+  np.testing.assert_allclose(same, given, atol=1e-5)
+
+
+def test_given_maps_are_used_as_they_are():
+  model, variables, args = build()
+  _, maps = call(model, variables, args, return_attention="heads")
+  doubled, used = call(
+    model, variables, args, attention=2 * maps + 1, return_attention="heads"
+  )
+  np.testing.assert_array_equal(used, 2 * maps + 1)
+  own, _ = call(
+    model,
+    variables,
+    args,
+    attention=lambda i, own: jnp.where(i == 0, 2 * own + 1, 2 * maps[i] + 1),
+    return_attention="heads",
+  )
+  np.testing.assert_allclose(own, doubled, atol=1e-5)
+
+
+@pytest.mark.parametrize("injector", INJECTORS)
+def test_missing_entries_and_dropped_reports(injector):
+  model, variables, args = build(injector, null_condition=True)
+  latent, t, statements, mask, patient, base = args
+  null = jax.tree.map(np.asarray, variables["params"])
+  missing, filled = patient.copy(), patient.copy()
+  missing[1, 1:] = np.nan
+  filled[1, 1:] = null["null_patient"][1:]
+  drop = np.array([True, False])
+  out = call(
+    model,
+    variables,
+    [latent, t, statements, mask, missing, base],
+    drop_statements=drop,
+  )
+  replaced, one = statements.copy(), mask.copy()
+  replaced[0, 0], one[0] = null["null_statement"], np.arange(S) == 0
+  expected = call(model, variables, [latent, t, replaced, one, filled, base])
+  np.testing.assert_allclose(out, expected, atol=1e-6)
+
+  def loss(variables):
+    out = model.apply(variables, *args[:4], missing, base, drop_statements=drop)
+    return (out**2).sum()
+
+  gradient = jax.jit(jax.grad(loss))(variables)["params"]
+  assert (np.asarray(gradient["null_statement"]) != 0).all()
+  assert gradient["null_patient"][0] == 0
+  assert (np.asarray(gradient["null_patient"])[1:] != 0).all()
+  assert all(np.isfinite(a).all() for a in jax.tree.leaves(gradient))
+
+
+def test_dropping_needs_no_row_to_stand_in():
+  model, variables, args = build(null_condition=True)
+  args[2], args[3] = np.zeros((B, 0, 11), np.float32), None
+  drop = np.ones(B, bool)
+  out = call(model, variables, args, drop_statements=drop)
+  args[2], args[3] = np.zeros((B, 2, 11), np.float32), np.zeros((B, 2), bool)
+  other = call(model, variables, args, drop_statements=drop)
+  np.testing.assert_allclose(out, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["dit", "unet"])
+def test_remat_computes_the_same(backbone):
+  results = []
+  for remat in (False, True):
+    model, variables, args = build("adax", backbone, remat=remat)
+
+    def loss(v, model=model, args=args):
+      return (model.apply(v, *args) ** 2).sum()
+
+    results.append(jax.jit(jax.value_and_grad(loss))(variables))
+  for a, b in zip(*map(jax.tree.leaves, results)):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ["dit", "unet"])
+def test_bfloat16_products_keep_float32_around_them(backbone):
+  model, variables, args = build("adax", backbone)
+  out = np.asarray(call(model, variables, args))
+  low, start, _ = build("adax", backbone, dtype="bfloat16")
+  assert {a.dtype for a in jax.tree.leaves(start)} == {jnp.dtype("float32")}
+  rounded = call(low, variables, args)
+  assert rounded.dtype == jnp.float32
+  error = np.abs(rounded - out).max() / np.abs(out).max()
+  assert 1e-5 < error < 0.1
+
+
+def test_init_is_as_stated():
+  model = Denoiser()
+  args = [
+    jax.ShapeDtypeStruct(shape, dtype)
+    for shape, dtype in (
+      ((1, 128, 4), "f4"),
+      ((1,), "i4"),
+      ((1, 2, 768), "f4"),
+      ((1, 2), "bool"),
+      ((1, 3), "f4"),
+      ((1, 256), "f4"),
+    )
+  ]
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *args)
+  assert sum(a.size for a in jax.tree.leaves(shapes)) == 10_541_060
+  small, _, args = build()
+  p = small.init(jax.random.key(0), *args)["params"]
+  time = p["condition"]["time_mlp"]["linear_1"]["kernel"]
+  assert 0.017 < np.std(time) < 0.023
+  bound = np.sqrt(6 / (34 + 3 * 34))
+  packed = np.abs(p["block_0"]["self_attention"]["in_kernel"]).max()
+  assert 0.95 * bound < packed <= bound
+  table = p["condition"]["positions"]
+  np.testing.assert_allclose(table[0], [1] * 17 + [0] * 17, atol=1e-6)
+  assert p["output"]["kernel"].any()
+
+
+@pytest.mark.parametrize(
+  "changes, options, message",
+  [
+    (dict(injector="film"), {}, "injector='film' must be in"),
+    (dict(backbone="mamba"), {}, "backbone='mamba' must be in"),
+    (dict(latent_channels=5), {}, "channels=3 must be 5"),
+    (dict(base_width=8), {}, "width=7 must be 8"),
+    (dict(text_width=8), {}, "width=11 must be text_width=8"),
+    (dict(positions=4), {}, "report of 5 rows must have at most"),
+    (
+      dict(injector="adaln"),
+      dict(return_attention=True),
+      "'adaln' has no attention",
+    ),
+    ({}, dict(return_attention="head"), "must be False, True or 'heads'"),
+    (
+      {},
+      dict(drop_statements=np.ones(B, bool)),
+      "drop_statements needs null_condition=True",
+    ),
+    (
+      {},
+      dict(attention=np.ones((2, B, 2, L, S + 1), np.float32)),
+      r"given maps \(2, 2, 13, 6\) must be \(2, 2, 13, 5\)",
+    ),
+    (
+      {},
+      dict(attention=np.ones((3, B, 2, L, S), np.float32)),
+      "blocks must be of 2",
+    ),
+  ],
+)
+def test_errors(changes, options, message):
+  model = Denoiser(**{**SIZES, **changes})
+  with pytest.raises(ValueError, match=message):
+    model.init(jax.random.key(0), *inputs(), **options)
