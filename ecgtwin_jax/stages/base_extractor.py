@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
@@ -72,22 +72,20 @@ def init(rng, config):
 
 
 def contrastive_losses(
-  logits: Float[Array, "b b"], patient_id: Int[Array, " b"] | None
+  logits: Float[Array, "b b"], same: Bool[Array, "b b"] | None = None
 ) -> Float[Array, " b"]:
   """Symmetric InfoNCE: (-log softmax_row - log softmax_column of [i, i]) / 2.
 
   Args:
-    logits: temperature times similarity, references by targets.
-    patient_id: where given, other pairs of a patient are no negatives.
+    logits: temperature times similarity.
+    same: pairs that are no negatives of each other; the diagonal is ignored.
 
-  Source: Radford et al. 2021 (CLIP), figure 3; without the patients, the
-  paper's first stage.
+  Source: Radford et al. 2021 (CLIP), figure 3.
   """
   diagonal = jnp.arange(logits.shape[0])
-  if patient_id is not None:
-    same = patient_id[:, None] == patient_id[None, :]
-    off_diagonal = diagonal[:, None] != diagonal[None, :]
-    logits = jnp.where(same & off_diagonal, _EXCLUDED, logits)
+  if same is not None:
+    same = same & (diagonal[:, None] != diagonal[None, :])
+    logits = jnp.where(same, _EXCLUDED, logits)
   cross_entropy = optax.softmax_cross_entropy_with_integer_labels
   both = cross_entropy(logits, diagonal) + cross_entropy(logits.T, diagonal)
   return both / 2
@@ -125,10 +123,13 @@ def loss(config, params, model_state, frozen, batch, rng):
       )
     )
   logits = contrastive_logits(*bases, params["logit_scale"])
-  patients = None if config.same_patient_negatives else batch["patient_id"]
+  patients = batch["patient_id"]
+  same = None
+  if not config.same_patient_negatives:
+    same = patients[:, None] == patients[None, :]
   top1 = jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(size))
   metrics = {"top1": top1, "logit_scale": params["logit_scale"]}
-  total = contrastive_losses(logits, patients).mean()
+  total = contrastive_losses(logits, same).mean()
   return total, (model_state, metrics)
 
 
@@ -156,7 +157,7 @@ def _evaluate_gallery(config, params, frozen, batch):
   found = jnp.argmax(logits, axis=1) == jnp.arange(len(valid))
   cosine = jnp.diagonal(logits) / jnp.exp(params["logit_scale"])
   rows = {
-    "loss": contrastive_losses(logits, None),
+    "loss": contrastive_losses(logits),
     "top1": found,
     "positive_cosine": cosine,
   }

@@ -20,7 +20,7 @@ class Splits(NamedTuple):
   @property
   def fingerprint(self) -> str:
     """Identifies the training data, to be compared on resume."""
-    return self.train.fingerprint
+    return self.train.card["fingerprint"]
 
   def names(self, rows: np.ndarray) -> list[str]:
     """Names of the training records in these rows."""

@@ -1,0 +1,144 @@
+"""The losses of the stages, by hand and by their properties."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.stages import base_extractor, clip, denoiser, splits, vae
+
+
+def smoke(name, **changes):
+  config = load_config(f"configs/{name}.py:smoke")
+  with config.ignore_type():
+    config.update_from_flattened_dict(changes)
+  return ml_collections.FrozenConfigDict(config)
+
+
+def test_contrastive_losses_by_hand():
+  logits = jnp.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 1.0, 1.0]])
+  rows = np.log(np.exp(logits).sum(1)) - np.diagonal(logits)
+  columns = np.log(np.exp(logits).sum(0)) - np.diagonal(logits)
+  got = base_extractor.contrastive_losses(logits)
+  np.testing.assert_allclose(got, (rows + columns) / 2, rtol=1e-6)
+
+
+def test_pairs_of_one_patient_are_no_negatives():
+  logits = jax.random.normal(jax.random.key(0), (3, 3))
+  patients = jnp.array([7, 7, 9])
+  same = patients[:, None] == patients[None, :]
+  kept = base_extractor.contrastive_losses(logits, same)
+  changed = logits.at[0, 1].add(100.0).at[1, 0].add(100.0)
+  again = base_extractor.contrastive_losses(changed, same)
+  np.testing.assert_array_equal(kept, again)
+  assert not np.allclose(kept, base_extractor.contrastive_losses(logits))
+
+
+def test_the_published_text_dropout_is_one_draw_per_batch():
+  paper = smoke("stage1", text_dropout=0.5, text_dropout_per="batch")
+  ours = smoke("stage1", text_dropout=0.5)
+  keys = jax.random.split(jax.random.key(0), 20)
+  whole = np.stack([base_extractor._drop_text(paper, k, 16) for k in keys])
+  each = np.stack([base_extractor._drop_text(ours, k, 16) for k in keys])
+  assert (whole == whole[:, :1]).all()
+  assert 0 < whole[:, 0].mean() < 1
+  assert not (each == each[:, :1]).all()
+
+
+def test_vae_losses_by_hand():
+  rng = np.random.default_rng(0)
+  ecg, decoded = jnp.asarray(rng.normal(size=(2, 2, 5, 3)))
+  mean, log_variance = jnp.asarray(rng.normal(size=(2, 2, 7, 4)))
+  error, kl = vae.losses(ecg, decoded, mean, log_variance)
+  np.testing.assert_allclose(
+    error, ((ecg - decoded) ** 2).sum((1, 2)), rtol=1e-5
+  )
+  each = 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+  np.testing.assert_allclose(kl, each.sum(2).mean(1), rtol=1e-5)
+
+
+def test_correlation_is_pearsons_r_per_lead():
+  rng = np.random.default_rng(0)
+  a, b = jnp.asarray(rng.normal(size=(2, 3, 11, 2)))
+  got = vae.correlation(a, b)
+  for i in range(3):
+    for k in range(2):
+      want = np.corrcoef(a[i, :, k], b[i, :, k])[0, 1]
+      np.testing.assert_allclose(got[i, k], want, atol=1e-5)
+  np.testing.assert_array_equal(vae.correlation(a, jnp.ones_like(a)), 0)
+
+
+def test_padded_statements_are_zeros_and_masked():
+  table = jnp.arange(10.0).reshape(5, 2) + 1
+  ids = jnp.array([[3, 0, -1], [-1, -1, -1]])
+  statements, mask = splits.gather_statements(table, ids)
+  np.testing.assert_array_equal(mask, [[1, 1, 0], [0, 0, 0]])
+  np.testing.assert_array_equal(statements[0, :2], table[jnp.array([3, 0])])
+  np.testing.assert_array_equal(statements[0, 2], 0)
+  text = clip.mean_embedding(table, ids)
+  np.testing.assert_allclose(text[0], (table[3] + table[0]) / 2)
+  np.testing.assert_array_equal(text[1], 0)
+
+
+def test_a_measured_scale_gives_way_to_a_given_one():
+  card = {"latent_scale": 1.5, "latent_clip": 4.0}
+  measured = splits.latent_numbers(smoke("stage2"), card)
+  assert measured == {"latent_scale": 1.5, "latent_clip": 4.0}
+  given = splits.latent_numbers(smoke("stage2", latent_scale=0.18215), card)
+  assert given == {"latent_scale": 0.18215, "latent_clip": 4.0}
+
+
+def test_conditions_drop_at_their_rates_and_apart():
+  rates = {f"dropout.{k}": 0.3 for k in ("statements", "patient", "base")}
+  config = smoke("stage2", **rates)
+  size = 4000
+  patient, base, drop = denoiser._drop_conditions(
+    config, jax.random.key(0), jnp.zeros((size, 3)), jnp.ones((size, 5))
+  )
+  lost = [jnp.isnan(patient).all(1), (base == 0).all(1), drop]
+  for gone in lost:
+    assert 0.26 < float(gone.mean()) < 0.34
+  both = jnp.mean(lost[0] & lost[1])
+  assert 0.06 < float(both) < 0.12
+  assert set(np.unique(base)) == {0.0, 1.0}
+
+
+def test_paper_hides_the_same_base_entries_for_the_whole_batch():
+  config = load_config("configs/stage2.py:paper")
+  config = ml_collections.FrozenConfigDict(config)
+  patient, base, drop = denoiser._drop_conditions(
+    config, jax.random.key(0), jnp.zeros((7, 3)), jnp.ones((7, 1000))
+  )
+  assert drop is None
+  np.testing.assert_array_equal(patient, 0)
+  assert (base == base[:1]).all()
+  assert 0.1 < float((base == 0).mean()) < 0.2
+
+
+@pytest.mark.parametrize(
+  ("name", "part", "count"),
+  [
+    ("vae", "encoder", 12_217_424),
+    ("vae", "decoder", 17_332_640),
+    ("stage1", None, 3_361_025),
+    ("stage2", None, 10_541_060),
+    ("clip", None, 20_432_513),
+  ],
+)
+def test_paper_configs_have_the_published_parameter_counts(name, part, count):
+  modules = {
+    "vae": vae,
+    "stage1": base_extractor,
+    "stage2": denoiser,
+    "clip": clip,
+  }
+  config = ml_collections.FrozenConfigDict(
+    load_config(f"configs/{name}.py:paper")
+  )
+  params, _ = jax.eval_shape(
+    lambda: modules[name].init(jax.random.key(0), config)
+  )
+  params = params[part] if part else params
+  assert sum(x.size for x in jax.tree.leaves(params)) == count
