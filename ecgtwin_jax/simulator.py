@@ -27,13 +27,15 @@ from ecgtwin_jax.heart.anatomy import (
   lead_vectors,
   sample_patient,
 )
-from ecgtwin_jax.heart.beats import MARKS, Waves, draw_beats, draw_day
+from ecgtwin_jax.heart.beats import MARKS, build_beats
+from ecgtwin_jax.heart.day import draw_day
 from ecgtwin_jax.heart.findings import (
   CONDITIONS,
   find_effects,
   sample_condition,
 )
 from ecgtwin_jax.heart.rhythm import Rhythm, draw_rhythm
+from ecgtwin_jax.heart.waves import Waves
 
 __all__ = [
   "CONDITIONS",
@@ -143,7 +145,7 @@ def simulate(
   rhythm = draw_rhythm(
     patient, findings, condition.heart_rate, DURATION, rhythm_rng
   )
-  beats = draw_beats(patient, findings, rhythm.mean_rr, day, habit)
+  beats = build_beats(patient, findings, rhythm.mean_rr, day, habit)
   samples = round(DURATION * sampling_rate)
   dipole = _add_waves(rhythm, beats, samples, sampling_rate)
   if findings & {"fibrillation", "flutter"}:

@@ -80,7 +80,7 @@ class Patient:
     block_duration: QRS in a bundle branch block, seconds.
     block_bend: What is added to the blocked and the paced dipoles, mV.
     injury_bend: What is added to the direction of ST elevation.
-    sokolow: S(V1) + R(V5 or V6) in left ventricular hypertrophy, mV.
+    hypertrophy: Voltages in left ventricular hypertrophy; 1 is the criterion.
     fibrillation: (size in mV, waves per second) of fibrillatory waves.
   """
 
@@ -113,7 +113,7 @@ class Patient:
   block_duration: float
   block_bend: Vector
   injury_bend: Vector
-  sokolow: float
+  hypertrophy: float
   fibrillation: tuple[float, float]
 
 
@@ -156,7 +156,7 @@ def sample_patient(
     return float(np.clip(rng.normal(mean, spread), low, high))
 
   def vector(spread):
-    return tuple(rng.normal(0.0, spread, 3).tolist())
+    return tuple((spread * rng.normal(0, 1, 3).clip(-2.2, 2.2)).tolist())
 
   ectopic = np.array(_ECTOPIC[rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])])
   ectopic = ectopic * rng.uniform(0.85, 1.2) + rng.normal(0, 0.15, 3)
@@ -164,13 +164,13 @@ def sample_patient(
     age=age,
     sex=sex,
     heart_rate=normal(73 - 2 * man, 8, 56, 96),
-    heart_position=vector(0.8),
+    heart_position=vector(0.6),
     heart_rotation=(
       float(rng.normal(0, 0.17)),
       float(rng.normal(0, 0.26)),
       float(np.clip(rng.normal(-0.05 * decades, 0.30), -0.75, 0.65)),
     ),
-    electrode_offset=tuple(vector(0.8) for _ in ELECTRODES),
+    electrode_offset=tuple(vector(0.7) for _ in ELECTRODES),
     p_duration=normal(0.102 + 0.002 * decades, 0.009, 0.080, 0.118),
     pr_interval=normal(0.156 + 0.004 * decades, 0.018, 0.122, 0.188),
     qrs_duration=normal(0.088 + 0.006 * man, 0.007, 0.074, 0.108),
@@ -180,7 +180,7 @@ def sample_patient(
     t_size=normal(0.95 + 0.20 * man - 0.05 * decades, 0.22, 0.4, 1.7),
     limb_size=normal(1.0, 0.12, 0.7, 1.3),
     qrs_bend=tuple(vector(0.11) for _ in range(4)),
-    qrs_timing=tuple(np.clip(rng.normal(0, 0.02, 4), -0.04, 0.04).tolist()),
+    qrs_timing=tuple(np.clip(rng.normal(0, 0.01, 4), -0.02, 0.01).tolist()),
     p_bend=vector(0.012),
     t_bend=vector(0.045),
     t_skew=normal(1.55, 0.2, 1.1, 2.0),
@@ -194,7 +194,7 @@ def sample_patient(
     block_duration=normal(0.140, 0.008, 0.126, 0.164),
     block_bend=vector(0.10),
     injury_bend=vector(0.12),
-    sokolow=normal(4.3, 0.4, 3.8, 5.4),
+    hypertrophy=normal(1.22, 0.10, 1.08, 1.5),
     fibrillation=(normal(0.07, 0.025, 0.03, 0.14), normal(6.3, 0.7, 5, 8)),
   )
 
