@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 
 import numpy as np
 from jaxtyping import Float
@@ -34,9 +35,9 @@ class Condition:
   Source: SPEC section 1 (data).
   """
 
-  statements: tuple[str, ...]
-  heart_rate: float
-  age: float | None = None
+  statements: tuple[str, ...] | list[str]
+  heart_rate: float | int
+  age: float | int | None = None
   sex: str | None = None
   embeddings: Float[np.ndarray, "n 768"] | None = dataclasses.field(
     default=None, compare=False, repr=False
@@ -123,7 +124,7 @@ def _check_number(value, name, low, high):
 
 
 def _check_age(age):
-  if age is None or (isinstance(age, float) and math.isnan(age)):
+  if age is None or (isinstance(age, numbers.Real) and math.isnan(age)):
     return None
   if age == OVER_89:
     return AGE_OVER_89

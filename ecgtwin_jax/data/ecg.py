@@ -38,9 +38,9 @@ class ECG:
   """
 
   signal: Float[np.ndarray, "s 12"]
-  sampling_rate: float
+  sampling_rate: float | int
   record: str = ""
-  comments: tuple[str, ...] = ()
+  comments: tuple[str, ...] | list[str] = ()
 
   def __post_init__(self):
     signal = np.asarray(self.signal, np.float32)
@@ -55,7 +55,8 @@ class ECG:
       raise ValueError(f"{self.record}: sampling_rate={rate} must be positive")
     object.__setattr__(self, "signal", signal)
     object.__setattr__(self, "sampling_rate", rate)
-    object.__setattr__(self, "comments", tuple(self.comments))
+    comments = tuple(" ".join(line.split()) for line in self.comments)
+    object.__setattr__(self, "comments", comments)
 
   @property
   def duration(self) -> float:
@@ -103,7 +104,9 @@ def example_ecg() -> ECG:
 
 
 def read_ecg(
-  path: str | os.PathLike, start: float = 0.0, duration: float = 10.0
+  path: str | os.PathLike,
+  start: float | int = 0.0,
+  duration: float | int = 10.0,
 ) -> ECG:
   """Reads `duration` seconds from `start` of a WFDB record, .csv or .npz file.
 
@@ -126,13 +129,16 @@ def read_ecg(
   path = pathlib.Path(path)
   if not (0 <= start < np.inf and 0 < duration < np.inf):
     raise ValueError(f"{start=} and {duration=} must be seconds from 0 on")
+  if path.suffix in (".hea", ".dat"):
+    path = path.with_suffix("")
   reader = {".csv": _read_csv, ".npz": _read_npz}.get(path.suffix, _read_wfdb)
   try:
     signal, rate, names, units, comments = reader(path, start, duration)
     signal = order_leads(signal, names, units)
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from None
-  return ECG(signal, rate, path.stem, comments)
+  record = path.name if reader is _read_wfdb else path.stem
+  return ECG(signal, rate, record, comments)
 
 
 def _window(count, rate, start, duration):
@@ -161,51 +167,68 @@ def quiet_wfdb():
 
 
 def _read_wfdb(path, start, duration):
-  if path.suffix in (".hea", ".dat"):
-    path = path.with_suffix("")
   header_file = path.with_name(path.name + ".hea")
   _require(header_file, "give a WFDB record, a .csv or an .npz file")
   # Bad files make wfdb raise anything, IndexError and TypeError among them.
   with quiet_wfdb() as wfdb:
     try:
-      header = wfdb.rdheader(str(path), rd_segments=True)
-      multi = isinstance(header, wfdb.MultiRecord)
-      names = (header.get_sig_name() if multi else header.sig_name) or []
-      rate, count = float(header.fs), header.sig_len
-      assert len(names) == header.n_sig, f"{len(names)} of {header.n_sig} lines"
+      rate, count, signals, comments = _parse_header(wfdb, header_file)
     except Exception as error:
       raise ValueError(
         f"the header cannot be read ({_first_line(error)}): "
         "get a fresh copy of the record"
       ) from None
     wanted = [
-      i for i, name in enumerate(names) if lead_position(name) is not None
+      i for i, x in enumerate(signals) if lead_position(x[0]) is not None
     ]
     if not wanted:
-      raise ValueError(f"none of its signals {names} is a lead of an ECG")
-    if not multi:
-      for name in sorted({header.file_name[i] for i in wanted}):
-        _require(path.with_name(name), f"{header_file.name} refers to it")
+      named = ", ".join(x[0] for x in signals)
+      raise ValueError(f"none of its signals ({named}) is a lead of an ECG")
+    names, units, files = zip(*(signals[i] for i in wanted))
+    for name in sorted(set(files)):
+      _require(path.with_name(name), f"{header_file.name} refers to it")
     window = _window(count, rate, start, duration) if count else (0, None)
     try:
-      record = wfdb.rdrecord(str(path), *window, channels=wanted)
+      signal = wfdb.rdrecord(str(path), *window, channels=wanted).p_signal
     except Exception as error:
       raise ValueError(
         f"the samples cannot be read ({_first_line(error)}), as when a data "
         "file is cut short: get a fresh copy of the record"
       ) from None
-  signal = record.p_signal
   if not count:
     signal = signal[slice(*_window(len(signal), rate, start, duration))]
-  # wfdb drops what is not ASCII: the micro sign, which turns uV into V.
-  lines = header_file.read_text("utf-8", "replace").splitlines()
-  comments = tuple(x.lstrip("# ") for x in lines if x.startswith("#"))
-  lines = [x for x in lines if x.strip() and not x.startswith("#")]
-  units = [
-    "uV" if not multi and re.search("/[^\x00-\x7f]+V", lines[1 + i]) else unit
-    for i, unit in zip(wanted, record.units)
-  ]
-  return signal, rate, record.sig_name, units, comments
+  return signal, rate, names, units, comments
+
+
+def _parse_header(wfdb, file):
+  """Rate, length, (name, unit, file) of each signal, and the comments.
+
+  wfdb's own reading drops what is not ASCII, which turns microvolt into volt,
+  and takes most of the time of a recording; its grammar is used here.
+  """
+  from wfdb.io import header
+
+  content = file.read_bytes()
+  try:
+    text = content.decode()
+  except UnicodeDecodeError:
+    text = content.decode("latin-1")
+  lines, comments = header.parse_header_content(text)
+  fields = header.rx_record.match(lines[0])
+  if fields["n_seg"]:
+    whole = wfdb.rdheader(str(file.with_suffix("")), rd_segments=True)
+    part = next(x for x in whole.segments if x is not None)
+    signals = [(n, u, file.name) for n, u in zip(part.sig_name, part.units)]
+  else:
+    matches = [header.rx_signal.match(line) for line in lines[1:]]
+    keys = ("sig_name", "units", "file_name")
+    signals = [tuple(match[key] for key in keys) for match in matches]
+    signals = [(name, unit or "mV", file) for name, unit, file in signals]
+  if not signals or len(signals) != int(fields["n_sig"]):
+    raise ValueError(f"{len(signals)} of {fields['n_sig']} signals described")
+  rate, count = fields["fs"] or 250, fields["sig_len"] or 0  # WFDB's defaults
+  comments = tuple(line.lstrip("# ") for line in comments)
+  return float(rate), int(count), signals, comments
 
 
 def _read_csv(path, start, duration):
@@ -217,10 +240,9 @@ def _read_csv(path, start, duration):
   if not rows:
     raise ValueError("a line of lead names and a line per sample are needed")
   names = [name.strip() for name in names.split(",")]
-  settings = {"units": "mV"}
-  for note in [n for n in notes if n.startswith(("sampling_rate=", "units="))]:
-    settings |= dict(x.strip().split("=", 1) for x in note.split(","))
-    notes.remove(note)
+  pattern = r"(sampling_rate|units)\s*=\s*([^,\s]+)"
+  settings = {"units": "mV"} | dict(re.findall(pattern, "\n".join(notes)))
+  notes = [note for note in notes if not re.match(pattern, note)]
   signal = np.loadtxt(
     rows,
     delimiter=",",
@@ -242,11 +264,11 @@ def _read_csv(path, start, duration):
 
 def _rate_of(time):
   """Sampling rate of evenly spaced seconds."""
-  rate = (len(time) - 1) / (time[-1] - time[0]) if len(time) > 1 else 0.0
-  even = time[0] + np.arange(len(time)) / rate if rate > 0 else np.nan
-  if not (np.abs(time - even) * rate < 0.5).all():
+  even = np.linspace(time[0], time[-1], len(time))
+  step = (time[-1] - time[0]) / max(len(time) - 1, 1)
+  if not (step > 0 and (np.abs(time - even) < 0.5 * step).all()):
     raise ValueError("column 'time' must be in seconds and evenly spaced")
-  return float(rate)
+  return float(1 / step)
 
 
 def _read_npz(path, start, duration):
@@ -257,7 +279,7 @@ def _read_npz(path, start, duration):
     signal = np.asarray(arrays["signal"], np.float64)
     rate = float(arrays["sampling_rate"])
     names = [str(x) for x in arrays["leads"]]
-    units = arrays["units"].tolist()
+    units = arrays["units"].astype(str).tolist()
   except Exception as error:
     raise ValueError(
       f"not an .npz file with arrays signal, sampling_rate, leads and units "

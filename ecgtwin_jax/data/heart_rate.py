@@ -23,8 +23,8 @@ MAX_FLOOR = 0.5  # of a typical beat: above it there is noise, not beats
 
 def detect_beats(
   lead: Float[np.ndarray, " s"],
-  sampling_rate: float,
-  detection_rate: float = XQRS_RATE,
+  sampling_rate: float | int,
+  detection_rate: float | int = XQRS_RATE,
 ) -> Int[np.ndarray, " k"]:
   """Samples of `lead` at which XQRS finds a QRS complex.
 
@@ -50,7 +50,7 @@ def detect_beats(
 
 
 def detect_beats_by_energy(
-  signal: Float[np.ndarray, "s n"], sampling_rate: float
+  signal: Float[np.ndarray, "s n"], sampling_rate: float | int
 ) -> Int[np.ndarray, " k"]:
   """Samples at which most of the n leads together show a QRS complex.
 
@@ -87,9 +87,9 @@ def detect_beats_by_energy(
 
 def detect_heart_rate(
   signal: Float[np.ndarray, "s n"],
-  sampling_rate: float,
+  sampling_rate: float | int,
   method: str = "xqrs",
-  detection_rate: float = XQRS_RATE,
+  detection_rate: float | int = XQRS_RATE,
 ) -> float:
   """Heart rate 60 / mean(RR) in beats per minute; NaN where nothing is found.
 
