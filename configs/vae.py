@@ -12,15 +12,14 @@ from configs import common
 
 def get_config(variant="base"):
   config = common.training("vae", "vae", variant)
-  config.model = dict(
-    widths=(128, 256, 512),
-    groups=32,
-  )
+  # Widths of the levels, each half as long as the one before; as published.
+  config.model = dict(widths=(128, 256, 512), groups=32)
   config.kl_weight = 1.0  # as published
   config.eval_records = 1024  # at most so many held-out recordings
 
   small = {
     "model.widths": (16, 32, 64),
+    "model.groups": 8,
     "optimizer.learning_rate": 2e-3,
     "optimizer.final_learning_rate": 1e-4,
     "optimizer.clip_norm": 500.0,

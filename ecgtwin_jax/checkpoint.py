@@ -235,7 +235,7 @@ class Checkpointer:
         meta=ocp.args.JsonSave(meta),
         **{k: ocp.args.StandardSave(v) for k, v in trees.items()},
       ),
-      metrics=None if score is None else {"score": score},
+      metrics={"score": math.inf if score is None else score},
       force=True,
     )
     self._unsealed.add(step)

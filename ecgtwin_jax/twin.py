@@ -14,7 +14,7 @@ from jaxtyping import Float
 from ecgtwin_jax import bundle, checkpoint
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, TEXT_WIDTH, Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
-from ecgtwin_jax.data.leads import lead_residual, make_leads_consistent
+from ecgtwin_jax.data.limb_leads import lead_residual, make_leads_consistent
 from ecgtwin_jax.diffusion import samplers
 from ecgtwin_jax.diffusion.guidance import guided
 from ecgtwin_jax.diffusion.schedule import Schedule
