@@ -250,7 +250,6 @@ def test_wfdb_ignores_signals_it_does_not_need(tmp_path):
   header = path.with_suffix(".hea")
   text = header.read_text().splitlines()
   text[13:16] = [x.replace("rec.dat", "rec.xyz") for x in text[13:16]]
-  text[1:13] = text[1:13]
   header.write_text("\n".join(text))
   signal_file = np.fromfile(path.with_suffix(".dat"), "<i2").reshape(-1, 15)
   signal_file[:, :12].tofile(path.with_suffix(".dat"))

@@ -1,0 +1,150 @@
+"""Clinical prints: true to scale, every lead named, files written."""
+
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from ecgtwin_jax import plotting
+from ecgtwin_jax.data.ecg import ECG, example_ecg
+from ecgtwin_jax.data.leads import LEADS
+
+
+def traces(figure):
+  """Lines of the figure that are neither pulses nor separators."""
+  lines = figure.axes[0].lines
+  return [line.get_xydata() for line in lines if len(line.get_xydata()) > 4]
+
+
+def names(figure):
+  return [text.get_text() for text in figure.axes[0].texts]
+
+
+def make_steps(sampling_rate=500):
+  """Each lead k jumps from 0 to k/10 mV after 7 s, except the first."""
+  signal = np.zeros((10 * sampling_rate, 12))
+  signal[7 * sampling_rate :] = np.arange(12) / 10
+  return ECG(signal, sampling_rate, "steps")
+
+
+def test_the_page_is_in_millimetres():
+  figure = plotting.plot_ecg(make_steps(), layout="12x1")
+  axes = figure.axes[0]
+  np.testing.assert_allclose(
+    figure.get_size_inches() * 25.4, [axes.get_xlim()[1], axes.get_ylim()[1]]
+  )
+  np.testing.assert_array_equal(axes.get_position().bounds, [0, 0, 1, 1])
+
+
+def test_25_mm_per_second_and_10_mm_per_millivolt():
+  lines = traces(plotting.plot_ecg(make_steps(), layout="12x1"))
+  assert len(lines) == 12
+  for k, line in enumerate(lines):
+    x, y = line.T
+    jump = x[int(7 * 500)] - x[0]
+    assert jump == pytest.approx(7 * 25)
+    assert y[-1] - y[0] == pytest.approx(k / 10 * 10)
+    assert x[-1] - x[0] == pytest.approx(25 * 10, abs=0.06)
+
+
+def test_calibration_pulse_is_1_mv_by_5_mm():
+  figure = plotting.plot_ecg(make_steps())
+  pulses = [x for x in figure.axes[0].lines if len(x.get_xydata()) == 4]
+  assert len(pulses) == 4  # one per row
+  for pulse in pulses:
+    np.testing.assert_allclose(np.ptp(pulse.get_xydata(), axis=0), [5, 10])
+
+
+def test_grid_of_1_and_5_mm():
+  figure = plotting.plot_ecg(make_steps())
+  thin, thick = figure.axes[0].collections
+  for rules, step in ((thin, 1), (thick, 5)):
+    ends = np.array(rules.get_segments())
+    upright = ends[ends[:, 0, 0] == ends[:, 1, 0]][:, 0, 0]
+    np.testing.assert_allclose(np.diff(np.unique(upright)), step)
+
+
+def test_three_rows_of_four_leads_run_on_in_time():
+  ecg = example_ecg()
+  lines = traces(plotting.plot_ecg(ecg))
+  order = "I aVR V1 V4 II aVL V2 V5 III aVF V3 V6 II".split()
+  assert len(lines) == 13
+  for i, (lead, line) in enumerate(zip(order, lines)):
+    first = (i % 4) * 2500 if i < 12 else 0
+    trace = ecg.signal[:, LEADS.index(lead)]
+    shown = trace[first : first + len(line)]
+    height = (line[:, 1] - line[0, 1]) / 10
+    np.testing.assert_allclose(height, shown - shown[0], atol=1e-5)
+    assert line[0, 0] - lines[0][0, 0] == pytest.approx(first / 1000 * 25)
+
+
+@pytest.mark.parametrize("layout", ["3x4", "12x1"])
+def test_every_lead_is_named(layout):
+  ecg = make_steps()
+  found = names(plotting.plot_ecg(ecg, layout=layout, title="A title"))
+  assert set(LEADS) <= set(found) and "A title" in found
+  assert "25 mm/s    10 mm/mV    500 Hz" in found
+  assert "steps" in names(plotting.plot_ecg(ecg, layout=layout))
+
+
+def test_an_offset_does_not_move_the_trace():
+  ecg = make_steps()
+  moved = ECG(ecg.signal + 7, 500)
+  for a, b in zip(traces(ecg.plot()), traces(moved.plot())):
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_short_recordings_are_drawn_as_far_as_they_go():
+  lines = traces(plotting.plot_ecg(ECG(np.zeros((701, 12)), 100)))
+  ends = [line[-1, 0] for line in lines]
+  assert max(ends) == pytest.approx(lines[0][0, 0] + 7 * 25)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_files_are_written_without_global_state(tmp_path, suffix):
+  loaded = "matplotlib.pyplot" in sys.modules
+  path = tmp_path / "new" / f"a.{suffix}"
+  example_ecg().resample().plot(path)
+  assert path.stat().st_size > 10_000
+  assert loaded or "matplotlib.pyplot" not in sys.modules
+  if suffix == "png":
+    image = matplotlib.image.imread(path)
+    assert image.shape[1] == pytest.approx(270 / 25.4 * 150, abs=1)
+    assert image[..., :3].min() < 0.2 < 0.9 < image[..., :3].mean()
+
+
+def test_overview_stands_the_reference_above_its_twins(tmp_path):
+  reference = example_ecg()
+  twins = [reference.resample(), make_steps()]
+  path = tmp_path / "overview.png"
+  titles = ["Before", "After", "Later"]
+  figure = plotting.plot_overview(reference, twins, path, titles)
+  assert path.stat().st_size > 10_000
+  places = {x.get_text(): x.get_position()[1] for x in figure.axes[0].texts}
+  assert places["Before"] > places["After"] > places["Later"]
+  lines = traces(figure)
+  assert len(lines) == 12  # three ECGs, four leads each
+  heights = [line[0, 1] for line in lines]
+  assert min(heights[:4]) > max(heights[4:8])
+  assert min(heights[4:8]) > max(heights[8:])
+  assert lines[4][-1, 0] == pytest.approx(lines[0][-1, 0], abs=0.3)
+
+
+def test_overview_names_its_rows_by_default():
+  reference = example_ecg()
+  found = names(plotting.plot_overview(reference, [make_steps()]))
+  assert {"Reference s0010_re_10s", "Twin 1 steps"} <= set(found)
+  found = names(plotting.plot_overview(reference, [], leads=("aVF", "V6")))
+  assert {"aVF", "V6"} <= set(found) and "II" not in found
+
+
+def test_what_is_refused():
+  ecg = make_steps()
+  with pytest.raises(ValueError, match="layout='6x2' must be one of 3x4, 12x1"):
+    plotting.plot_ecg(ecg, layout="6x2")
+  with pytest.raises(ValueError, match=r"len\(titles\)=1 must be 2"):
+    plotting.plot_overview(ecg, [ecg], titles=["one"])
+  for leads in (("I", "V7"), ()):
+    with pytest.raises(ValueError, match="must be among I, II"):
+      plotting.plot_overview(ecg, [ecg], leads=leads)
