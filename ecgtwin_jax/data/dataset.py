@@ -159,6 +159,7 @@ def load_split(
   split: str,
   *,
   kind: str | None = None,
+  with_arrays: bool = True,
   memory_limit: int = MEMORY_LIMIT,
 ) -> Dataset:
   """Reads one split of a data set, after checking every shard.
@@ -170,6 +171,7 @@ def load_split(
     directory: of the data set.
     split: train, validation or test.
     kind: "ecg" or "latent" where only that will do.
+    with_arrays: False leaves signals or latents out.
     memory_limit: bytes.
 
   Raises:
@@ -192,6 +194,7 @@ def load_split(
   specs = {
     name: (np.dtype(features[name].np_dtype), features[name].shape)
     for name in _ARRAYS[card["kind"]]
+    if with_arrays
   }
   count = sum(info.shard_lengths)
   record_bytes = sum(dtype.itemsize * np.prod(s) for dtype, s in specs.values())
