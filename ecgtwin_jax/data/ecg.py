@@ -1,22 +1,26 @@
 """The ECG: twelve leads in clinical order and millivolt, and its files."""
 
-import contextlib
 import dataclasses
 import importlib.resources
 import os
 import pathlib
 import re
-import warnings
 
 import numpy as np
 import scipy.signal
 from jaxtyping import Float
 
-from ecgtwin_jax.data.leads import LEADS, lead_position, order_leads
+from ecgtwin_jax.data.leads import LEADS, order_leads
+from ecgtwin_jax.data.rules import RecordingError, find_window
+from ecgtwin_jax.data.wfdb_record import (
+  first_line,
+  quiet_wfdb,
+  read_wfdb,
+  require_file,
+)
 
 MODEL_SAMPLES = 1024
 MODEL_RATE = 102.4  # Hz: 1024 samples in 10 s
-MIN_RATE = 50.0  # Hz: less cannot hold a QRS complex
 WFDB_GAIN = 1000.0  # steps per mV in the WFDB records we write
 EXAMPLE_RECORD = str(
   importlib.resources.files("ecgtwin_jax") / "assets" / "s0010_re_10s"
@@ -106,7 +110,7 @@ def example_ecg() -> ECG:
 def read_ecg(
   path: str | os.PathLike,
   start: float | int = 0.0,
-  duration: float | int = 10.0,
+  duration: float | int | None = 10.0,
 ) -> ECG:
   """Reads `duration` seconds from `start` of a WFDB record, .csv or .npz file.
 
@@ -119,120 +123,32 @@ def read_ecg(
   Args:
     path: The record or file.
     start: Seconds to skip.
-    duration: Seconds to read; 10 is what the networks take.
+    duration: Seconds to read; 10 is what the networks take, None is all.
 
   Raises:
     FileNotFoundError: A file of the record is not there.
-    ValueError: A file cannot be understood, the recording is too short, or a
-      lead breaks a rule of `order_leads`. The message names the record.
+    RecordingError: A file cannot be understood or is damaged, the recording is
+      too short, or a lead breaks a rule of `order_leads`. It is a ValueError
+      whose message names the record.
   """
   path = pathlib.Path(path)
-  if not (0 <= start < np.inf and 0 < duration < np.inf):
+  if not (0 <= start < np.inf and (duration is None or 0 < duration < np.inf)):
     raise ValueError(f"{start=} and {duration=} must be seconds from 0 on")
   if path.suffix in (".hea", ".dat"):
     path = path.with_suffix("")
-  reader = {".csv": _read_csv, ".npz": _read_npz}.get(path.suffix, _read_wfdb)
+  reader = {".csv": _read_csv, ".npz": _read_npz}.get(path.suffix, read_wfdb)
   try:
     signal, rate, names, units, comments = reader(path, start, duration)
     signal = order_leads(signal, names, units)
   except ValueError as error:
-    raise ValueError(f"{path}: {error}") from None
-  record = path.name if reader is _read_wfdb else path.stem
+    rule = getattr(error, "rule", "unreadable")
+    raise RecordingError(rule, f"{path}: {error}") from None
+  record = path.name if reader is read_wfdb else path.stem
   return ECG(signal, rate, record, comments)
 
 
-def _window(count, rate, start, duration):
-  """First and last sample of the seconds asked for."""
-  if not MIN_RATE <= rate < np.inf:
-    raise ValueError(f"sampling_rate={rate:g} must be at least {MIN_RATE:g} Hz")
-  first = round(start * rate)
-  last = first + round(duration * rate)
-  if last > count:
-    raise ValueError(
-      f"too short: {duration:g} s from {start:g} s on are needed, the recording"
-      f" has {count / rate:.4g} s"
-    )
-  return first, last
-
-
-@contextlib.contextmanager
-def quiet_wfdb():
-  """The wfdb package, imported late, without the warnings of its pandas use."""
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    warnings.simplefilter("ignore", FutureWarning)
-    import wfdb
-
-    yield wfdb
-
-
-def _read_wfdb(path, start, duration):
-  header_file = path.with_name(path.name + ".hea")
-  _require(header_file, "give a WFDB record, a .csv or an .npz file")
-  # Bad files make wfdb raise anything, IndexError and TypeError among them.
-  with quiet_wfdb() as wfdb:
-    try:
-      rate, count, signals, comments = _parse_header(wfdb, header_file)
-    except Exception as error:
-      raise ValueError(
-        f"the header cannot be read ({_first_line(error)}): "
-        "get a fresh copy of the record"
-      ) from None
-    wanted = [
-      i for i, x in enumerate(signals) if lead_position(x[0]) is not None
-    ]
-    if not wanted:
-      named = ", ".join(x[0] for x in signals)
-      raise ValueError(f"none of its signals ({named}) is a lead of an ECG")
-    names, units, files = zip(*(signals[i] for i in wanted))
-    for name in sorted(set(files)):
-      _require(path.with_name(name), f"{header_file.name} refers to it")
-    window = _window(count, rate, start, duration) if count else (0, None)
-    try:
-      signal = wfdb.rdrecord(str(path), *window, channels=wanted).p_signal
-    except Exception as error:
-      raise ValueError(
-        f"the samples cannot be read ({_first_line(error)}), as when a data "
-        "file is cut short: get a fresh copy of the record"
-      ) from None
-  if not count:
-    signal = signal[slice(*_window(len(signal), rate, start, duration))]
-  return signal, rate, names, units, comments
-
-
-def _parse_header(wfdb, file):
-  """Rate, length, (name, unit, file) of each signal, and the comments.
-
-  wfdb's own reading drops what is not ASCII, which turns microvolt into volt,
-  and takes most of the time of a recording; its grammar is used here.
-  """
-  from wfdb.io import header
-
-  content = file.read_bytes()
-  try:
-    text = content.decode()
-  except UnicodeDecodeError:
-    text = content.decode("latin-1")
-  lines, comments = header.parse_header_content(text)
-  fields = header.rx_record.match(lines[0])
-  if fields["n_seg"]:
-    whole = wfdb.rdheader(str(file.with_suffix("")), rd_segments=True)
-    part = next(x for x in whole.segments if x is not None)
-    signals = [(n, u, file.name) for n, u in zip(part.sig_name, part.units)]
-  else:
-    matches = [header.rx_signal.match(line) for line in lines[1:]]
-    keys = ("sig_name", "units", "file_name")
-    signals = [tuple(match[key] for key in keys) for match in matches]
-    signals = [(name, unit or "mV", file) for name, unit, file in signals]
-  if not signals or len(signals) != int(fields["n_sig"]):
-    raise ValueError(f"{len(signals)} of {fields['n_sig']} signals described")
-  rate, count = fields["fs"] or 250, fields["sig_len"] or 0  # WFDB's defaults
-  comments = tuple(line.lstrip("# ") for line in comments)
-  return float(rate), int(count), signals, comments
-
-
 def _read_csv(path, start, duration):
-  _require(path, "give a WFDB record, a .csv or an .npz file")
+  require_file(path, "give a WFDB record, a .csv or an .npz file")
   lines = path.read_text("utf-8-sig").splitlines()
   lines = [line for line in lines if line.strip()]
   notes = [line[1:].strip() for line in lines if line.startswith("#")]
@@ -258,7 +174,7 @@ def _read_csv(path, start, duration):
       "a comment line '# sampling_rate=500,units=mV' or a column 'time' in "
       "seconds is needed"
     )
-  window = slice(*_window(len(signal), rate, start, duration))
+  window = slice(*find_window(len(signal), rate, start, duration))
   return signal[window], rate, names, settings["units"], tuple(notes)
 
 
@@ -272,7 +188,7 @@ def _rate_of(time):
 
 
 def _read_npz(path, start, duration):
-  _require(path, "give a WFDB record, a .csv or an .npz file")
+  require_file(path, "give a WFDB record, a .csv or an .npz file")
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = dict(file)
@@ -283,11 +199,11 @@ def _read_npz(path, start, duration):
   except Exception as error:
     raise ValueError(
       f"not an .npz file with arrays signal, sampling_rate, leads and units "
-      f"({_first_line(error)})"
+      f"({first_line(error)})"
     ) from None
   if signal.ndim != 2:
     raise ValueError(f"{signal.shape=} must be (samples, leads)")
-  window = slice(*_window(len(signal), rate, start, duration))
+  window = slice(*find_window(len(signal), rate, start, duration))
   comments = tuple(str(x) for x in arrays.get("comments", ()))
   return signal[window], rate, names, units, comments
 
@@ -333,12 +249,3 @@ def _write_npz(ecg, path):
     units="mV",
     comments=np.array(ecg.comments, np.str_),
   )
-
-
-def _require(path, advice):
-  if not path.is_file():
-    raise FileNotFoundError(f"{path} is not there: {advice}")
-
-
-def _first_line(error):
-  return (str(error).splitlines() or [type(error).__name__])[0]

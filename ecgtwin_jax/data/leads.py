@@ -5,6 +5,8 @@ import re
 import numpy as np
 from jaxtyping import Float
 
+from ecgtwin_jax.data.rules import RecordingError
+
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", *(f"V{i}" for i in range(1, 7)))
 MAX_NAN_SHARE = 0.05  # of one lead; what is missing becomes 0, as published
 MIN_RANGE = 0.01  # mV from lowest to highest: less is a flat line
@@ -43,8 +45,9 @@ def order_leads(
     (s, 12) float32 in mV.
 
   Raises:
-    ValueError: A lead is missing, twice there, in an unknown unit, flat (range
-      below 0.01 mV), ranges over 30 mV, or is NaN in more than 5 %.
+    RecordingError: A ValueError: a lead is missing or twice there (rule
+      `lead`), in an unknown unit (`unit`), NaN in more than 5 % (`nan`), flat,
+      its range below 0.01 mV (`flat`), or ranges over 30 mV (`amplitude`).
 
   Source: SPEC section 1 (leads by name, NaN to 0).
   """
@@ -61,7 +64,9 @@ def order_leads(
     if position is None:
       continue
     if found[position]:
-      raise ValueError(f"lead {LEADS[position]} is there twice in {names}")
+      raise RecordingError(
+        "lead", f"lead {LEADS[position]} is there twice in {list(names)}"
+      )
     leads[:, position] = signal[:, column] * _to_millivolt(name, unit)
     found[position] = True
   limb = np.flatnonzero(found[:6])
@@ -72,9 +77,10 @@ def order_leads(
     found[absent] = True
   missing = [lead for lead, there in zip(LEADS, found) if not there]
   if missing:
-    raise ValueError(
+    raise RecordingError(
+      "lead",
       f"lead {', '.join(missing)} is missing among {list(names)}: all of V1..V6"
-      " and any two limb leads are needed"
+      " and any two limb leads are needed",
     )
   return _check_leads(leads)
 
@@ -85,7 +91,9 @@ def _to_millivolt(name, unit):
   key = re.sub("volts?$", "v", key)
   key = key.replace("milli", "m").replace("micro", "u")
   if key not in _MILLIVOLTS:
-    raise ValueError(f"lead {name}: unit {unit!r} must be V, mV or uV")
+    raise RecordingError(
+      "unit", f"lead {name}: unit {unit!r} must be V, mV or uV"
+    )
   return _MILLIVOLTS[key]
 
 
@@ -94,17 +102,19 @@ def _check_leads(leads):
   share = nan.mean(0)
   if (share > MAX_NAN_SHARE).any():
     i = int(share.argmax())
-    raise ValueError(
+    raise RecordingError(
+      "nan",
       f"lead {LEADS[i]} is NaN in {share[i]:.1%} of its samples, at most "
-      f"{MAX_NAN_SHARE:.0%} is allowed"
+      f"{MAX_NAN_SHARE:.0%} is allowed",
     )
   span = leads.max(0, where=~nan, initial=-np.inf)
   span -= leads.min(0, where=~nan, initial=np.inf)
   if span.min() < MIN_RANGE:
     i = int(span.argmin())
-    raise ValueError(
+    raise RecordingError(
+      "flat",
       f"lead {LEADS[i]} is a flat line: its range {span[i]:.4g} mV is below "
-      f"{MIN_RANGE} mV"
+      f"{MIN_RANGE} mV",
     )
   if span.max() > MAX_RANGE:
     i = int(span.argmax())

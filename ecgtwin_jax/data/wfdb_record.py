@@ -1,0 +1,244 @@
+"""WFDB records: samples in physical units, checked against their header."""
+
+import contextlib
+import dataclasses
+import itertools
+import pathlib
+import warnings
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ecgtwin_jax.data.leads import lead_position
+from ecgtwin_jax.data.rules import RecordingError, find_window
+
+MAX_CHECKED = 1 << 20  # samples of a lead; of more, a piece is read unchecked
+_MISSING = -(2**15)  # format 16's sign for a sample that is not there
+
+
+@contextlib.contextmanager
+def quiet_wfdb():
+  """The wfdb package, imported late, without the warnings of its pandas use."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    import wfdb
+
+    yield wfdb
+
+
+@dataclasses.dataclass(frozen=True)
+class _Signal:
+  """A signal line of a header."""
+
+  name: str
+  unit: str
+  file: str
+  plain: bool  # format 16 without skew, offset or several samples per frame
+  gain: float = 1.0
+  baseline: int = 0
+  checksum: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Header:
+  rate: float
+  count: int  # samples of each signal; 0: not said
+  signals: list[_Signal]
+  comments: tuple[str, ...]
+  segments: bool
+
+
+def read_wfdb(
+  path: pathlib.Path, start: float, duration: float | None
+) -> tuple[
+  Float[np.ndarray, "s n"], float, list[str], list[str], tuple[str, ...]
+]:
+  """Reads the ECG leads among a record's signals.
+
+  Plain files of format 16, as PTB-XL and MIMIC-IV-ECG have, are read by NumPy
+  in a tenth of wfdb's time; all else is read by wfdb. The checksums of the
+  header are verified, unless all of them are 0, which some writers leave there.
+
+  Args:
+    path: of the record, without suffix.
+    start: seconds to skip.
+    duration: seconds to read; None is all the rest.
+
+  Returns:
+    Samples by leads, sampling rate, names and units of the leads, comments.
+
+  Raises:
+    FileNotFoundError: a file of the record is not there.
+    RecordingError: `unreadable`, `truncated`, `checksum`, `lead` or `duration`.
+  """
+  header_file = path.with_name(path.name + ".hea")
+  require_file(header_file, "give a WFDB record, a .csv or an .npz file")
+  # Bad files make wfdb raise anything, IndexError and TypeError among them.
+  with quiet_wfdb() as wfdb:
+    try:
+      header = _parse_header(wfdb, header_file)
+    except Exception as error:
+      raise RecordingError(
+        "unreadable",
+        f"the header cannot be read ({first_line(error)}): "
+        "get a fresh copy of the record",
+      ) from None
+    signals = header.signals
+    wanted = [
+      i for i, x in enumerate(signals) if lead_position(x.name) is not None
+    ]
+    if not wanted:
+      named = ", ".join(x.name for x in signals)
+      raise RecordingError(
+        "lead", f"none of its signals ({named}) is a lead of an ECG"
+      )
+    files = sorted({signals[i].file for i in wanted})
+    for name in files:
+      require_file(path.with_name(name), f"{header_file.name} refers to it")
+    plain = all(x.plain for x in signals if x.file in files)
+    try:
+      if plain and header.count and not header.segments:
+        signal = _read_plain(path.parent, header, wanted, start, duration)
+      else:
+        signal = _read_other(wfdb, path, header, wanted, start, duration)
+    except RecordingError:
+      raise
+    except Exception as error:
+      raise RecordingError(
+        "unreadable",
+        f"the samples cannot be read ({first_line(error)}), as when a data "
+        "file is cut short: get a fresh copy of the record",
+      ) from None
+  names, units = zip(*((signals[i].name, signals[i].unit) for i in wanted))
+  return signal, header.rate, list(names), list(units), header.comments
+
+
+def _read_plain(folder, header, wanted, start, duration):
+  window = find_window(header.count, header.rate, start, duration)
+  whole = header.count <= MAX_CHECKED
+  first, last = (0, header.count) if whole else window
+  columns = dict.fromkeys(wanted)
+  place = itertools.count()
+  for file, group in itertools.groupby(header.signals, lambda x: x.file):
+    group = [(next(place), x) for x in group]
+    if not any(i in columns for i, _ in group):
+      continue
+    size = (last - first) * len(group)
+    samples = np.fromfile(
+      folder / file, "<i2", size, offset=2 * first * len(group)
+    )
+    if samples.size < size:
+      raise RecordingError(
+        "truncated",
+        f"the samples cannot be read: {file} ends after {samples.size} of "
+        f"{size} samples: get a fresh copy of the record",
+      )
+    samples = samples.reshape(-1, len(group))
+    if whole:
+      _verify(samples, [x.checksum for _, x in group], file)
+      samples = samples[slice(*window)]
+    for column, (i, x) in enumerate(group):
+      if i in columns:
+        digital = samples[:, column]
+        columns[i] = (digital - float(x.baseline)) / x.gain
+        columns[i][digital == _MISSING] = np.nan
+  return np.stack(list(columns.values()), axis=1)
+
+
+def _read_other(wfdb, path, header, wanted, start, duration):
+  count = header.count
+  if count:
+    window = find_window(count, header.rate, start, duration)
+  if header.segments or count > MAX_CHECKED:
+    signal = wfdb.rdrecord(str(path), *window, channels=wanted).p_signal
+    return signal
+  record = wfdb.rdrecord(str(path), channels=wanted, physical=False)
+  if set(record.samps_per_frame) == {1}:
+    _verify(record.d_signal, record.checksum, path.name)
+  window = find_window(len(record.d_signal), header.rate, start, duration)
+  return record.dac()[slice(*window)]
+
+
+def _verify(
+  samples: Int[np.ndarray, "s n"], checksums: list[int | None], file: str
+) -> None:
+  """Compares the 16-bit sums of the signals with those of the header."""
+  sums = samples.sum(axis=0, dtype=np.int64) % 2**16
+  stated = [None if x is None else x % 2**16 for x in checksums]
+  if not any(stated):
+    return
+  for found, checksum in zip(sums.tolist(), stated):
+    if checksum not in (None, found):
+      raise RecordingError(
+        "checksum",
+        f"the samples of {file} add up to {found}, but must to {checksum}: "
+        "get a fresh copy of the record",
+      )
+
+
+def _parse_header(wfdb, file):
+  """Reads a header with the grammar of wfdb.
+
+  wfdb's own reading drops what is not ASCII, which turns microvolt into volt,
+  and takes most of the time of a recording.
+  """
+  from wfdb.io import header
+
+  content = file.read_bytes()
+  try:
+    text = content.decode()
+  except UnicodeDecodeError:
+    text = content.decode("latin-1")
+  lines, comments = header.parse_header_content(text)
+  fields = header.rx_record.match(lines[0])
+  if fields["n_seg"]:
+    whole = wfdb.rdheader(str(file.with_suffix("")), rd_segments=True)
+    part = next(x for x in whole.segments if x is not None)
+    signals = [
+      _Signal(name, unit, file.name, False)
+      for name, unit in zip(part.sig_name, part.units)
+    ]
+  else:
+    signals = [
+      _parse_signal(header.rx_signal.match(line)) for line in lines[1:]
+    ]
+  if not signals or len(signals) != int(fields["n_sig"]):
+    raise ValueError(f"{len(signals)} of {fields['n_sig']} signals described")
+  return _Header(
+    rate=float(fields["fs"] or 250),  # WFDB's default
+    count=int(fields["sig_len"] or 0),
+    signals=signals,
+    comments=tuple(line.lstrip("# ") for line in comments),
+    segments=bool(fields["n_seg"]),
+  )
+
+
+def _parse_signal(fields) -> _Signal:
+  plain = fields["fmt"] == "16" and not int(fields["byte_offset"] or 0)
+  plain &= int(fields["samps_per_frame"] or 1) == 1
+  plain &= not int(fields["skew"] or 0)
+  return _Signal(
+    name=fields["sig_name"],
+    unit=fields["units"] or "mV",
+    file=fields["file_name"],
+    plain=plain,
+    gain=float(fields["adc_gain"] or 0) or 200.0,  # WFDB's default
+    baseline=int(fields["baseline"] or fields["adc_zero"] or 0),
+    checksum=int(fields["checksum"]) if fields["checksum"] else None,
+  )
+
+
+def require_file(path: pathlib.Path, advice: str) -> None:
+  """Refuses a file that is not there.
+
+  Raises:
+    FileNotFoundError: with the advice.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f"{path} is not there: {advice}")
+
+
+def first_line(error: Exception) -> str:
+  """What an error says first, or its name where it says nothing."""
+  return (str(error).splitlines() or [type(error).__name__])[0]
