@@ -115,11 +115,11 @@ def _shape(path, array):
 def _check(module, shapes, arrays):
   missing = sorted(shapes.keys() - arrays.keys())
   extra = sorted(arrays.keys() - shapes.keys())
-  wrong = [
+  wrong = sorted(
     f"{name} {arrays[name].shape} must be {shape}"
     for name, shape in shapes.items()
     if name in arrays and arrays[name].shape != shape
-  ]
+  )
   found = {"missing": missing, "unexpected": extra, "wrong shape": wrong}
   faults = [f"{key}: {', '.join(v)}" for key, v in found.items() if v]
   if faults:

@@ -42,9 +42,7 @@ def inputs(length=L, seed=0):
   ]
 
 
-CASES = [
-  (injector, backbone) for injector in INJECTORS for backbone in ("dit", "unet")
-]
+CASES = [*((injector, "dit") for injector in INJECTORS), ("adax", "unet")]
 each_case = pytest.mark.parametrize("injector, backbone", CASES)
 
 
@@ -84,17 +82,11 @@ def call(model, variables, args, return_attention=False, **options):
 
 
 @each_case
-def test_shapes(injector, backbone):
-  model, variables, args = build(injector, backbone)
-  out = call(model, variables, args)
-  assert out.shape == args[0].shape and out.dtype == jnp.float32
-  assert np.isfinite(out).all()
-
-
-@each_case
 def test_every_input_matters(injector, backbone):
   model, variables, args = build(injector, backbone)
   out = np.asarray(call(model, variables, args))
+  assert out.shape == args[0].shape and out.dtype == np.float32
+  assert np.isfinite(out).all()
   other = inputs(args[0].shape[1], seed=1)
   for i in (0, 1, 2, 4, 5):
     changed = [other[i] if i == j else a for j, a in enumerate(args)]
@@ -117,7 +109,7 @@ def test_zero_modulations_mean_no_dependence_on_time_and_base(backbone):
 @pytest.mark.parametrize("injector", ["adaln", "cross_attention"])
 def test_ablations_start_at_zero_noise(injector):
   model, _, args = build(injector)
-  variables = model.init(jax.random.key(0), *args)
+  variables = jax.jit(model.init)(jax.random.key(0), *args)
   assert (np.asarray(call(model, variables, args)) == 0).all()
 
 
@@ -297,7 +289,7 @@ def test_init_is_as_stated():
   shapes = jax.eval_shape(model.init, jax.random.key(0), *args)
   assert sum(a.size for a in jax.tree.leaves(shapes)) == 10_541_060
   small, _, args = build()
-  p = small.init(jax.random.key(0), *args)["params"]
+  p = jax.jit(small.init)(jax.random.key(0), *args)["params"]
   time = p["condition"]["time_mlp"]["linear_1"]["kernel"]
   assert 0.017 < np.std(time) < 0.023
   bound = np.sqrt(6 / (34 + 3 * 34))
@@ -343,4 +335,6 @@ def test_init_is_as_stated():
 def test_errors(changes, options, message):
   model = Denoiser(**{**SIZES, **changes})
   with pytest.raises(ValueError, match=message):
-    model.init(jax.random.key(0), *inputs(), **options)
+    jax.eval_shape(
+      functools.partial(model.init, **options), jax.random.key(0), *inputs()
+    )

@@ -52,7 +52,7 @@ def test_multihead_attention_by_hand():
   x, context = _random(0, 2, 5, 6), _random(1, 2, 3, 6)
   mask = np.array([[True, True, False], [True, False, True]])
   layer = layers.MultiheadAttention(heads=2)
-  variables = layer.init(jax.random.key(0), x, context, mask)
+  variables = jax.jit(layer.init)(jax.random.key(0), x, context, mask)
   variables = jax.tree.map(lambda a: a + 0.1, variables)
   p = jax.tree.map(np.asarray, variables["params"])
   q, k, v = np.split(p["in_kernel"], 3, axis=1)
@@ -81,7 +81,7 @@ def test_cross_attention_by_hand():
   x, tokens = _random(0, 2, 5, 6), _random(1, 2, 3, 4)
   mask = np.array([[True, True, False], [True, False, True]])
   layer = layers.CrossAttention(heads=2)
-  variables = layer.init(jax.random.key(0), x, tokens, mask)
+  variables = jax.jit(layer.init)(jax.random.key(0), x, tokens, mask)
   variables = jax.tree.map(lambda a: a + 0.1, variables)
   p = jax.tree.map(np.asarray, variables["params"])
 
@@ -118,19 +118,18 @@ def test_rows_without_a_valid_statement_give_exactly_zero(kind):
     if kind == "multihead"
     else layers.CrossAttention(heads=2)
   )
-  variables = layer.init(jax.random.key(0), x, tokens, mask)
+  variables = jax.jit(layer.init)(jax.random.key(0), x, tokens, mask)
   variables = jax.tree.map(lambda a: a + 0.1, variables)
 
   def run(x, tokens):
     out = layer.apply(variables, x, tokens, mask)
     return out if kind == "multihead" else out[0]
 
-  out = np.asarray(run(x, tokens))
+  out = np.asarray(jax.jit(run)(x, tokens))
   assert (out[0] == 0).all()
   assert (out[1] != 0).all()
-  by_x, by_tokens = jax.grad(lambda *a: run(*a).sum(), argnums=(0, 1))(
-    x, tokens
-  )
+  gradient = jax.grad(lambda *a: run(*a).sum(), argnums=(0, 1))
+  by_x, by_tokens = jax.jit(gradient)(x, tokens)
   assert (np.asarray(by_x)[0] == 0).all()
   assert (np.asarray(by_tokens)[0] == 0).all()
   assert np.isfinite(by_x).all() and np.isfinite(by_tokens).all()

@@ -59,3 +59,18 @@ def test_blocks_and_levels_are_numbers():
   params = variables["params"]["unet"]
   assert "self_attention" in params["middle_1_block_0"]
   assert "self_attention" not in params["down_0_block_0"]
+
+
+@pytest.mark.parametrize("injector", ["adaln", "cross_attention"])
+def test_the_other_injectors(injector):
+  model, variables, args = build(injector, "unet")
+  out = call(model, variables, args)
+  assert out.shape == args[0].shape and np.isfinite(out).all()
+  latent, t, statements, mask, patient, base = args
+  for other in (
+    [latent, t + 1, statements, mask, patient, base],
+    [latent, t, -statements, mask, patient, base],
+    [latent, t, statements, mask, patient + 1, base],
+    [latent, t, statements, mask, patient, base + 1],
+  ):
+    assert np.abs(call(model, variables, other) - out).max() > 1e-3

@@ -19,7 +19,7 @@ from ecgtwin_jax.models.layers import Array
 def contrastive_logits(
   a: Float[Array, "n d"],
   b: Float[Array, "m d"],
-  logit_scale: Float[Array, ""],
+  logit_scale: Float[Array, ""] | float,
 ) -> Float[jax.Array, "n m"]:
   """Computes exp(logit_scale) * cos(a_i, b_j), the logits of InfoNCE.
 

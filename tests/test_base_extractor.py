@@ -1,0 +1,211 @@
+"""Properties of the base extractor, with prime sizes and random parameters."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
+
+SIZES = dict(
+  width=22, depth=2, heads=2, mlp_ratio=2, latent_channels=3, text_width=7
+)
+B, L, S = 2, 13, 5
+MASK = np.array([[True] * 5, [True, True, True, False, False]])
+
+
+def _random(seed, *shape):
+  return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+LATENT = _random(0, B, L, 3)
+STATEMENTS = _random(1, B, S, 7)
+PATIENT = _random(2, B, 3)
+ARGS = (LATENT, STATEMENTS, MASK, PATIENT)
+
+
+@functools.cache
+def _build(**changes):
+  model = BaseExtractor(**{**SIZES, **changes})
+  variables = jax.jit(model.init)(jax.random.key(0), *ARGS)
+  leaves, tree = jax.tree.flatten(variables)
+  rng = np.random.default_rng(0)
+  noise = [rng.normal(0, 0.1, a.shape).astype(np.float32) for a in leaves]
+  return model, jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise)])
+
+
+@functools.cache
+def _jitted(model):
+  return jax.jit(model.apply)
+
+
+def call(*args, changes=(), **options):
+  """Returns base vectors of the jitted small extractor."""
+  model, variables = _build(**dict(changes))
+  return np.asarray(_jitted(model)(variables, *args, **options))
+
+
+def test_published_parameter_count():
+  shapes = [(1, 128, 4), (1, 2, 768), (1, 2), (1, 3)]
+  types = ["f4", "f4", "bool", "f4"]
+  args = map(jax.ShapeDtypeStruct, shapes, types)
+  variables = jax.eval_shape(BaseExtractor().init, jax.random.key(0), *args)
+  assert sum(a.size for a in jax.tree.leaves(variables)) == 3_361_025
+
+
+def test_base_is_the_mean_of_the_tokens():
+  model, variables = _build()
+  positions = jax.jit(functools.partial(model.apply, method="tokens"))
+  tokens = positions(variables, *ARGS)
+  assert tokens.shape == (B, L, 22)
+  np.testing.assert_allclose(call(*ARGS), tokens.mean(axis=1), atol=1e-5)
+
+
+def test_every_input_matters():
+  base = call(*ARGS)
+  assert np.isfinite(base).all()
+  for i in (0, 1, 3):
+    changed = [-a if i == j else a for j, a in enumerate(ARGS)]
+    assert np.abs(call(*changed) - base).max() > 1e-3, i
+  assert np.abs(call(LATENT[:, ::-1], *ARGS[1:]) - base).max() > 1e-3
+
+
+def test_padding_changes_nothing_and_has_no_gradient():
+  model, variables = _build()
+
+  def run(statements):
+    base = model.apply(variables, LATENT, statements, MASK, PATIENT)
+    return (base**2).sum(), base
+
+  step = jax.jit(jax.value_and_grad(run, has_aux=True))
+  (_, base), gradient = step(STATEMENTS)
+  dirty = np.where(MASK[:, :, None], STATEMENTS, np.nan).astype(np.float32)
+  (_, same), other = step(dirty)
+  np.testing.assert_array_equal(same, base)
+  np.testing.assert_array_equal(other, gradient)
+  assert (np.asarray(gradient)[~MASK] == 0).all()
+  assert (np.asarray(gradient)[MASK] != 0).all()
+  more = ((0, 0), (0, 18 - S))
+  longer = np.pad(dirty, (*more, (0, 0)), constant_values=np.nan)
+  padded = call(LATENT, longer, np.pad(MASK, more), PATIENT)
+  assert np.abs(padded - base).max() < 1e-5
+
+
+def test_no_valid_statement_subtracts_exactly_nothing():
+  model, variables = _build()
+  mask = np.array([[False] * S, [True] * S])
+  base = call(LATENT, STATEMENTS, mask, PATIENT)
+
+  def silence(path, a):
+    names = {k.key for k in path}
+    return jnp.zeros_like(a) if {"cross_attention", "out_proj"} <= names else a
+
+  silent = jax.tree_util.tree_map_with_path(silence, variables)
+  expected = _jitted(model)(silent, LATENT, STATEMENTS, mask, PATIENT)
+  np.testing.assert_array_equal(base[0], expected[0])
+  assert np.abs(base[1] - expected[1]).max() > 1e-3
+  empty = call(LATENT, np.zeros((B, 0, 7), np.float32), None, PATIENT)
+  np.testing.assert_allclose(empty[0], base[0], atol=1e-6)
+
+
+def test_the_condition_is_only_ever_subtracted():
+  # With one layer, no feed-forward and no self-attention, what is left of the
+  # tokens is never above what they were.
+  model, variables = _build(depth=1)
+
+  def silence(path, a):
+    names = {k.key for k in path}
+    quiet = {"linear_2", "self_attention"} & names
+    return jnp.zeros_like(a) if quiet else a
+
+  quiet = jax.tree_util.tree_map_with_path(silence, variables)
+  left = model.apply(quiet, *ARGS, method="tokens")
+  none = np.zeros_like(MASK)
+  start = model.apply(quiet, LATENT, STATEMENTS, none, PATIENT, method="tokens")
+  assert (left <= start).all()
+  assert 0.2 < np.mean(left < start) < 0.8
+
+
+def test_dropped_text_is_the_unconditional_form():
+  drop = np.array([True, False])
+  mixed = call(*ARGS, drop_text=drop)
+  unconditional = call(LATENT, None)
+  np.testing.assert_allclose(mixed[0], unconditional[0], atol=1e-6)
+  np.testing.assert_allclose(mixed[1], call(*ARGS)[1], atol=1e-6)
+  assert np.abs(unconditional - call(*ARGS)).max() > 1e-3
+  np.testing.assert_array_equal(call(LATENT, None, None, None), unconditional)
+  empty = np.zeros((B, 0, 7), np.float32)
+  both = call(LATENT, empty, None, PATIENT, drop_text=np.ones(B, bool))
+  np.testing.assert_allclose(both, unconditional, atol=1e-6)
+
+
+def test_a_tree_made_without_text_takes_text():
+  model = BaseExtractor(**SIZES)
+  with_text, without = (
+    jax.eval_shape(model.init, jax.random.key(0), LATENT, *rest)
+    for rest in (ARGS[1:], (None,))
+  )
+  assert with_text == without
+
+
+def test_missing_patient_entries_are_learned():
+  changes = (("null_condition", True),)
+  model, variables = _build(null_condition=True)
+  missing, filled = PATIENT.copy(), PATIENT.copy()
+  missing[0, 1] = np.nan
+  filled[0, 1] = variables["params"]["null_patient"][1]
+  base = call(LATENT, STATEMENTS, MASK, missing, changes=changes)
+  expected = call(LATENT, STATEMENTS, MASK, filled, changes=changes)
+  np.testing.assert_array_equal(base, expected)
+
+  def loss(v):
+    return (model.apply(v, LATENT, STATEMENTS, MASK, missing) ** 2).sum()
+
+  gradient = jax.jit(jax.grad(loss))(variables)["params"]
+  assert gradient["null_patient"][1] != 0
+  assert gradient["null_patient"][0] == gradient["null_patient"][2] == 0
+  assert all(np.isfinite(a).all() for a in jax.tree.leaves(gradient))
+
+
+def test_remat_computes_the_same():
+  _, variables = _build()
+
+  def gradient(remat):
+    model = BaseExtractor(remat=remat, **SIZES)
+    loss = lambda v: (model.apply(v, *ARGS) ** 2).mean()  # noqa: E731
+    return jax.tree.leaves(jax.jit(jax.grad(loss))(variables))
+
+  for a, b in zip(gradient(False), gradient(True)):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_bfloat16_products_keep_float32_around_them():
+  low = call(*ARGS, changes=(("dtype", "bfloat16"),))
+  assert low.dtype == np.float32
+  assert 1e-6 < np.abs(low - call(*ARGS)).max() < 0.1
+
+
+def test_contrastive_logits_by_hand():
+  a = np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)
+  b = np.array([[5.0, 0.0], [0.0, 2.0], [1.0, 1.0]], np.float32)
+  scale = np.log(10)
+  logits = contrastive_logits(a, b, scale)
+  expected = [[6, 8, 10 * 7 / (5 * np.sqrt(2))], [0, 0, 0]]
+  np.testing.assert_allclose(logits, expected, rtol=1e-6)
+  gradient = jax.grad(lambda a: contrastive_logits(a, b, scale).sum())(a)
+  assert np.isfinite(gradient).all()
+
+
+def test_errors():
+  model = BaseExtractor(**SIZES)
+  with pytest.raises(ValueError, match="channels=4 must be 3"):
+    jax.eval_shape(
+      model.init, jax.random.key(0), _random(0, B, L, 4), *ARGS[1:]
+    )
+  with pytest.raises(ValueError, match="width=8 must be text_width=7"):
+    statements = _random(0, B, S, 8)
+    jax.eval_shape(
+      model.init, jax.random.key(0), LATENT, statements, MASK, PATIENT
+    )

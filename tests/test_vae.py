@@ -1,0 +1,109 @@
+"""Properties of the autoencoder at small sizes."""
+
+import jax
+import numpy as np
+import pytest
+
+from ecgtwin_jax.models.vae import Decoder, Encoder
+
+SIZES = dict(widths=(6, 10), blocks=1, middle=1, groups=2, latent_channels=3)
+B, L, LEADS = 2, 7, 5
+
+
+def _random(*shape):
+  return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def _init(model, x):
+  return jax.jit(model.init)(jax.random.key(0), x)
+
+
+def _apply(model, variables, x):
+  return jax.jit(model.apply)(variables, x)
+
+
+def test_shapes():
+  encoder, decoder = Encoder(**SIZES), Decoder(leads=LEADS, **SIZES)
+  signal, latent = _random(B, 4 * L, LEADS), _random(B, L, 3)
+  mean, log_variance = _apply(encoder, _init(encoder, signal), signal)
+  assert mean.shape == log_variance.shape == (B, L, 3)
+  decoded = _apply(decoder, _init(decoder, latent), latent)
+  assert decoded.shape == (B, 4 * L, LEADS)
+  assert np.isfinite(decoded).all()
+
+
+@pytest.mark.parametrize(
+  "model, shape, count",
+  [
+    (Encoder(), (1, 1024, 12), 12_217_424),
+    (Decoder(), (1, 128, 4), 17_332_640),
+  ],
+)
+def test_published_parameter_counts(model, shape, count):
+  x = jax.ShapeDtypeStruct(shape, "f4")
+  variables = jax.eval_shape(model.init, jax.random.key(0), x)
+  assert sum(a.size for a in jax.tree.leaves(variables)) == count
+
+
+def test_decoder_divides_by_scale_and_leaves_its_input_alone():
+  latent = _random(B, L, 3)
+  before = latent.copy()
+  variables = _init(Decoder(**SIZES), latent)
+  decoded = _apply(Decoder(scale=0.25, **SIZES), variables, latent)
+  np.testing.assert_array_equal(latent, before)
+  plain = _apply(Decoder(scale=1.0, **SIZES), variables, latent * 4)
+  np.testing.assert_allclose(decoded, plain, atol=1e-6)
+  assert np.abs(decoded).max() > 0.1
+
+
+def test_encoder_leaves_its_input_alone_and_clips_the_log_variance():
+  encoder, signal = Encoder(**SIZES), _random(B, 4 * L, LEADS)
+  before = signal.copy()
+  variables = _init(encoder, signal)
+  variables["params"]["moments"]["bias"] = np.array(
+    [1e3, 0, -1e3, 1e3, 0, -1e3], np.float32
+  )
+  mean, log_variance = _apply(encoder, variables, signal)
+  np.testing.assert_array_equal(signal, before)
+  assert np.abs(mean).max() > 900
+  assert (np.asarray(log_variance)[..., 0] == 20).all()
+  assert (np.asarray(log_variance)[..., 2] == -30).all()
+  assert np.std(log_variance[..., 1]) > 0
+
+
+@pytest.mark.parametrize("model", [Encoder, Decoder])
+def test_remat_computes_the_same(model):
+  x = _random(B, 4 * L, LEADS) if model is Encoder else _random(B, L, 3)
+  variables = _init(model(**SIZES), x)
+
+  def gradient(remat):
+    def loss(variables):
+      out = model(remat=remat, **SIZES).apply(variables, x)
+      return sum((a**2).mean() for a in jax.tree.leaves(out))
+
+    return jax.tree.leaves(jax.jit(jax.grad(loss))(variables))
+
+  for a, b in zip(gradient(False), gradient(True)):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [Encoder, Decoder])
+def test_bfloat16_products_keep_float32_around_them(model):
+  x = _random(B, 4 * L, LEADS) if model is Encoder else _random(B, L, 3)
+  low = model(dtype="bfloat16", **SIZES)
+  variables = _init(low, x)
+  leaves = jax.tree.leaves(variables)
+  assert {a.dtype for a in leaves} == {np.dtype("float32")}
+  rounded = jax.tree.leaves(_apply(low, variables, x))
+  plain = jax.tree.leaves(_apply(model(**SIZES), variables, x))
+  for a, b in zip(rounded, plain):
+    assert a.dtype == np.float32
+    assert 1e-5 < np.abs(a - b).max() < 0.1 * np.abs(b).max()
+
+
+def test_errors():
+  encoder, decoder = Encoder(**SIZES), Decoder(**SIZES)
+  with pytest.raises(ValueError, match="length=29 must be divisible by 4"):
+    jax.eval_shape(encoder.init, jax.random.key(0), _random(B, 29, LEADS))
+  with pytest.raises(ValueError, match="channels=5 must be 3"):
+    jax.eval_shape(decoder.init, jax.random.key(0), _random(B, L, 5))
