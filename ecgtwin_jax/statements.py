@@ -98,12 +98,22 @@ ENCODERS = {"hashed-v1": HashedEncoder}
 def get_encoder(name: str) -> StatementEncoder:
   """Returns the encoder of that name.
 
+  Args:
+    name: `hashed-v1`; or a language model: a folder with its files, or a hub
+      name (`nomic-embed-text-v1.5`) that is in the Hugging Face cache.
+
   Raises:
-    ValueError: there is no such encoder.
+    ValueError: there is no such encoder, or its vectors have another width.
   """
-  if name not in ENCODERS:
-    raise ValueError(f"encoder {name=} must be one of {sorted(ENCODERS)}")
-  return ENCODERS[name]()
+  if name in ENCODERS:
+    return ENCODERS[name]()
+  # Here alone, because it loads JAX, which worker processes do without.
+  from ecgtwin_jax.language_model import load_text_encoder
+
+  encoder = load_text_encoder(name)
+  if encoder.width != WIDTH:
+    raise ValueError(f"encoder {name!r} has width {encoder.width}, not {WIDTH}")
+  return encoder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
