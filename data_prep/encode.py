@@ -18,10 +18,8 @@ from ecgtwin_jax.data.dataset import SPLITS, Dataset, load_card, load_split
 from ecgtwin_jax.models.vae import Encoder
 from ecgtwin_jax.statements import StatementTable
 
-# Share of the training latents' values that the clip range lets through, and
-# the recordings that it and the scale are measured on.
-CLIP_QUANTILE = 0.9999
-MEASURED = 16_384
+CLIP_QUANTILE = 0.9999  # share of the latents' values that clipping keeps
+DRAWS = 16_384  # of training latents that scale and clip are measured on
 PER_SHARD = 4096  # latents: a multiple of usual batches, so that few are padded
 
 
@@ -58,9 +56,9 @@ def encode(
   """Writes mean and std of every ECG's latent, unscaled, as float16.
 
   The card gets the digest of the encoder's parameters as `vae`, and two numbers
-  measured on (at most 16,384 recordings of) the training split: `latent_scale`
-  is 1 / std of draws mean + std * noise, and `latent_clip` the range within
-  which 99.99 % of their scaled values lie.
+  measured on 16,384 draws mean + std * noise, spread evenly over the training
+  split: `latent_scale` is 1 / std of the draws, and `latent_clip` the range
+  within which 99.99 % of their scaled values lie.
 
   Args:
     data: directory of the ECGs.
@@ -173,8 +171,7 @@ def _examples(apply: Apply, dataset: Dataset, start: int):
 def _measure(directory: pathlib.Path) -> dict[str, float]:
   """Returns latent_scale and latent_clip of the training split."""
   train = load_split(directory, "train", kind="latent")
-  count = min(len(train), MEASURED)
-  rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
+  rows = np.linspace(0, len(train) - 1, DRAWS).astype(np.int64)
   mean, std = (train.arrays[name][rows] for name in ("mean", "std"))
   noise = np.random.default_rng(0).standard_normal(mean.shape, np.float32)
   draws = mean.astype(np.float32) + std.astype(np.float32) * noise

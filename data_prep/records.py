@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
+import threadpoolctl
 
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, SEXES, Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_SAMPLES
@@ -110,8 +111,11 @@ def examples(
     statements: all that may occur, in the order of the table.
   """
   ids = {statement: number for number, statement in enumerate(statements)}
-  for key in keys:
-    for name, result in read(key):
-      if isinstance(result, Record):
-        result = make_example(result, ids)
-      yield name, result
+  # Threads of BLAS would fight those of other workers, and the last digit of a
+  # product depends on their number.
+  with threadpoolctl.threadpool_limits(1):
+    for key in keys:
+      for name, result in read(key):
+        if isinstance(result, Record):
+          result = make_example(result, ids)
+        yield name, result

@@ -21,7 +21,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow_datasets as tfds
-import threadpoolctl
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
@@ -167,7 +166,7 @@ def _open_partial(partial: pathlib.Path, card: dict) -> None:
     there = json.loads(plan.read_text(encoding="utf-8"))
     if there["fingerprint"] != card["fingerprint"]:
       raise ValueError(
-        f"{partial} holds the unfinished data set {describe_card(there)}; wanted is"
+        f"{partial} holds the unfinished {describe_card(there)}; wanted is"
         f" {describe_card(card)}. Remove it, or choose another output"
       )
   (partial / "data").mkdir(parents=True, exist_ok=True)
@@ -196,18 +195,13 @@ class _Job:
 
   def __call__(self, advance: Callable[[int], object] | None = None) -> int:
     """Writes the shard, reports progress, returns how many were read."""
-    # Threads of BLAS would fight those of other workers, and a product's last
-    # digit depends on their number.
-    with threadpoolctl.threadpool_limits(1):
-      return self._write(advance or (lambda count: None))
-
-  def _write(self, advance) -> int:
     partial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
     sizes, rejected, patients = [], [], set()
     writer = ArrayRecordWriter(os.fspath(partial), "group_size:1")
     try:
       for record, example in self.shard():
-        advance(1)
+        if advance is not None:
+          advance(1)
         if isinstance(example, Rejection):
           rejected.append({"record": record, **vars(example)})
           continue

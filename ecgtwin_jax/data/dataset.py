@@ -222,15 +222,23 @@ def _check_shards(info) -> list[tuple[str, int]]:
   for path, count in shards:
     if not os.path.exists(path):
       raise ValueError(f"shard {path} is missing: prepare the data set again")
-    reader = ArrayRecordReader(path)
-    found = reader.num_records()
-    reader.close()
+    found = _count_records(path)
     if found != count:
       raise ValueError(
         f"shard {path} holds {found} records, but must hold {count}: it is"
         " damaged, prepare the data set again"
       )
   return shards
+
+
+def _count_records(path: str) -> int:
+  reader = ArrayRecordReader(path)
+  try:
+    count = reader.num_records()
+    reader.close()  # complains of what num_records took for an empty file
+  except RuntimeError:
+    return 0
+  return count
 
 
 def _read(

@@ -1,0 +1,122 @@
+"""ECGs into latents: the encoder's numbers, their scale, and who made them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_prep import builder, simulated
+from data_prep.encode import encode
+from ecgtwin_jax import bundle
+from ecgtwin_jax.data import pipeline
+from ecgtwin_jax.data.dataset import SPLITS, load_card, load_split
+from ecgtwin_jax.models.vae import Encoder
+
+ENCODER = Encoder(widths=(8, 8, 8), blocks=1, middle=1, groups=4)
+
+
+@pytest.fixture(scope="module")
+def params():
+  init = jax.jit(ENCODER.init)
+  return init(jax.random.key(0), jnp.zeros((1, 1024, 12)))["params"]
+
+
+@pytest.fixture(scope="module")
+def ecgs(tmp_path_factory):
+  output = tmp_path_factory.mktemp("data") / "cohort"
+  return simulated.prepare(output, patients=13, recordings=3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def latents(ecgs, params):
+  # 27 training recordings in batches of 16 on 8 devices: one is padded.
+  output = ecgs.with_name("latents")
+  return encode(ecgs, output, ENCODER, params, batch_size=11)
+
+
+def test_latents_are_the_encoders(ecgs, latents, params):
+  apply = jax.jit(lambda signal: ENCODER.apply({"params": params}, signal))
+  for split in SPLITS:
+    source = load_split(ecgs, split, kind="ecg")
+    data = load_split(latents, split, kind="latent")
+    signal = source.arrays["ecg"] * np.float32(source.card["scale"])
+    mean, log_variance = apply(signal)
+    for name, wanted in (("mean", mean), ("std", np.exp(log_variance / 2))):
+      array = data.arrays[name]
+      assert array.shape == (len(source), 128, 4) and array.dtype == np.float16
+      np.testing.assert_allclose(array, wanted, rtol=2e-3, atol=1e-5)
+
+
+def test_columns_and_statements_are_kept(ecgs, latents):
+  for split in SPLITS:
+    source, data = load_split(ecgs, split), load_split(latents, split)
+    for name in (
+      "record_id",
+      "patient_id",
+      "time",
+      "heart_rate",
+      "age",
+      "sex",
+      "statement_ids",
+    ):
+      np.testing.assert_array_equal(getattr(data, name), getattr(source, name))
+    assert data.table.statements == source.table.statements
+    np.testing.assert_array_equal(
+      data.table.embeddings, source.table.embeddings
+    )
+
+
+def test_scaled_draws_have_unit_std_and_stay_in_the_clip_range(latents):
+  train = load_split(latents, "train")
+  scale, clip = train.card["latent_scale"], train.card["latent_clip"]
+  mean, std = (np.float32(train.arrays[name]) for name in ("mean", "std"))
+  noise = np.random.default_rng(5).standard_normal((60, *mean.shape))
+  draws = (mean + std * noise) * scale
+  assert draws.std() == pytest.approx(1, abs=0.02)
+  outside = np.mean(np.abs(draws) > clip)
+  assert outside == pytest.approx(1e-4, rel=0.3)
+
+
+def test_card_names_the_autoencoder(ecgs, latents, params, capsys):
+  assert load_card(latents)["vae"] == bundle.digest(params)
+  encode(ecgs, latents, ENCODER, params, batch_size=8)
+  assert "nothing to do" in capsys.readouterr().out
+  other = jax.tree.map(lambda leaf: leaf + 1, params)
+  with pytest.raises(ValueError, match=r"holds another data set.*vae="):
+    encode(ecgs, latents, ENCODER, other)
+
+
+def test_training_batches_come_from_it(latents):
+  batches = pipeline.pair_batches(load_split(latents, "train"), 8, seed=0)
+  batch = next(batches)
+  batches.close()
+  assert batch["reference_mean"].shape == (8, 128, 4)
+
+
+def test_latents_that_are_not_finite_are_refused(ecgs, params, tmp_path):
+  broken = jax.tree.map(lambda leaf: leaf * np.nan, params)
+  with pytest.raises(ValueError, match="no finite latent for recording '0"):
+    encode(ecgs, tmp_path / "latents", ENCODER, broken)
+  assert not (tmp_path / "latents").exists()
+
+
+def test_latents_are_not_encoded_again(latents, params, tmp_path):
+  with pytest.raises(ValueError, match="holds latent records, but ecg"):
+    encode(latents, tmp_path / "again", ENCODER, params)
+
+
+class Untrained(simulated.Simulated):
+  """A cohort without training patients."""
+
+  def keys(self):
+    return {**super().keys(), "train": []}
+
+  def total(self):
+    return 2
+
+
+def test_data_without_training_recordings_is_refused(params, tmp_path):
+  config = simulated.SimulatedConfig(patients=3, recordings=1)
+  ecgs = builder.prepare(Untrained, config, tmp_path / "ecgs")
+  with pytest.raises(ValueError, match=r"'train' of .* holds 0 recordings"):
+    encode(ecgs, tmp_path / "latents", ENCODER, params)
