@@ -81,21 +81,28 @@ def test_fibrillation_is_irregular_without_p(statement):
     assert np.isnan(simulation.fiducials.p_onset).all()
 
 
-def test_fibrillatory_waves_fill_the_gaps():
+@pytest.mark.parametrize(
+  ("rhythm", "lead"), [("Atrial fibrillation", "V1"), ("Atrial flutter", "aVF")]
+)
+def test_atrial_waves_fill_the_gaps(rhythm, lead):
   def before_qrs(statement):
-    simulation = show(5, statement, rate=60.0)
-    onset = simulation.fiducials.qrs_onset[1:-1]
-    rows = ((onset - 0.3)[:, None] * 500 + np.arange(60)).astype(int)
-    return simulation.ecg.signal[rows, LEAD["V1"]].std(axis=1).mean()
+    simulation = show(5, statement, rate=50.0)
+    marks = simulation.fiducials
+    # From the end of T to where P would begin.
+    gaps = [
+      simulation.ecg.signal[round(500 * end) : round(500 * onset) - 110]
+      for end, onset in zip(marks.t_end + 0.05, marks.qrs_onset[1:])
+      if onset - end > 0.4
+    ]
+    assert len(gaps) >= 3
+    return np.mean([gap[:, LEAD[lead]].std() for gap in gaps])
 
-  assert before_qrs("Atrial fibrillation") > 3 * before_qrs("Sinus rhythm")
+  assert before_qrs(rhythm) > 3 * before_qrs("Sinus rhythm")
 
 
 def test_flutter_conducts_whole_numbers_of_waves():
   for number in PATIENTS:
     simulation = show(number, "Atrial flutter")
-    spectrum = np.abs(np.fft.rfft(simulation.ecg.signal[:, LEAD["aVF"]]))
-    assert spectrum[45:58].max() > 0.5 * spectrum[3:150].max()  # 300 / min
     steps = np.diff(simulation.fiducials.qrs_onset) * 5.0
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-6)
     assert np.isnan(simulation.fiducials.p_peak).all()
@@ -260,9 +267,11 @@ def test_pacing_is_a_spike_and_a_wide_beat():
     assert set(marks.kind) == {"paced"}
     assert (qrs_durations(simulation) >= 140).all()
     assert np.isnan(marks.p_onset).all()
-    steepest = np.abs(np.diff(simulation.ecg.signal[:, LEAD["II"]])).argmax()
-    nearest = np.abs(marks.qrs_onset - 0.005 - steepest / 500).min()
-    assert nearest < 0.005
+    # The last beat may be out of the recording with its spike inside.
+    inside = simulation.ecg.signal[: round(500 * (marks.r_peak[-1] + 0.2))]
+    bend = np.abs(np.diff(inside, 2, axis=0)).sum(axis=1)
+    spike = (bend.argmax() + 1) / 500
+    assert np.abs(marks.qrs_onset - 0.005 - spike).min() < 0.005
     _, _, t = read_beat(simulation)
     assert t[LEAD["V1"]] > 0
 
