@@ -37,6 +37,15 @@ def is_twin(path) -> bool:
   return (epath.Path(path) / INDEX).exists()
 
 
+def from_json(value):
+  """Turns lists into tuples again, as modules' sizes are tuples."""
+  if isinstance(value, dict):
+    return {key: from_json(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return tuple(from_json(item) for item in value)
+  return value
+
+
 def read_index(path) -> dict:
   """Reads twin.json.
 
@@ -87,7 +96,7 @@ def read_part(path, part: str) -> tuple[dict, dict]:
       f"{INDEX}"
     )
   flat = safetensors.load(data)
-  return entry["hyper"], traverse_util.unflatten_dict(flat, sep="/")
+  return from_json(entry["hyper"]), traverse_util.unflatten_dict(flat, sep="/")
 
 
 def read_table(path) -> StatementTable | None:

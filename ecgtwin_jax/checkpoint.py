@@ -321,16 +321,16 @@ def load_weights(path, part: str) -> tuple[dict, dict]:
   if bundle.is_twin(path):
     return bundle.read_part(path, part)
   where = find_checkpoint(path)
-  hyper = read_meta(where)["hyper"]
+  hyper = bundle.from_json(read_meta(where)["hyper"])
   if hyper["part"] != part:
     raise ValueError(
       f"{os.fspath(path)!r} holds part={hyper['part']!r}, not {part!r}"
     )
-  handler = ocp.PyTreeCheckpointer()
+  handler = ocp.PyTreeCheckpointHandler()
   folder = (where / "weights").resolve()
-  tree = handler.metadata(folder).item_metadata.tree
   restore_args = jax.tree.map(
-    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree
+    lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+    handler.metadata(folder).tree,
   )
   weights = handler.restore(
     folder, args=ocp.args.PyTreeRestore(restore_args=restore_args)

@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 import flax
 import jax
@@ -39,11 +40,11 @@ EXIT_PREEMPTED = 75
 class TrainState:
   """Everything a step changes."""
 
-  step: jax.Array
+  step: Any
   params: dict
   model_state: dict
   ema: dict
-  opt_state: optax.OptState
+  opt_state: Any
 
 
 class Preempted(SystemExit):
@@ -109,7 +110,7 @@ def train_step(config, stage, state: TrainState, frozen, batch):
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   ema = optim.update_ema(state.ema, params, state.step, config.optimizer.ema)
-  scalars["gradient_norm"] = optax.global_norm(grads)
+  scalars["gradient_norm"] = optax.tree.norm(grads)
   new_state = TrainState(state.step + 1, params, model_state, ema, opt_state)
   return new_state, scalars
 

@@ -75,10 +75,7 @@ def build_modules(parts: dict) -> dict:
   """
 
   def sizes(part):
-    return {
-      key: tuple(value) if isinstance(value, list) else value
-      for key, value in parts[part][0]["model"].items()
-    }
+    return parts[part][0]["model"]
 
   scale = parts["denoiser"][0]["latent_scale"]
   return {

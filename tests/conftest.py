@@ -3,7 +3,10 @@
 import os
 import pathlib
 
-CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+CACHE = ROOT / ".pytest_cache" / "jax"
 
 # Before jax is imported, and inherited by the entry point's subprocesses.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -23,3 +26,41 @@ def pytest_configure(config):
 
   jax.config.update("jax_numpy_rank_promotion", "raise")
   absl_flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory):
+  """The smoke chain on 40 simulated patients, made once: its folder."""
+  import contextlib
+
+  from ecgtwin_jax import chain as chain_module
+  from ecgtwin_jax.flags import load_config
+
+  folder = tmp_path_factory.mktemp("chain")
+  with contextlib.chdir(folder):
+    config = load_config(f"{ROOT}/configs/stage2.py:smoke")
+    chain_module.train_stage(config, f"{ROOT}/configs/stage2.py")
+  return folder / "runs" / "smoke"
+
+
+@pytest.fixture
+def stage_config(chain, tmp_path):
+  """Returns make(name, **changes): a smoke training on the chain's data."""
+  from ecgtwin_jax.flags import load_config
+
+  def make(name, **changes):
+    config = load_config(f"{ROOT}/configs/{name}.py:smoke")
+    for key, value in {
+      "data": chain / "simulated",
+      "vae": chain / "vae",
+      "latents": chain / "latents",
+      "base_extractor": chain / "stage1",
+      "workdir": tmp_path / name,
+    }.items():
+      if key in config:
+        config[key] = str(value)
+    with config.ignore_type():
+      config.update_from_flattened_dict(changes)
+    return config
+
+  return make

@@ -10,7 +10,7 @@ import pytest
 
 from ecgtwin_jax import checkpoint, sharding
 
-HYPER = {"part": "vae", "model": {"widths": [8, 16]}}
+HYPER = {"part": "vae", "model": {"widths": (8, 16)}}
 
 
 def make_config(**changes):

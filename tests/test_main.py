@@ -1,0 +1,146 @@
+"""The entry point as users start it: a process with arguments."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ecgtwin_jax import read_ecg
+from ecgtwin_jax.data.ecg import EXAMPLE_RECORD
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(*arguments, code=0, **environment):
+  result = subprocess.run(
+    [sys.executable, "-m", "ecgtwin_jax.main", *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": "", **environment},
+    timeout=300,
+  )
+  assert result.returncode == code, result.stdout + result.stderr
+  return result
+
+
+def error_line(*arguments):
+  result = run(*arguments, code=1)
+  (line,) = [x for x in result.stderr.splitlines() if x.startswith("error:")]
+  assert "Traceback" not in result.stderr
+  return line
+
+
+def test_help_needs_no_jax():
+  result = run("--help")
+  assert "--config=FILE" in result.stdout
+  code = "import ecgtwin_jax.main, sys; print('jax' in sys.modules)"
+  out = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  assert out.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["vae", "stage1", "stage2", "clip"])
+def test_each_stage_trains_from_the_entry_point(name, stage_config, tmp_path):
+  config = stage_config(name)
+  paths = [
+    f"--config.{key}={config[key]}"
+    for key in ("data", "vae", "latents", "base_extractor")
+    if key in config
+  ]
+  workdir = tmp_path / name
+  run(f"--config=configs/{name}.py:smoke", f"--workdir={workdir}", *paths)
+  assert (workdir / "checkpoints" / "4" / "manifest.json").exists()
+  assert (workdir / "metrics.jsonl").exists()
+
+
+def test_a_typo_names_the_nearest_key():
+  line = error_line("--config=configs/vae.py:smoke", "--config.batchsize=2")
+  assert "'batchsize'" in line
+  assert "did you mean 'batch_size'" in line
+
+
+def test_missing_data_name_the_command(tmp_path):
+  line = error_line(
+    "--config=configs/vae.py:smoke",
+    f"--config.data={tmp_path}/nowhere",
+    f"--workdir={tmp_path}/run",
+  )
+  assert f"--output {tmp_path}/nowhere" in line
+  assert "python -m data_prep" in line
+
+
+def test_a_missing_earlier_stage_names_the_command(chain, tmp_path):
+  line = error_line(
+    "--config=configs/stage2.py:smoke",
+    f"--config.data={chain}/simulated",
+    f"--config.vae={chain}/vae",
+    f"--config.latents={chain}/latents",
+    f"--config.base_extractor={tmp_path}/nowhere",
+    f"--workdir={tmp_path}/run",
+  )
+  assert "configs/stage1.py:smoke" in line
+  assert f"--workdir={tmp_path}/nowhere" in line
+
+
+def test_generate_writes_records_pictures_and_provenance(chain, tmp_path):
+  out = tmp_path / "out"
+  run(
+    "--config=configs/generate.py",
+    f"--config.twin={chain}/stage2/twin",
+    f"--config.record={EXAMPLE_RECORD}",
+    "--config.now.statements=Sinus rhythm",
+    "--config.num_samples=2",
+    "--config.sampling.steps=2",
+    "--config.seed=7",
+    f"--workdir={out}",
+  )
+  record = json.loads((out / "generated.json").read_text())
+  assert record["seed"] == 7
+  assert record["now"]["age"] == 81
+  assert record["now"]["sex"] == "F"
+  assert 60 < record["now"]["heart_rate"] < 100
+  assert record["versions"]["jax"]
+  assert (out / "overview.png").stat().st_size > 10_000
+  for i in range(2):
+    ecg = read_ecg(out / f"twin_{i}.hea")
+    assert ecg.signal.shape == (1024, 12)
+    assert "synthetic" in ecg.comments[0]
+    assert (out / f"twin_{i}.png").stat().st_size > 10_000
+
+
+def write_header(path, text):
+  path.with_suffix(".hea").write_text(text)
+  return path
+
+
+@pytest.mark.parametrize(
+  ("header", "message"),
+  [
+    ("bad 12 five hundred\n", "header cannot be read"),
+    (
+      "bad 2 500 5000\nbad.dat 16 1000 16 0 0 0 0 I\n"
+      "bad.dat 16 1000 16 0 0 0 0 II\n",
+      "V1",
+    ),
+  ],
+)
+def test_a_bad_record_is_one_line_that_names_it(
+  chain, tmp_path, header, message
+):
+  record = write_header(tmp_path / "bad", header)
+  samples = b"\x01\x00\x00\x00" * 2500 + b"\x00\x01\x10\x00" * 2500
+  (tmp_path / "bad.dat").write_bytes(samples)
+  line = error_line(
+    "--config=configs/generate.py",
+    f"--config.twin={chain}/stage2/twin",
+    f"--config.record={record}",
+    "--config.now.statements=Sinus rhythm",
+    f"--workdir={tmp_path}/out",
+  )
+  assert "bad" in line
+  assert message in line

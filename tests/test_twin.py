@@ -1,0 +1,165 @@
+"""The user's object, on the smoke chain's twin (untrained, but whole)."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+import ecgtwin_jax as et
+from ecgtwin_jax import bundle
+from ecgtwin_jax.data.ecg import example_ecg
+
+NOW = et.Condition(
+  ["Sinus rhythm", "Inferior infarct, possibly acute"], 82, 81, "F"
+)
+THEN = et.Condition(["Sinus rhythm", "Ventricular premature complex"], 80)
+
+
+@pytest.fixture(scope="module")
+def twin(chain):
+  return et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
+
+
+@pytest.fixture(scope="module")
+def base(twin):
+  return twin.extract_base(example_ecg(), NOW)
+
+
+def test_the_base_vector_depends_on_ecg_and_condition(twin, base):
+  assert base.shape == (64,)
+  assert base.dtype == np.float32
+  np.testing.assert_array_equal(base, twin.extract_base(example_ecg(), NOW))
+  assert np.abs(twin.extract_base(example_ecg(), THEN) - base).max() > 1e-5
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_generate_is_reproducible_and_a_sample_is_its_own(twin, base, sampler):
+  def make(n, seed):
+    return twin.generate(
+      base, THEN, num_samples=n, seed=seed, sampler=sampler, steps=3
+    )
+
+  eight, three, other = make(8, 0), make(3, 0), make(8, 1)
+  assert eight.signals.shape == (8, 1024, 12)
+  assert eight.latents.shape == (8, 128, 4)
+  assert np.isfinite(eight.signals).all()
+  np.testing.assert_array_equal(make(8, 0).signals, eight.signals)
+  np.testing.assert_allclose(three.latents, eight.latents[:3], atol=1e-4)
+  assert np.abs(other.latents - eight.latents).max() > 0.1
+  assert np.abs(eight.latents[0] - eight.latents[1]).max() > 0.1
+  assert eight.ecgs[0].sampling_rate == 102.4
+  assert "synthetic" in eight.ecgs[0].comments[0]
+
+
+def test_given_noise_is_where_sampling_starts(twin, base):
+  noise = np.random.default_rng(0).normal(size=(2, 128, 4))
+  kwargs = dict(num_samples=2, sampler="ddim", steps=2, noise=noise)
+  one = twin.generate(base, THEN, seed=0, **kwargs)
+  two = twin.generate(base, THEN, seed=1, **kwargs)
+  np.testing.assert_array_equal(one.latents, two.latents)
+  with pytest.raises(ValueError, match="must start with num_samples=3"):
+    twin.generate(base, THEN, num_samples=3, noise=noise)
+
+
+def test_guidance_of_one_is_plain_sampling_and_more_is_not(twin, base):
+  kwargs = dict(num_samples=2, steps=2)
+  plain = twin.generate(base, THEN, **kwargs)
+  one = twin.generate(
+    base, THEN, statement_guidance=1.0, person_guidance=1.0, **kwargs
+  )
+  np.testing.assert_array_equal(plain.latents, one.latents)
+  for name in ("statement_guidance", "person_guidance"):
+    more = twin.generate(base, THEN, **{name: 3.0}, **kwargs)
+    assert np.isfinite(more.latents).all()
+    assert np.abs(more.latents - plain.latents).max() > 1e-6
+
+
+def test_guidance_without_dropout_in_training_is_refused(chain, base):
+  twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
+  twin.hyper["denoiser"]["dropout"]["statements"] = 0.0
+  with pytest.raises(ValueError, match="trained without dropping statements"):
+    twin.generate(base, THEN, statement_guidance=2.0)
+
+
+def test_chunks_change_nothing(twin, base, monkeypatch):
+  from ecgtwin_jax import twin as twin_module
+
+  whole = twin.generate(base, THEN, num_samples=7, steps=2)
+  monkeypatch.setattr(twin_module, "SAMPLE_CHUNK", 3)
+  monkeypatch.setattr(twin_module, "DECODE_CHUNK", 2)
+  parts = twin.generate(base, THEN, num_samples=7, steps=2)
+  np.testing.assert_allclose(parts.signals, whole.signals, atol=1e-4)
+
+
+def test_consistent_leads_add_up(twin, base):
+  out = twin.generate(base, THEN, num_samples=2, steps=2, consistent_leads=True)
+  signals = out.signals
+  assert out.lead_residual > 0
+  np.testing.assert_allclose(
+    signals[..., 2], signals[..., 1] - signals[..., 0], atol=1e-5
+  )
+
+
+def test_an_unknown_statement_warns_and_names_its_neighbour(twin, base):
+  odd = et.Condition(["Sinus rythm"], 70)
+  with pytest.warns(UserWarning, match="the nearest is 'Sinus rhythm'"):
+    twin.generate(base, odd, num_samples=1, steps=2)
+
+
+def test_given_embeddings_need_no_table(twin, base):
+  row = twin._table.embeddings[twin._table.ids(["Sinus rhythm"])]
+  known = et.Condition(["Sinus rhythm"], 70, 81, "F")
+  given = et.Condition(["anything"], 70, 81, "F", embeddings=row)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    a = twin.generate(base, known, num_samples=1, steps=2)
+    b = twin.generate(base, given, num_samples=1, steps=2)
+  np.testing.assert_array_equal(a.latents, b.latents)
+
+
+def test_wrong_arguments_are_named(twin, base):
+  with pytest.raises(ValueError, match="num_samples=0"):
+    twin.generate(base, THEN, num_samples=0)
+  with pytest.raises(ValueError, match="sampler='euler'"):
+    twin.generate(base, THEN, sampler="euler")
+  with pytest.raises(ValueError, match="must be finite"):
+    twin.generate(base * np.nan, THEN)
+  short = et.ECG(example_ecg().signal[:4000], 1000.0, "short")
+  with pytest.raises(ValueError, match=r"duration=4.00 s must be 10 s"):
+    twin.extract_base(short, NOW)
+
+
+def test_a_damaged_or_missing_twin_is_named(chain, tmp_path):
+  with pytest.raises(FileNotFoundError, match="is no twin directory"):
+    et.ECGTwin.from_checkpoint(tmp_path)
+  weights = {
+    part: bundle.read_part(chain / "stage2" / "twin", part)
+    for part in ("vae", "base_extractor")
+  }
+  bundle.write_twin(tmp_path / "half", weights, sources={}, card="half")
+  with pytest.raises(ValueError, match=r"missing=\['denoiser'\]"):
+    et.ECGTwin.from_checkpoint(tmp_path / "half")
+  path = tmp_path / "half" / "vae.safetensors"
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1
+  path.write_bytes(bytes(data))
+  with pytest.raises(ValueError, match="does not match the sha256"):
+    bundle.read_part(tmp_path / "half", "vae")
+
+
+def test_a_twin_says_what_it_is(chain, twin):
+  folder = chain / "stage2" / "twin"
+  card = (folder / "README.md").read_text()
+  assert "simulated" in card
+  assert "Not a medical device" in card
+  index = json.loads((folder / "twin.json").read_text())
+  assert set(index["parts"]) == {"vae", "base_extractor", "denoiser"}
+  assert "Sinus rhythm" in twin.statements
+
+
+def test_a_folder_with_other_things_is_not_overwritten(tmp_path):
+  (tmp_path / "thesis.txt").write_text("precious")
+  with pytest.raises(ValueError, match="is not empty and holds no twin"):
+    bundle.write_twin(tmp_path, {}, sources={}, card="")
+  assert (tmp_path / "thesis.txt").read_text() == "precious"
