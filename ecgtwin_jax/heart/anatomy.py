@@ -45,8 +45,9 @@ _ELECTRODE_POSITION = np.array(
   ]
 )
 _HEART_POSITION = np.array([2.5, 0.0, -4.0])
+_HEART_SIZE = 4.0  # cm: no point, so that near electrodes do not see too much
 # Makes the dipole law as strong as Dower's vectors at V2..V6 (cm^2).
-_DIPOLE_STRENGTH = 85.0
+_DIPOLE_STRENGTH = 115.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,10 +217,11 @@ def heart_turn(patient: Patient) -> Float[np.ndarray, "3 3"]:
 def lead_vectors(
   patient: Patient, shift: Float[np.ndarray, "9 3"] | None = None
 ) -> Float[np.ndarray, "9 3"]:
-  """Lead vectors L_e = D_e + g(r_e - h) - g(r_e0 - h0), g(r) = k r / |r|^3.
+  """Lead vectors L_e = D_e + g(r_e - h) - g(r_e0 - h0).
 
-  D is Dower's lead vector of the average torso; the dipole law g moves it with
-  the patient's heart h and electrodes r.
+  D is Dower's lead vector of the average torso; the law of a dipole that is
+  spread out, g(r) = k r / (|r|^2 + a^2)^(3/2), moves it with the patient's
+  heart h and electrodes r.
 
   Args:
     patient: Whose torso.
@@ -250,7 +252,8 @@ def lead_vectors(
 
 
 def _dipole_law(r):
-  return _DIPOLE_STRENGTH * r / np.sum(r**2, axis=1, keepdims=True) ** 1.5
+  square = np.sum(r**2, axis=1, keepdims=True) + _HEART_SIZE**2
+  return _DIPOLE_STRENGTH * r / square**1.5
 
 
 def _lead_matrix():
