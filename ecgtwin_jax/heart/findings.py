@@ -15,7 +15,7 @@ class Effect:
   """What a statement does to the simulated heart.
 
   Attributes:
-    key: Name of the effect; beats.py and rhythm.py act on it. "" does nothing.
+    key: Name of the effect, on which its neighbours here act. "" does nothing.
     group: Statements of the same group cannot stand together ("" has none).
     excludes: Keys or groups that cannot stand with it.
     rates: Lowest and highest heart rate at which the statement makes sense.
