@@ -9,19 +9,17 @@ A first data set, in seconds:
   python -m data_prep simulated --output data/simulated
   python -m data_prep describe data/simulated
 
+Recordings that break a rule of quality are left out, each with its reason in
+quality.jsonl of the data set; the rest is written: read = written + rejected.
 A run that was interrupted goes on where it stopped when it is started again;
 one that is finished does nothing. `python -m data_prep NAME --help` explains
 the options of NAME.
 """
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "--output", required=True, metavar="DIR", help="directory to write"
-  )
-
-
-def _add_workers(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds what all commands that make ECGs have in common."""
+  _add_output(parser)
   cpus = os.cpu_count() or 1
   parser.add_argument(
     "--workers",
@@ -30,44 +28,145 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
     metavar="N",
     help=f"processes; the result is the same for any number (default {cpus})",
   )
+  parser.add_argument(
+    "--encoder",
+    default="hashed-v1",
+    metavar="NAME",
+    help="what turns statements into vectors: hashed-v1 (spelling; needs"
+    " nothing; default), nomic-embed-text-v1.5 (language model, from the"
+    " Hugging Face cache), or a folder with such a model",
+  )
+  parser.add_argument(
+    "--beam_options",
+    metavar="TEXT",
+    help="run on Apache Beam instead of --workers, with these options of its"
+    ' pipeline, such as "--runner=DirectRunner --direct_num_workers=4'
+    ' --direct_running_mode=multi_processing"; all workers must see the same'
+    " folders",
+  )
 
 
-def _add_simulated(parser: argparse.ArgumentParser) -> None:
-  _add_output(parser)
-  _add_workers(parser)
-  for name, default, about in (
-    ("patients", 500, "number of patients"),
-    ("recordings", 5, "recordings of each patient"),
-    ("seed", 0, "of all that is drawn"),
-  ):
+def _add_output(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--output", required=True, metavar="DIR", help="directory to write"
+  )
+
+
+def _add_numbers(parser: argparse.ArgumentParser, *numbers) -> None:
+  for name, default, about in numbers:
     parser.add_argument(
       f"--{name}",
       type=int,
       default=default,
       metavar="N",
-      help=f"{about} (default {default})",
+      help=about if default is None else f"{about} (default {default})",
     )
-  parser.add_argument(
-    "--limit",
-    type=int,
-    metavar="N",
-    help="stop with the patient that makes it N recordings",
+
+
+def _add_simulated(parser: argparse.ArgumentParser) -> None:
+  _add_options(parser)
+  _add_numbers(
+    parser,
+    ("patients", 500, "number of patients"),
+    ("recordings", 5, "recordings of each patient"),
+    ("seed", 0, "of all that is drawn"),
+    ("limit", None, "stop with the patient that makes it N recordings"),
   )
 
 
 def _simulated(args: argparse.Namespace) -> None:
   from data_prep import simulated
 
-  patients = args.patients
-  if args.limit is not None:
-    patients = min(patients, -(-args.limit // max(1, args.recordings)))
-  simulated.prepare(
-    args.output,
-    patients=patients,
-    recordings=args.recordings,
-    seed=args.seed,
-    workers=args.workers,
+  options = _options(args)
+  limit = options.pop("limit")
+  if limit is not None:
+    patients = -(-limit // max(1, args.recordings))
+    options["patients"] = min(args.patients, patients)
+  simulated.prepare(**options)
+
+
+def _options(args: argparse.Namespace) -> dict:
+  """Returns the arguments that a function `prepare` takes."""
+  return {name: x for name, x in vars(args).items() if name != "run"}
+
+
+def _add_input(parser: argparse.ArgumentParser, about: str) -> None:
+  parser.add_argument("--input", required=True, metavar="DIR", help=about)
+  _add_options(parser)
+
+
+def _add_ptbxl(parser: argparse.ArgumentParser) -> None:
+  _add_input(parser, "folder with ptbxl_database.csv, scp_statements.csv")
+  parser.add_argument(
+    "--sampling_rate",
+    type=int,
+    default=500,
+    choices=(500, 100),
+    help="of records500 or records100 (default 500)",
   )
+  _add_numbers(parser, ("limit", None, "rows of ptbxl_database.csv to read"))
+
+
+def _ptbxl(args: argparse.Namespace) -> None:
+  from data_prep import ptbxl
+
+  ptbxl.prepare(**_options(args))
+
+
+def _add_mimic_iv_ecg(parser: argparse.ArgumentParser) -> None:
+  _add_input(
+    parser, "folder with record_list.csv, machine_measurements.csv and files/"
+  )
+  parser.add_argument(
+    "--patients",
+    default="",
+    metavar="FILE",
+    help="patients.csv or patients.csv.gz of MIMIC-IV's module hosp, for ages"
+    " and sexes (default: in the input or its folder hosp; else both are"
+    " missing)",
+  )
+  parser.add_argument(
+    "--exclude",
+    default="",
+    metavar="FILE",
+    help="text file with a study_id or path per line to leave out",
+  )
+  _add_numbers(
+    parser,
+    ("seed", 0, "of the splits by patient"),
+    ("limit", None, "rows of record_list.csv to read"),
+  )
+
+
+def _mimic_iv_ecg(args: argparse.Namespace) -> None:
+  from data_prep import mimic_iv_ecg
+
+  mimic_iv_ecg.prepare(**_options(args))
+
+
+def _add_wfdb_folder(parser: argparse.ArgumentParser) -> None:
+  _add_input(parser, "folder that the paths of the table start from")
+  parser.add_argument(
+    "--table",
+    default="",
+    metavar="FILE",
+    help="CSV file with the columns record (path without suffix), patient_id,"
+    " time (date or seconds), heart_rate (bpm; a blank or no such column:"
+    " detected), age (years), sex (F or M), statements (separated by '|');"
+    " blank ages and sexes are stored as missing (default: recordings.csv in"
+    " the input)",
+  )
+  _add_numbers(
+    parser,
+    ("seed", 0, "of the splits by patient"),
+    ("limit", None, "rows of the table to read"),
+  )
+
+
+def _wfdb_folder(args: argparse.Namespace) -> None:
+  from data_prep import wfdb_folder
+
+  wfdb_folder.prepare(**_options(args))
 
 
 def _add_encode(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +214,21 @@ _COMMANDS = {
     "write a data set of simulated patients; nothing to download",
     _add_simulated,
     _simulated,
+  ),
+  "ptbxl": (
+    "write a data set of PTB-XL: 21,799 ECGs, open to all",
+    _add_ptbxl,
+    _ptbxl,
+  ),
+  "mimic_iv_ecg": (
+    "write a data set of MIMIC-IV-ECG: 800,035 ECGs of 161,352 patients",
+    _add_mimic_iv_ecg,
+    _mimic_iv_ecg,
+  ),
+  "wfdb_folder": (
+    "write a data set of any WFDB records that a CSV file lists",
+    _add_wfdb_folder,
+    _wfdb_folder,
   ),
   "encode": (
     "turn a data set of ECGs into one of latents, by a trained autoencoder",

@@ -12,6 +12,7 @@ from absl import logging
 
 from data_prep.records import SCALE, Record, Rejection, examples, features
 from data_prep.writing import Shards, cut, write
+from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.statements import StatementTable, get_encoder
 
 
@@ -73,7 +74,29 @@ class Builder(tfds.core.ShardBasedBuilder):
 def _accepted(shard):
   for name, example in shard():
     if not isinstance(example, Rejection):
+      example.pop("tally")
       yield name, example
+
+
+def check_input(input: str, limit: int | None) -> None:
+  """Refuses an input that is no folder, and a limit that lets nothing through.
+
+  Raises:
+    ValueError: the input is a bucket, or the limit below 1.
+  """
+  refuse_remote(input, "input")
+  if limit is not None and limit < 1:
+    raise ValueError(f"{limit=} must be at least 1")
+
+
+def require_folder(path: pathlib.Path, advice: str) -> None:
+  """Refuses an input that lacks a folder.
+
+  Raises:
+    FileNotFoundError: with the advice.
+  """
+  if not path.is_dir():
+    raise FileNotFoundError(f"{path} is not there: {advice}")
 
 
 def prepare(
@@ -83,6 +106,7 @@ def prepare(
   *,
   workers: int = 1,
   encoder: str = "hashed-v1",
+  beam_options: str | None = None,
 ) -> pathlib.Path:
   """Writes a builder's data set, or finds it finished and does nothing.
 
@@ -93,6 +117,7 @@ def prepare(
     workers: processes. More than one must be started from a program whose main
       module is guarded by `if __name__ == "__main__"`.
     encoder: statement encoder, as `get_encoder` knows it.
+    beam_options: of an Apache Beam pipeline that takes the workers' place.
 
   Returns:
     The directory of the data set.
@@ -119,6 +144,7 @@ def prepare(
     ),
     total=builder.total(),
     workers=workers,
+    beam_options=beam_options,
     card={"scale": SCALE},
   )
 

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from data_prep.writing import describe_card
+from ecgtwin_jax.data.bucket import local_copy
 from ecgtwin_jax.data.dataset import SPLITS, Dataset, load_card, load_split
 
 _MOST = 30  # statements in the picture
@@ -24,7 +25,7 @@ def describe(directory: str | os.PathLike) -> pathlib.Path:
   Raises:
     ValueError: there is no data set, or it is damaged.
   """
-  directory = pathlib.Path(directory)
+  directory = local_copy(directory)
   card = load_card(directory)
   splits = {
     split: load_split(directory, split, with_arrays=False) for split in SPLITS

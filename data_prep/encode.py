@@ -40,7 +40,7 @@ def encode_with(
   """
   load_card(data)  # the quicker failure first
   hyper, variables = checkpoint.load_weights(vae, "vae")
-  encoder = Encoder(**hyper["model"])
+  encoder = Encoder(**hyper["model"]["encoder"])
   params = variables["params"]["encoder"]
   return encode(data, output, encoder, params, batch_size=batch_size)
 

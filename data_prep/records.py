@@ -26,6 +26,7 @@ class Record:
     time: in seconds; only the order within a patient means anything.
     ecg: 10 s at any sampling rate.
     condition: what the recording shows, and of whom.
+    tally: facts that card.json counts, such as how the heart rate was found.
   """
 
   record_id: str
@@ -33,6 +34,7 @@ class Record:
   time: int
   ecg: ECG
   condition: Condition
+  tally: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,8 @@ def features(kind: str) -> tfds.features.FeaturesDict:
 def make_example(record: Record, ids: dict[str, int]) -> dict | Rejection:
   """Returns the features of a recording, resampled to 1024 samples.
 
+  Beside them its `tally`, which is counted and not stored.
+
   Args:
     record: the recording.
     ids: number of every statement that may occur.
@@ -81,7 +85,9 @@ def make_example(record: Record, ids: dict[str, int]) -> dict | Rejection:
   limits = np.iinfo(np.int16)
   if not (limits.min <= signal.min() and signal.max() <= limits.max):
     most = np.abs(signal).max() * SCALE
-    return Rejection("range", f"{most:.4g} mV is above {limits.max * SCALE} mV")
+    return Rejection(
+      "amplitude", f"{most:.4g} mV is above {limits.max * SCALE} mV"
+    )
   condition = record.condition
   statement_ids = np.full(MAX_STATEMENTS, -1, np.int32)
   numbers = [ids[statement] for statement in condition.statements]
@@ -95,6 +101,7 @@ def make_example(record: Record, ids: dict[str, int]) -> dict | Rejection:
     "age": -1.0 if condition.age is None else condition.age,
     "sex": -1 if condition.sex is None else SEXES.index(condition.sex),
     "statement_ids": statement_ids,
+    "tally": record.tally,
   }
 
 

@@ -10,6 +10,7 @@ in one step at the end.
 
 import collections
 import concurrent.futures
+import ctypes
 import functools
 import hashlib
 import itertools
@@ -18,6 +19,8 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow_datasets as tfds
@@ -25,6 +28,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from data_prep.records import Rejection, features
+from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.dataset import FORMAT, SAMPLING_RATE
 from ecgtwin_jax.data.ecg import MODEL_SAMPLES
 from ecgtwin_jax.data.leads import LEADS
@@ -68,6 +72,7 @@ def write(
   make_table: Callable[[], StatementTable],
   total: int,
   workers: int = 1,
+  beam_options: str | None = None,
   card: dict | None = None,
   measure: Callable[[pathlib.Path], dict] | None = None,
 ) -> pathlib.Path:
@@ -84,6 +89,8 @@ def write(
       called once, when the shards are written.
     total: number of recordings that the shards read.
     workers: processes.
+    beam_options: of an Apache Beam pipeline that takes the workers' place; see
+      `data_prep.beam.run`.
     card: more entries of card.json.
     measure: maps the written directory to more entries of card.json.
 
@@ -95,6 +102,7 @@ def write(
     RuntimeError: recordings read are not those written and rejected, or a
       patient is in two splits.
   """
+  refuse_remote(output, "output")
   output = pathlib.Path(os.path.abspath(output))
   card = {
     "format": FORMAT,
@@ -117,7 +125,7 @@ def write(
   for path in data.iterdir():
     if path not in {job.path for job in jobs}:
       path.unlink()  # half a shard, or metadata of a run that was cut short
-  _run(jobs, workers, total, output.name)
+  _run(jobs, workers, beam_options, total, output.name)
   summaries = [json.loads(job.summary.read_text()) for job in jobs]
   card.update(_account(jobs, summaries, total))
   _write_metadata(data, name, kind, jobs, summaries)
@@ -197,6 +205,7 @@ class _Job:
     """Writes the shard, reports progress, returns how many were read."""
     partial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
     sizes, rejected, patients = [], [], set()
+    tally = collections.Counter()
     writer = ArrayRecordWriter(os.fspath(partial), "group_size:1")
     try:
       for record, example in self.shard():
@@ -205,6 +214,7 @@ class _Job:
         if isinstance(example, Rejection):
           rejected.append({"record": record, **vars(example)})
           continue
+        tally.update(example.pop("tally", ()))
         raw = _serialize(self.kind, example)
         writer.write(raw)
         sizes.append(len(raw))
@@ -217,6 +227,7 @@ class _Job:
       "bytes": sum(sizes),
       "rejected": rejected,
       "patients": sorted(patients),
+      "tally": tally,
     }
     _write_json(self.summary, summary)
     return len(sizes) + len(rejected)
@@ -243,7 +254,13 @@ def _make_jobs(shards, name, kind, data, done) -> list[_Job]:
   return jobs
 
 
-def _run(jobs: list[_Job], workers: int, total: int, name: str) -> None:
+def _run(
+  jobs: list[_Job],
+  workers: int,
+  beam_options: str | None,
+  total: int,
+  name: str,
+) -> None:
   with tqdm(total=total, desc=name, unit="ECG", smoothing=0) as bar:
     todo = []
     for job in jobs:
@@ -252,6 +269,11 @@ def _run(jobs: list[_Job], workers: int, total: int, name: str) -> None:
         bar.update(summary["written"] + len(summary["rejected"]))
       else:
         todo.append(job)
+    if beam_options is not None:
+      from data_prep import beam
+
+      beam.run(todo, beam_options)
+      return
     workers = min(workers, len(todo))
     if workers <= 1:
       for job in todo:
@@ -259,7 +281,7 @@ def _run(jobs: list[_Job], workers: int, total: int, name: str) -> None:
       return
     # A fresh interpreter for each worker: a fork would copy locked threads.
     with concurrent.futures.ProcessPoolExecutor(
-      workers, multiprocessing.get_context("spawn")
+      workers, multiprocessing.get_context("spawn"), _die_with_parent
     ) as pool:
       running = [pool.submit(job) for job in todo]
       try:
@@ -270,12 +292,22 @@ def _run(jobs: list[_Job], workers: int, total: int, name: str) -> None:
         raise
 
 
+def _die_with_parent() -> None:
+  """Ends this worker when its parent is killed: it would wait for ever."""
+  if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 def _account(jobs, summaries, total: int) -> dict:
   """Counts what was read, written and rejected, and checks that it adds up."""
   rules = collections.Counter(
     line["rule"] for summary in summaries for line in summary["rejected"]
   )
   written = sum(summary["written"] for summary in summaries)
+  tally = sum(
+    (collections.Counter(x["tally"]) for x in summaries),
+    start=collections.Counter(),
+  )
   if total != written + rules.total():
     raise RuntimeError(
       f"{total} recordings were to be read, but {written} were written and"
@@ -297,6 +329,7 @@ def _account(jobs, summaries, total: int) -> dict:
     "written": written,
     "rejected": dict(rules.most_common()),
     "splits": splits,
+    "tally": {name: tally[name] for name in sorted(tally)},
   }
 
 

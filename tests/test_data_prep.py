@@ -176,9 +176,9 @@ def test_rejected_recordings_are_accounted_for(tmp_path, capsys):
     "rule": "flat_line",
     "detail": "lead I of 0-3",
   }
-  assert lines[1]["rule"] == "range" and "33.4 mV" in lines[1]["detail"]
+  assert lines[1]["rule"] == "amplitude" and "33.4 mV" in lines[1]["detail"]
   card = json.loads((directory / "card.json").read_text())
-  assert card["rejected"] == {"flat_line": 72, "range": 72}
+  assert card["rejected"] == {"flat_line": 72, "amplitude": 72}
   assert card["splits"]["train"] == {"records": 210, "patients": 70}
   assert card["splits"]["test"] == {"records": 0, "patients": 0}
   train = load_split(directory, "train")

@@ -91,12 +91,19 @@ def prepare(
   patients: int = 500,
   recordings: int = 5,
   seed: int = 0,
-  workers: int = 1,
+  **options,
 ) -> pathlib.Path:
-  """Writes a simulated cohort; see `data_prep.builder.prepare`.
+  """Writes a simulated cohort.
+
+  Args:
+    output: directory of the data set.
+    patients: number of patients.
+    recordings: of each patient.
+    seed: of all that is drawn.
+    **options: of `data_prep.builder.prepare`.
 
   Raises:
     ValueError: a number is out of range, or something else is at the output.
   """
   config = SimulatedConfig(patients=patients, recordings=recordings, seed=seed)
-  return builder.prepare(Simulated, config, output, workers=workers)
+  return builder.prepare(Simulated, config, output, **options)

@@ -17,6 +17,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from jaxtyping import Float, Float32, Int, Int32
 
+from ecgtwin_jax.data.bucket import local_copy
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, standardize_patient
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.data.pairs import PairIndex
@@ -106,6 +107,16 @@ class Dataset:
       statement_ids=self.statement_ids,
     )
 
+  def without_missing(self) -> tuple["Dataset", int]:
+    """The recordings whose age and sex are known, and how many are not."""
+    known = np.isfinite(self.patient).all(axis=1)
+    if known.all():
+      return self, 0
+    columns = {name: getattr(self, name)[known] for name in _COLUMNS}
+    arrays = {name: array[known] for name, array in self.arrays.items()}
+    kept = dataclasses.replace(self, arrays=arrays, **columns)
+    return kept, len(self) - len(kept)
+
   def require(self, kind: str) -> None:
     """Refuses the data set unless it holds that kind, "ecg" or "latent".
 
@@ -127,14 +138,14 @@ def load_card(directory: str | os.PathLike, kind: str = "ecg") -> dict:
   """Reads what a data set says about itself, and checks that we understand it.
 
   Args:
-    directory: of the data set.
+    directory: of the data set; gs://bucket/folder is copied first.
     kind: the kind the caller hopes for; names the command that makes one.
 
   Raises:
     ValueError: there is no data set, or its format, unit, leads or sampling
-      rate are not ours.
+      rate are not ours, or its bucket cannot be reached.
   """
-  directory = pathlib.Path(directory)
+  directory = local_copy(directory)
   path = directory / "card.json"
   if not path.exists():
     raise ValueError(
@@ -168,7 +179,7 @@ def load_split(
   in the folder `mapped` of the data set and memory-mapped from there.
 
   Args:
-    directory: of the data set.
+    directory: of the data set; gs://bucket/folder is copied first.
     split: train, validation or test.
     kind: "ecg" or "latent" where only that will do.
     with_arrays: False leaves signals or latents out.
@@ -180,7 +191,7 @@ def load_split(
   """
   import tensorflow_datasets as tfds
 
-  directory = pathlib.Path(directory)
+  directory = local_copy(directory)
   card = load_card(directory, kind or "ecg")
   if kind is not None:
     _require_kind(directory, card, kind)

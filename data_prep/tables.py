@@ -1,0 +1,190 @@
+"""Tables of recordings: CSV files and their cells, without any guessing."""
+
+import csv
+import datetime
+import gzip
+import hashlib
+import io
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from data_prep.quality import AGES
+from ecgtwin_jax.data.conditions import MAX_STATEMENTS, OVER_89
+from ecgtwin_jax.data.rules import RecordingError
+
+_BLANK = frozenset(("", "na", "n/a", "nan", "none", "null"))
+_EPOCH = datetime.datetime(1970, 1, 1)
+_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
+
+
+def read_table(
+  path: pathlib.Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+  """Yields number (from 1) and cells of each row of a CSV file, plain or .gz.
+
+  Cells are stripped; what a short row lacks is empty. A file that is not UTF-8
+  is read as Latin-1.
+
+  Args:
+    path: of the file.
+    columns: that must be there.
+    optional: columns that are empty where they are not there.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: a column is missing, or this is no CSV file.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f"{path} is not there")
+  try:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+      content = file.read()
+  except (OSError, EOFError) as error:
+    raise ValueError(f"{path} cannot be read: {error}") from None
+  try:
+    text = content.decode("utf-8-sig")
+  except UnicodeDecodeError:
+    text = content.decode("latin-1")
+  rows = csv.reader(io.StringIO(text, newline=""))
+  try:
+    header = [name.strip() for name in next(rows, [])]
+    for name in columns:
+      if name not in header:
+        raise ValueError(
+          f"{path} has no column {name!r}, it has {', '.join(header)[:200]}"
+        )
+    wanted = [*columns, *(name for name in optional if name in header)]
+    places = [(name, header.index(name)) for name in wanted]
+    absent = {name: "" for name in optional if name not in header}
+    for number, row in enumerate(rows, 1):
+      if row:
+        cells = {
+          name: row[i].strip() if i < len(row) else "" for name, i in places
+        }
+        yield number, cells | absent
+  except csv.Error as error:
+    raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
+
+
+def digest(path: pathlib.Path) -> str:
+  """Returns the sha256 of a file, or "" where there is none."""
+  if not path.is_file():
+    return ""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_blank(cell: str) -> bool:
+  """Whether a cell says nothing."""
+  return cell.lower() in _BLANK
+
+
+def parse_id(cell: str, rule: str) -> str:
+  """Returns an id; pandas' "15709.0" of a column with gaps is "15709".
+
+  Raises:
+    RecordingError: the given rule; the cell is blank.
+  """
+  if is_blank(cell):
+    raise RecordingError(rule, f"no {rule} id")
+  return re.sub(r"^(\d+)\.0+$", r"\1", cell)
+
+
+def parse_number(cell: str) -> float | None:
+  """Returns a finite number, or None."""
+  try:
+    number = float(cell)
+  except ValueError:
+    return None
+  return number if math.isfinite(number) else None
+
+
+def parse_date(cell: str) -> datetime.datetime:
+  """Returns a date with or without time, as ISO 8601 writes it.
+
+  Raises:
+    RecordingError: `time`.
+  """
+  try:
+    date = datetime.datetime.fromisoformat(cell)
+  except ValueError:
+    raise RecordingError(
+      "time", f"time {cell!r} must be like 2180-07-23 08:44:00"
+    ) from None
+  if date.tzinfo is not None:
+    date = date.astimezone(datetime.UTC).replace(tzinfo=None)
+  return date
+
+
+def parse_time(cell: str) -> int:
+  """Returns seconds, of a date or of a number of seconds.
+
+  Raises:
+    RecordingError: `time`.
+  """
+  number = parse_number(cell)
+  if number is not None and abs(number) < 2**62:
+    return round(number)
+  return seconds(parse_date(cell))
+
+
+def seconds(date: datetime.datetime) -> int:
+  """Returns the seconds from 1970 to a date."""
+  return round((date - _EPOCH).total_seconds())
+
+
+def parse_age(cell: str) -> float | None:
+  """Returns years; 300 is PTB-XL's code for "over 89"; None: not known.
+
+  Raises:
+    RecordingError: `demographics`.
+  """
+  if is_blank(cell):
+    return None
+  age = parse_number(cell)
+  low, high = AGES
+  if age is None or not (low <= age <= high or age == OVER_89):
+    raise RecordingError(
+      "demographics", f"age {cell!r} must be in {low:g}..{high:g} years"
+    )
+  return age
+
+
+def parse_sex(cell: str, codes: Mapping[str, str] = _SEXES) -> str | None:
+  """Returns "F" or "M"; None: not known.
+
+  Args:
+    cell: of the table.
+    codes: sex of each code, in lower case.
+
+  Raises:
+    RecordingError: `demographics`.
+  """
+  if is_blank(cell):
+    return None
+  sex = codes.get(cell.lower().removesuffix(".0"))
+  if sex is None:
+    raise RecordingError(
+      "demographics", f"sex {cell!r} must be one of {', '.join(codes)}"
+    )
+  return sex
+
+
+def parse_statements(cells: Iterable[str]) -> tuple[str, ...]:
+  """Returns the statements that say something, spaces normalised.
+
+  Raises:
+    RecordingError: `statements`.
+  """
+  # Lines without a letter or digit, such as "---", separate others.
+  statements = [" ".join(x.split()) for x in cells if re.search(r"[^\W_]", x)]
+  if not 1 <= len(statements) <= MAX_STATEMENTS:
+    raise RecordingError(
+      "statements", f"{len(statements)} statements, must be 1..{MAX_STATEMENTS}"
+    )
+  for statement in statements:
+    if "|" in statement:
+      raise RecordingError("statements", f"{statement!r} must not contain '|'")
+  return tuple(statements)
