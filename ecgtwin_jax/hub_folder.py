@@ -144,9 +144,9 @@ def read_model(folder: pathlib.Path) -> tuple[NomicBERT, int]:
   rotary = config.get("rope_parameters") or {}
   if rotary.get("rope_type", "default") != "default":
     raise ValueError(f"{path}: rope_type {rotary['rope_type']!r} is unknown")
-  base = config.get("rotary_emb_base", rotary.get("rope_theta", 1000.0))
-  longest = config.get("max_position_embeddings", 2048)
-  longest = config.get("max_trained_positions", longest)
+  base = config.get("rotary_emb_base") or rotary.get("rope_theta") or 1000.0
+  longest = config.get("max_trained_positions")
+  longest = longest or config.get("max_position_embeddings") or 2048
   return NomicBERT(**sizes, rotary_base=float(base)), longest
 
 

@@ -34,7 +34,7 @@ def embed_tokens(
 
 
 class TextEncoder:
-  """Statements -> unit vectors, by a language model read with load.
+  """Statements -> unit vectors, by a language model of the NomicBERT kind.
 
   Attributes:
     name: of the model, as in `get_encoder`; stored with every table.
