@@ -12,14 +12,23 @@ from configs import common
 
 def get_config(variant="base"):
   config = common.training("vae", "vae", variant)
-  # Widths of the levels, each half as long as the one before; as published.
-  config.model = dict(widths=(128, 256, 512), groups=32)
+  # Sizes as published: width of each level (half as long as the one before),
+  # residual blocks per level and in the middle.
+  config.model = dict(
+    encoder=dict(widths=(128, 256, 512), blocks=2, middle=3, groups=32),
+    decoder=dict(widths=(128, 256, 512), blocks=3, middle=4, groups=32),
+  )
   config.kl_weight = 1.0  # as published
   config.eval_records = 1024  # at most so many held-out recordings
 
   small = {
-    "model.widths": (16, 32, 64),
-    "model.groups": 8,
+    **{
+      f"model.{part}.{key}": value
+      for part in ("encoder", "decoder")
+      for key, value in dict(
+        widths=(16, 32, 64), blocks=1, middle=1, groups=8
+      ).items()
+    },
     "optimizer.learning_rate": 2e-3,
     "optimizer.final_learning_rate": 1e-4,
     "optimizer.clip_norm": 500.0,

@@ -26,7 +26,7 @@ def digest(tree) -> str:
   total = hashlib.sha256()
   flat = traverse_util.flatten_dict(tree, sep="/")
   for name, value in sorted(flat.items()):
-    value = np.ascontiguousarray(value)
+    value = np.asarray(value, order="C")
     total.update(f"{name} {value.shape} {value.dtype}".encode())
     total.update(value.tobytes())
   return total.hexdigest()
@@ -133,7 +133,7 @@ def write_twin(
   for part, (hyper, variables) in weights.items():
     flat = traverse_util.flatten_dict(variables, sep="/")
     data = safetensors.save(
-      {k: np.ascontiguousarray(v) for k, v in sorted(flat.items())}
+      {k: np.asarray(v, order="C") for k, v in sorted(flat.items())}
     )
     (path / f"{part}.safetensors").write_bytes(data)
     index["parts"][part] = {

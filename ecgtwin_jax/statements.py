@@ -8,12 +8,14 @@ mixed.
 import dataclasses
 import functools
 import hashlib
+import io
 import json
-import pathlib
+import os
 import re
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float, Int32
 
 WIDTH = 768  # of every encoder: the models' text width
@@ -213,10 +215,12 @@ class StatementTable:
         f" {encoder!r}, but {revision!r} is needed: their vectors do not mix"
       )
 
-  def save(self, directory: str | pathlib.Path) -> None:
+  def save(self, directory: str | os.PathLike) -> None:
     """Writes statements.json and statements.npy into the directory."""
-    directory = pathlib.Path(directory)
-    np.save(directory / "statements.npy", self.embeddings)
+    directory = epath.Path(directory)
+    buffer = io.BytesIO()
+    np.save(buffer, self.embeddings)
+    (directory / "statements.npy").write_bytes(buffer.getvalue())
     record = {
       "encoder": self.encoder,
       "revision": self.revision,
@@ -227,19 +231,20 @@ class StatementTable:
     (directory / "statements.json").write_text(text + "\n", encoding="utf-8")
 
   @classmethod
-  def load(cls, directory: str | pathlib.Path) -> "StatementTable":
+  def load(cls, directory: str | os.PathLike) -> "StatementTable":
     """Reads what save() wrote.
 
     Raises:
       ValueError: the directory holds no table, or its parts do not agree.
     """
-    directory = pathlib.Path(directory)
+    directory = epath.Path(directory)
     for name in ("statements.json", "statements.npy"):
       if not (directory / name).exists():
         raise ValueError(f"{directory} must hold {name}")
     text = (directory / "statements.json").read_text(encoding="utf-8")
     record = json.loads(text)
-    embeddings = np.load(directory / "statements.npy")
+    data = (directory / "statements.npy").read_bytes()
+    embeddings = np.load(io.BytesIO(data))
     if embeddings.shape != (len(record["statements"]), record["width"]):
       raise ValueError(
         f"{directory}/statements.npy has shape {embeddings.shape}, but"

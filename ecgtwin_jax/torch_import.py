@@ -189,17 +189,13 @@ def read_weights(path: str | os.PathLike) -> dict[str, Any]:
   return {name: tensor.float().numpy() for name, tensor in flat.items()}
 
 
-def _sizes(*modules: nn.Module) -> dict:
-  """Constructor arguments that the modules share, with their values."""
-  skipped = {"parent", "name", "dtype", "remat", "scale", "leads"}
-  shared = [
-    {f.name: getattr(m, f.name) for f in dataclasses.fields(m)} for m in modules
-  ]
+def _sizes(module: nn.Module) -> dict:
+  """Constructor arguments that a twin stores, with their values."""
+  skipped = {"parent", "name", "dtype", "remat", "scale"}
   return {
-    name: value
-    for name, value in shared[0].items()
-    if name not in skipped
-    and all(other.get(name, _sizes) == value for other in shared)
+    field.name: getattr(module, field.name)
+    for field in dataclasses.fields(module)
+    if field.name not in skipped
   }
 
 
@@ -218,7 +214,7 @@ def _import_vae(weights):
       f"not the weights of a VAE: {strange[:8]} must start with encoder. or "
       "decoder."
     )
-  model = _sizes(published("vae_encoder"), published("vae_decoder"))
+  model = {part: _sizes(published(f"vae_{part}")) for part in params}
   return {"part": "vae", "model": model}, {"params": params}
 
 

@@ -79,8 +79,8 @@ def build_modules(parts: dict) -> dict:
 
   scale = parts["denoiser"][0]["latent_scale"]
   return {
-    "encoder": Encoder(**sizes("vae")),
-    "decoder": Decoder(**sizes("vae"), scale=scale),
+    "encoder": Encoder(**sizes("vae")["encoder"]),
+    "decoder": Decoder(**sizes("vae")["decoder"], scale=scale),
     "base_extractor": BaseExtractor(**sizes("base_extractor")),
     "denoiser": Denoiser(**sizes("denoiser")),
   }

@@ -15,10 +15,7 @@ FLOORS = {
   "ecgtwin_jax": 0,  # __init__: lazy names alone
   "ecgtwin_jax.data": 0,
   "ecgtwin_jax.simulator": 0,
-  "ecgtwin_jax.anatomy": 0,
-  "ecgtwin_jax.beats": 0,
-  "ecgtwin_jax.rhythm": 0,
-  "ecgtwin_jax.findings": 0,
+  "ecgtwin_jax.heart": 0,
   "ecgtwin_jax.plotting": 0,
   "ecgtwin_jax.models": 1,
   "ecgtwin_jax.diffusion": 1,
@@ -44,7 +41,7 @@ FLOORS = {
   "ecgtwin_jax.main": 6,
 }
 ALLOWED_OUTSIDE = {
-  0: {"numpy", "scipy", "wfdb", "jaxtyping", "array_record", "pandas"},
+  0: {"numpy", "scipy", "wfdb", "jaxtyping", "array_record", "etils", "pandas"},
   1: {"jax", "flax", "numpy", "jaxtyping"},
 }
 LAZY = {"matplotlib", "torch", "transformers", "neurokit2", "sklearn", "gradio"}

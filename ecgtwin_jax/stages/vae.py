@@ -44,8 +44,8 @@ def _modules(config) -> tuple[Encoder, Decoder]:
   options = dict(remat=config.remat, dtype=jnp.dtype(config.precision))
   # Unscaled here: the scale is measured on the latents of the trained one.
   return (
-    Encoder(**config.model, **options),
-    Decoder(**config.model, **options, scale=1.0),
+    Encoder(**config.model.encoder, **options),
+    Decoder(**config.model.decoder, **options, scale=1.0),
   )
 
 
