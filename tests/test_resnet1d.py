@@ -1,5 +1,7 @@
 """The 1-D ResNet: its parts by hand, its shapes, its rules."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,12 @@ def block(features=32, stride=2, first=False, groups=2):
 
 
 def start(model, x):
-  return model.init(jax.random.key(0), x, train=False)
+  init = functools.partial(model.init, train=False)
+  return jax.jit(init)(jax.random.key(0), x)
+
+
+def run(model, variables, x):
+  return jax.jit(functools.partial(model.apply, train=False))(variables, x)
 
 
 def without_last_convolution(model, x):
@@ -28,7 +35,7 @@ def without_last_convolution(model, x):
 def test_skip_is_a_max_pool_after_zeros_on_the_right(length):
   x = -1 - jax.random.uniform(jax.random.key(1), (2, length, 16))
   model = block()
-  out = model.apply(without_last_convolution(model, x), x, train=False)
+  out = run(model, without_last_convolution(model, x), x)
   padded = np.concatenate([x, np.zeros((2, 1, 16), np.float32)], axis=1)
   rows = (length + 1) // 2
   pooled = np.maximum(padded[:, 0 : 2 * rows : 2], padded[:, 1 : 2 * rows : 2])
@@ -40,7 +47,7 @@ def test_skip_is_a_max_pool_after_zeros_on_the_right(length):
 def test_odd_number_of_new_channels_has_the_smaller_half_in_front():
   x = jnp.ones((1, 3, 13))
   model = block(features=32, stride=1)
-  out = model.apply(without_last_convolution(model, x), x, train=False)
+  out = run(model, without_last_convolution(model, x), x)
   np.testing.assert_array_equal(np.flatnonzero(out[0, 0]), np.arange(9, 22))
 
 
@@ -49,7 +56,10 @@ def test_convolution_is_grouped_and_padded_less_on_the_left(stride, left):
   x = jax.random.normal(jax.random.key(1), (1, 10, 16))
   model = block(stride=stride, first=True)
   variables = start(model, x)
-  _, state = model.apply(variables, x, train=False, capture_intermediates=True)
+  watched = functools.partial(
+    model.apply, train=False, capture_intermediates=True
+  )
+  _, state = jax.jit(watched)(variables, x)
   seen = {
     name: state["intermediates"][name]["__call__"][0]
     for name in ("norm_2", "conv_2")
@@ -75,7 +85,7 @@ def test_excitation_weighs_channels_by_hand():
   params = variables["params"]
   bias = jnp.arange(16.0)
   params["conv_3"]["bias"] = bias
-  out = model.apply(variables, x, train=False)
+  out = run(model, variables, x)
   hidden = bias @ params["squeeze"]["kernel"]
   factor = jax.nn.sigmoid(jax.nn.swish(hidden) @ params["excite"]["kernel"])
   np.testing.assert_allclose(out[0, 1], bias * factor, rtol=1e-5, atol=1e-6)
@@ -109,7 +119,7 @@ def test_length_is_halved_per_stage_and_averaged(length):
 def test_running_averages_move_by_a_tenth_towards_the_batch():
   model = ResNet1d(stages=(16,), blocks=(1,), kernel=3, dropout=0.0)
   x = 2 + jax.random.normal(jax.random.key(1), (7, 20, 12))
-  variables = model.init(jax.random.key(0), x)
+  variables = start(model, x)
   _, state = model.apply(
     variables,
     x,
@@ -131,8 +141,8 @@ def test_running_averages_move_by_a_tenth_towards_the_batch():
 def test_evaluation_does_not_depend_on_the_batch_and_needs_no_rng():
   model = ResNet1d(stages=(16,), blocks=(2,), kernel=3)
   x = jax.random.normal(jax.random.key(1), (5, 20, 12))
-  variables = model.init(jax.random.key(0), x)
-  whole, part = model.apply(variables, x), model.apply(variables, x[2:3])
+  variables = start(model, x)
+  whole, part = run(model, variables, x), run(model, variables, x[2:3])
   np.testing.assert_allclose(whole[2:3], part, rtol=1e-5, atol=1e-6)
 
 

@@ -1,8 +1,8 @@
 """Samplers against published steps, a known answer, and their rules."""
 
 import functools
-import pathlib
 
+import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +19,7 @@ from ecgtwin_jax.diffusion.samplers import (
 )
 from ecgtwin_jax.diffusion.schedule import Schedule
 
-GOLDEN = np.load(
-  pathlib.Path(__file__).parent / "data" / "golden" / "ddpm_schedule.npz"
-)
+GOLDEN = golden.load("ddpm_schedule")
 PUBLISHED = Schedule()
 SHORT = Schedule(steps=13, start=0.02, end=0.4)
 MEAN, STD = 0.3, 0.5

@@ -1,8 +1,8 @@
 """The forward process against the published numbers and its own definition."""
 
 import dataclasses
-import pathlib
 
+import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +15,7 @@ from ecgtwin_jax.diffusion.schedule import (
   snr,
 )
 
-GOLDEN = np.load(
-  pathlib.Path(__file__).parent / "data" / "golden" / "ddpm_schedule.npz"
-)
+GOLDEN = golden.load("ddpm_schedule")
 
 
 def test_default_is_the_published_schedule():
