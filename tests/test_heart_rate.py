@@ -108,9 +108,11 @@ def test_one_bad_lead_neither_adds_nor_hides_beats():
 
 
 @pytest.mark.parametrize("method", ["xqrs", "energy"])
-def test_nothing_found_is_nan(method):
-  flat = np.ones((1024, 12))
-  assert np.isnan(detect_heart_rate(flat, 102.4, method))
+@pytest.mark.parametrize("level", [0.0, 0.37, -1e3])
+def test_nothing_found_in_flat_lines(method, level):
+  for samples, rate in ((1024, 102.4), (5000, 500), (9973, 997)):
+    flat = np.full((samples, 12), level)
+    assert np.isnan(detect_heart_rate(flat, rate, method))
 
 
 def test_energy_finds_nothing_in_noise():

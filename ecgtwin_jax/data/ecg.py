@@ -182,7 +182,7 @@ def _rate_of(time):
   """Sampling rate of evenly spaced seconds."""
   even = np.linspace(time[0], time[-1], len(time))
   step = (time[-1] - time[0]) / max(len(time) - 1, 1)
-  if not (step > 0 and (np.abs(time - even) < 0.5 * step).all()):
+  if not (np.abs(time - even) < 0.5 * step).all():
     raise ValueError("column 'time' must be in seconds and evenly spaced")
   return float(1 / step)
 

@@ -40,8 +40,6 @@ def detect_beats(
   Source: wfdb.processing.xqrs_detect.
   """
   lead = _at_rate(lead[:, None], sampling_rate, detection_rate)[:, 0]
-  if np.ptp(lead) == 0:
-    return np.zeros(0, np.int64)
   with quiet_wfdb(), warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)
     from wfdb.processing import xqrs_detect
@@ -126,7 +124,8 @@ def _at_rate(signal, sampling_rate, detection_rate):
   if not np.isfinite(signal).all():
     raise ValueError(f"signal {signal.shape=} must be finite")
   count = round(len(signal) * detection_rate / sampling_rate)
-  signal = np.asarray(signal, np.float64)
+  # Of a constant, resampling would leave rounding errors, which pulse.
+  signal = np.asarray(signal, np.float64) - signal[:1]
   if count == len(signal):
     return signal
   return scipy.signal.resample(signal, count)

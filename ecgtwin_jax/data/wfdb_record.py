@@ -192,6 +192,8 @@ def _parse_header(wfdb, file):
     text = content.decode("latin-1")
   lines, comments = header.parse_header_content(text)
   fields = header.rx_record.match(lines[0])
+  if lines[0][fields.end() :]:  # the grammar stops at what it cannot read
+    raise ValueError(f"the record line says {lines[0]!r}")
   if fields["n_seg"]:
     whole = wfdb.rdheader(str(file.with_suffix("")), rd_segments=True)
     part = next(x for x in whole.segments if x is not None)
