@@ -216,6 +216,8 @@ def test_swap_between_reports_of_unequal_length_is_refused():
   editing.require_equal_counts(mask, mask[:, ::-1])
   with pytest.raises(ValueError, match="source has 1, the edit 3"):
     editing.require_equal_counts(mask, mask | np.array([[False], [True]]))
+  with pytest.raises(ValueError, match="source has 2, the edit 0"):
+    editing.require_equal_counts(mask, mask & np.array([[False], [True]]))
 
 
 @pytest.mark.parametrize("threshold", [-1, 12])
