@@ -63,7 +63,8 @@ def read_metrics(workdir) -> dict[int, dict]:
   kill can leave, is dropped.
   """
   merged = {}
-  for line in open(pathlib.Path(workdir) / "metrics.jsonl"):
+  text = (pathlib.Path(workdir) / "metrics.jsonl").read_text()
+  for line in text.splitlines():
     try:
       scalars = json.loads(line)
     except ValueError:

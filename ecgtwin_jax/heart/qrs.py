@@ -99,7 +99,7 @@ def build_qrs(
     dipole[1:3] += np.array(patient.block_bend)
   dipole *= day.qrs_size
   _remove_dead_wall(findings, center, width, dipole, duration)
-  for key in _SIGNS.keys() & findings:
+  for key in sorted(_SIGNS.keys() & findings):
     for part, limits in _SIGNS[key].items():
       dipole[part] = reach(dipole[part], leads, limits)
   waves = Waves(center, width, width, dipole)

@@ -89,7 +89,7 @@ def build_st_t(
     t, st = 0.6 * t, 0.6 * st
   for key in sorted(_T_SIGNS.keys() & findings):
     t = reach(t, leads, _T_SIGNS[key])
-  for key in _INJURY.keys() & findings:
+  for key in sorted(_INJURY.keys() & findings):
     at_j = leads @ (qrs.at(np.array([duration]))[0] + _AT_J * st)
     injury = _build_injury(key, patient, day, leads, at_j)
     t, st = t + 1.15 * injury, st + injury / _AT_J
