@@ -26,7 +26,7 @@ def get_config(variant="base"):
       f"model.{part}.{key}": value
       for part in ("encoder", "decoder")
       for key, value in dict(
-        widths=(16, 32, 64), blocks=1, middle=1, groups=8
+        widths=(32, 64, 64), blocks=1, middle=1, groups=8
       ).items()
     },
     "optimizer.learning_rate": 2e-3,
@@ -48,10 +48,10 @@ def get_config(variant="base"):
         "demo": {
           **small,
           "batch_size": 32,
-          "steps": 400,
+          "steps": 450,
           "log_every": 20,
-          "eval_every": 200,
-          "checkpoint_every": 200,
+          "eval_every": 150,
+          "checkpoint_every": 150,
           "eval_records": 256,
           "optimizer.warmup_steps": 20,
           "optimizer.ema": 0.98,

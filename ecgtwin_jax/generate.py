@@ -108,7 +108,10 @@ def write_results(
     reference,
     out.ecgs,
     overview,
-    titles=(f"reference: {describe(now)}", f"twins: {describe(target)}"),
+    titles=[
+      f"reference {reference.record}: {describe(now)}",
+      *(f"{ecg.record}: {describe(target)}" for ecg in out.ecgs),
+    ],
   )
   rates = [detect_heart_rate(e.signal, e.sampling_rate) for e in out.ecgs]
   record = {

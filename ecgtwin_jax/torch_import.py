@@ -285,7 +285,9 @@ def import_torch(
   )
   files = {part: path for part, path in files.items() if path is not None}
   if not files:
-    raise ValueError("at least one of vae, base_extractor, denoiser, clip")
+    raise ValueError(
+      "at least one of vae, base_extractor, denoiser, clip must be given"
+    )
   importers = dict(
     vae=_import_vae,
     base_extractor=_import_base_extractor,

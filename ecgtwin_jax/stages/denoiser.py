@@ -85,6 +85,13 @@ def load_data(config) -> Data:
       f"config.base_extractor={config.base_extractor!r} was trained with "
       f"latent_scale={extractor['latent_scale']}, but it is {scale} here"
     )
+  encoder = data.train.table.encoder
+  if extractor["statement_encoder"] != encoder:
+    raise ValueError(
+      f"config.base_extractor={config.base_extractor!r} was trained on "
+      f"statements of {extractor['statement_encoder']!r}, but "
+      f"config.latents={config.latents!r} holds those of {encoder!r}"
+    )
   width = extractor["model"]["width"]
   if width != config.model.base_width:
     raise ValueError(
