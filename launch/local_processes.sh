@@ -56,6 +56,8 @@ done
 
 running=() signal=TERM
 trap 'kill "-$signal" "${running[@]}" 2>/dev/null || true; signal=KILL' TERM INT
+# Whatever ends this script ends them, a closed pipe behind it for instance.
+trap 'kill -KILL "${running[@]}" 2>/dev/null || true' EXIT
 for ((i = 0; i < count; i++)); do
   out=${outs[i]}
   SLURM_PROCID=$i SLURM_LOCALID=$i "$@" >&"$out" 2>&1 {out}>&- &

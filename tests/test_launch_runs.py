@@ -215,3 +215,22 @@ def test_local_processes_are_told_to_save(tmp_path, sign):
   assert sorted(output.splitlines()) == [
     *("[0] a", "[0] b", "[0] saved", "[1] a", "[1] b", "[1] saved")
   ]
+
+
+def test_local_processes_end_with_their_reader(tmp_path):
+  script = (
+    f"cd {tmp_path}; ((SLURM_PROCID)) || {{ echo a; sleep 1; exit 3; }}; "
+    "trap '' TERM; for _ in {1..600}; do echo >>beats; sleep 0.05; done"
+  )
+  job = subprocess.Popen(
+    [LAUNCH / "local_processes.sh", "2", "--", "bash", "-c", script],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+  )
+  assert job.stdout.readline() == b"[0] a\n"
+  job.stdout.close()  # as `| head -1` does
+  job.wait(timeout=20)
+  time.sleep(0.3)
+  beats = (tmp_path / "beats").read_bytes()
+  time.sleep(0.3)
+  assert (tmp_path / "beats").read_bytes() == beats
