@@ -44,8 +44,8 @@ def get_config(variant="base"):
   config.eval_pairs = 2048  # at most so many held-out pairs
 
   small = {
-    "model.width": 128,
-    "model.depth": 4,
+    "model.width": 96,
+    "model.depth": 3,
     "model.heads": 4,
     "model.base_width": 64,
   }
@@ -76,13 +76,13 @@ def get_config(variant="base"):
         },
         "demo": {
           **small,
-          "batch_size": 64,
-          "steps": 600,
+          "batch_size": 32,
+          "steps": 500,
           "log_every": 20,
-          "eval_every": 300,
-          "checkpoint_every": 300,
+          "eval_every": 250,
+          "checkpoint_every": 250,
           "eval_pairs": 256,
-          "optimizer.learning_rate": 1e-3,
+          "optimizer.learning_rate": 2e-3,
           "optimizer.final_learning_rate": 1e-4,
           "optimizer.warmup_steps": 50,
           "optimizer.clip_norm": 100.0,

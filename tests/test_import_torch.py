@@ -65,6 +65,9 @@ def test_the_card_records_every_file(files, imported):
 
 def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
   twin = et.ECGTwin.from_checkpoint(imported)
+  assert tuple(twin.hyper["denoiser"]["timesteps"]) == (0, 999)
+  # The last hundred steps, every one of them.
+  twin.hyper["denoiser"]["timesteps"] = (0, 99)
   condition = embedded_condition()
   base = twin.extract_base(example_ecg(), condition)
   assert base.shape == (256,)
@@ -98,7 +101,7 @@ def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
     lambda t: jax.random.normal(jax.random.fold_in(key, t), (128, 4))
   )
   x = noise.astype(np.float64)
-  for t in range(999, -1, -1):
+  for t in range(99, -1, -1):
     eps = np.asarray(predict(jnp.asarray(x, jnp.float32), jnp.array([t])))
     x0 = (x - np.sqrt(1 - product[t]) * eps) / np.sqrt(product[t])
     x0 = np.clip(x0, -1, 1)
@@ -110,7 +113,7 @@ def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
     if t:
       variance = beta * (1 - before) / (1 - product[t])
       x += np.sqrt(variance) * np.asarray(draw(t))
-  assert golden.relative_error(out.latents, x) < 1e-3
+  assert golden.relative_error(out.latents, x) < 2e-4
 
 
 def test_importing_twice_gives_identical_trees(files, imported, tmp_path):
@@ -145,21 +148,22 @@ def test_a_training_starts_from_imported_weights(
   from ecgtwin_jax import train
 
   config = stage_config(
-    "clip",
+    "stage1",
     init_from=str(imported),
     steps=1,
     **{
-      "model.stages": (64, 128, 128, 256, 256, 512, 1024),
-      "model.blocks": (2, 2, 2, 3, 3, 4, 4),
-      "model.text_hidden": 2048,
+      "model.width": 256,
+      "model.depth": 3,
+      "model.heads": 8,
+      "model.null_condition": False,
       "optimizer.learning_rate": 1e-12,
       "optimizer.final_learning_rate": 1e-12,
       "optimizer.weight_decay": 0.0,
     },
   )
   train.train(config, tmp_path / "run")
-  _, given = checkpoint.load_weights(imported, "clip")
-  _, got = checkpoint.load_weights(tmp_path / "run", "clip")
+  _, given = checkpoint.load_weights(imported, "base_extractor")
+  _, got = checkpoint.load_weights(tmp_path / "run", "base_extractor")
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
     got["params"],
