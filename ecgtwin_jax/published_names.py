@@ -133,8 +133,8 @@ RULES = {
 
 # Names in released files that their forward pass never uses.
 UNUSED = {
-  "vae_encoder": r"\d+\.groupnorm\.(weight|bias)",
-  "vae_decoder": r"\d+\.groupnorm\.(weight|bias)",
+  "vae_encoder": r"13\.groupnorm\.(weight|bias)",
+  "vae_decoder": r"3\.groupnorm\.(weight|bias)",
   "clip": (
     r".*\.num_batches_tracked|resnet\.stage_list\.0\.block_list\.0\.bn1\..*"
   ),

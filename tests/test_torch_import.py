@@ -207,6 +207,12 @@ def test_unused_names_may_be_absent(module):
   )
 
 
+def test_only_the_attention_may_have_an_unused_norm():
+  names = {**weights("vae_encoder"), "12.groupnorm.weight": np.zeros(512)}
+  with pytest.raises(ValueError, match=r"unexpected: 12\.groupnorm\.weight"):
+    convert("vae_encoder", names)
+
+
 def test_all_faults_are_listed_at_once():
   names = dict(weights("base_extractor"))
   del names["logit_scale"], names["layers.1.layer_norm2.bias"]
