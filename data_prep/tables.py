@@ -37,7 +37,7 @@ def read_table(
     ValueError: a column is missing, or this is no CSV file.
   """
   if not path.is_file():
-    raise FileNotFoundError(f"{path} is not there")
+    raise FileNotFoundError(f"{path} is not there: is the folder right?")
   try:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
       content = file.read()

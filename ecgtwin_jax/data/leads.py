@@ -118,8 +118,9 @@ def _check_leads(leads):
     )
   if span.max() > MAX_RANGE:
     i = int(span.argmax())
-    raise ValueError(
+    raise RecordingError(
+      "amplitude",
       f"lead {LEADS[i]} has a range of {span[i]:.4g} mV, above {MAX_RANGE:g}"
-      " mV: is its unit right?"
+      " mV: is its unit right?",
     )
   return np.where(nan, 0, leads).astype(np.float32)
