@@ -10,8 +10,9 @@ from functools import partial
 import tensorflow_datasets as tfds
 from absl import logging
 
+from data_prep.jobs import Shards
 from data_prep.records import SCALE, Record, Rejection, examples, features
-from data_prep.writing import Shards, cut, write
+from data_prep.writing import cut, write
 from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.statements import StatementTable, get_encoder
 

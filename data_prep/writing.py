@@ -9,34 +9,23 @@ in one step at the end.
 """
 
 import collections
-import concurrent.futures
-import ctypes
-import functools
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
-from tqdm import tqdm
 
-from data_prep.records import Rejection, features
+from data_prep.jobs import Shards, make_jobs, run, write_json
+from data_prep.records import features
 from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.dataset import FORMAT, SAMPLING_RATE
 from ecgtwin_jax.data.ecg import MODEL_SAMPLES
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.statements import StatementTable
-
-# Yields (name of the recording, its example or why there is none).
-Shard = Callable[[], Iterator[tuple[str, dict | Rejection]]]
-Shards = Mapping[str, Sequence[Shard]]
 
 _PER_SHARD = 1024  # recordings
 _LEAST = 64  # recordings worth a shard of their own
@@ -121,11 +110,17 @@ def write(
   partial = output.with_name(output.name + ".partial")
   data, done = partial / "data", partial / "done"
   _open_partial(partial, card)
-  jobs = _make_jobs(shards, name, kind, data, done)
+  jobs = make_jobs(shards, name, kind, data, done)
   for path in data.iterdir():
     if path not in {job.path for job in jobs}:
       path.unlink()  # half a shard, or metadata of a run that was cut short
-  _run(jobs, workers, beam_options, total, output.name)
+  run(
+    jobs,
+    workers=workers,
+    beam_options=beam_options,
+    total=total,
+    name=output.name,
+  )
   summaries = [json.loads(job.summary.read_text()) for job in jobs]
   card.update(_account(jobs, summaries, total))
   _write_metadata(data, name, kind, jobs, summaries)
@@ -134,10 +129,10 @@ def write(
       for line in summary["rejected"]:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
   make_table().save(data)
-  _write_json(data / "card.json", card)
+  write_json(data / "card.json", card)
   if measure is not None:
     card.update(measure(data))
-    _write_json(data / "card.json", card)
+    write_json(data / "card.json", card)
   os.replace(data, output)
   shutil.rmtree(partial)
   rules = ", ".join(f"{n} {rule}" for rule, n in card["rejected"].items())
@@ -179,7 +174,7 @@ def _open_partial(partial: pathlib.Path, card: dict) -> None:
       )
   (partial / "data").mkdir(parents=True, exist_ok=True)
   (partial / "done").mkdir(exist_ok=True)
-  _write_json(plan, card)
+  write_json(plan, card)
 
 
 def describe_card(card: dict) -> str:
@@ -189,113 +184,6 @@ def describe_card(card: dict) -> str:
     for key, value in card.get("options", {}).items()
   )
   return f"{card.get('name')} ({options})"
-
-
-class _Job:
-  """One shard: what yields it, where it goes, and the mark that it is done."""
-
-  def __init__(self, split, shard, kind, path, summary):
-    self.split = split
-    self.shard = shard
-    self.kind = kind
-    self.path = path
-    self.summary = summary
-
-  def __call__(self, advance: Callable[[int], object] | None = None) -> int:
-    """Writes the shard, reports progress, returns how many were read."""
-    partial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-    sizes, rejected, patients = [], [], set()
-    tally = collections.Counter()
-    writer = ArrayRecordWriter(os.fspath(partial), "group_size:1")
-    try:
-      for record, example in self.shard():
-        if advance is not None:
-          advance(1)
-        if isinstance(example, Rejection):
-          rejected.append({"record": record, **vars(example)})
-          continue
-        tally.update(example.pop("tally", ()))
-        raw = _serialize(self.kind, example)
-        writer.write(raw)
-        sizes.append(len(raw))
-        patients.add(example["patient_id"])
-    finally:
-      writer.close()
-    os.replace(partial, self.path)
-    summary = {
-      "written": len(sizes),
-      "bytes": sum(sizes),
-      "rejected": rejected,
-      "patients": sorted(patients),
-      "tally": tally,
-    }
-    _write_json(self.summary, summary)
-    return len(sizes) + len(rejected)
-
-
-@functools.cache
-def _serializer(kind: str):
-  form = features(kind)
-  return form, tfds.core.ExampleSerializer(form.get_serialized_info())
-
-
-def _serialize(kind: str, example: dict) -> bytes:
-  form, serializer = _serializer(kind)
-  message = serializer.get_tf_example(form.encode_example(example))
-  return message.SerializeToString(deterministic=True)
-
-
-def _make_jobs(shards, name, kind, data, done) -> list[_Job]:
-  jobs = []
-  for split, parts in shards.items():
-    for i, shard in enumerate(parts):
-      file = f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}"
-      jobs.append(_Job(split, shard, kind, data / file, done / f"{file}.json"))
-  return jobs
-
-
-def _run(
-  jobs: list[_Job],
-  workers: int,
-  beam_options: str | None,
-  total: int,
-  name: str,
-) -> None:
-  with tqdm(total=total, desc=name, unit="ECG", smoothing=0) as bar:
-    todo = []
-    for job in jobs:
-      if job.summary.exists() and job.path.exists():
-        summary = json.loads(job.summary.read_text())
-        bar.update(summary["written"] + len(summary["rejected"]))
-      else:
-        todo.append(job)
-    if beam_options is not None:
-      from data_prep import beam
-
-      beam.run(todo, beam_options)
-      return
-    workers = min(workers, len(todo))
-    if workers <= 1:
-      for job in todo:
-        job(bar.update)
-      return
-    # A fresh interpreter for each worker: a fork would copy locked threads.
-    with concurrent.futures.ProcessPoolExecutor(
-      workers, multiprocessing.get_context("spawn"), _die_with_parent
-    ) as pool:
-      running = [pool.submit(job) for job in todo]
-      try:
-        for finished in concurrent.futures.as_completed(running):
-          bar.update(finished.result())
-      except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-
-
-def _die_with_parent() -> None:
-  """Ends this worker when its parent is killed: it would wait for ever."""
-  if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _account(jobs, summaries, total: int) -> dict:
@@ -356,10 +244,3 @@ def _write_metadata(data, name, kind, jobs, summaries) -> None:
     ],
     check_data=False,
   )
-
-
-def _write_json(path: pathlib.Path, content: dict) -> None:
-  partial = path.with_name(f"{path.name}.{os.getpid()}")
-  text = json.dumps(content, indent=1, ensure_ascii=False)
-  partial.write_text(text + "\n", encoding="utf-8")
-  os.replace(partial, path)
