@@ -142,3 +142,49 @@ def test_paper_configs_have_the_published_parameter_counts(name, part, count):
   )
   params = params[part] if part else params
   assert sum(x.size for x in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.parametrize(
+  ("injector", "backbone"),
+  [("adaln", "dit"), ("cross_attention", "dit"), ("adax", "unet")],
+)
+def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
+  config = smoke(
+    "stage2",
+    **{
+      "model.injector": injector,
+      "model.backbone": backbone,
+      "model.width": 32,
+      "model.levels": 2,
+      "model.level_blocks": 1,
+      "model.base_width": 5,
+      "dropout.statements": 0.5,
+    },
+  )
+  size = 8
+  keys = jax.random.split(jax.random.key(0), 4)
+  params, model_state = jax.jit(
+    lambda: denoiser.init(jax.random.key(1), config)
+  )()
+  frozen = {
+    "table": jax.random.normal(keys[0], (3, 768)),
+    "scale": jnp.asarray(1.0),
+  }
+  ids = jnp.full((size, 18), -1).at[:, 0].set(jnp.arange(size) % 3)
+  batch = {
+    "mean": jax.random.normal(keys[1], (size, 128, 4)),
+    "std": jnp.full((size, 128, 4), 0.1),
+    "statement_ids": ids,
+    "patient": jnp.zeros((size, 3)).at[0].set(jnp.nan),
+    "base": jax.random.normal(keys[2], (size, 5)),
+  }
+  descend = jax.jit(
+    jax.value_and_grad(
+      lambda p: denoiser.loss(config, p, model_state, frozen, batch, keys[3])[0]
+    )
+  )
+  first, grads = descend(params)
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+  norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(grads)))
+  params = jax.tree.map(lambda p, g: p - 0.05 * g / norm, params, grads)
+  assert descend(params)[0] < first

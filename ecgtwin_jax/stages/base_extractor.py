@@ -21,9 +21,7 @@ _EXCLUDED = -1e9
 
 
 def load_data(config) -> splits.Splits:
-  data = splits.load_splits(config.latents, "latent")
-  splits.check_latents(config, data.train.card)
-  return data
+  return splits.load_pairs(config)
 
 
 def load_frozen(config, data) -> dict:

@@ -74,8 +74,7 @@ def extract_bases(dataset: Dataset, hyper: dict, params, scale: float):
 
 
 def load_data(config) -> Data:
-  data = splits.load_splits(config.latents, "latent")
-  splits.check_latents(config, data.train.card)
+  data = splits.load_pairs(config)
   extractor, variables = checkpoint.load_weights(
     config.base_extractor, "base_extractor"
   )
@@ -92,6 +91,14 @@ def load_data(config) -> Data:
       f"statements of {extractor['statement_encoder']!r}, but "
       f"config.latents={config.latents!r} holds those of {encoder!r}"
     )
+  if config.model.null_condition and not extractor["model"]["null_condition"]:
+    for split in data:
+      if np.isnan(split.patient).any():
+        raise ValueError(
+          f"config.latents={config.latents!r} has recordings without age or "
+          f"sex, which config.base_extractor={config.base_extractor!r} cannot "
+          "take: set config.model.null_condition=False to skip them"
+        )
   width = extractor["model"]["width"]
   if width != config.model.base_width:
     raise ValueError(

@@ -34,6 +34,28 @@ def load_splits(directory: str, kind: str) -> Splits:
   )
 
 
+def load_pairs(config) -> Splits:
+  """Reads the latents that stages 1 and 2 train on.
+
+  A model without a null condition cannot take a missing age or sex: such
+  recordings are left out, and how many is said.
+  """
+  data = load_splits(config.latents, "latent")
+  check_latents(config, data.train.card)
+  if config.model.null_condition:
+    return data
+  known = []
+  for split in data:
+    kept, dropped = split.without_missing()
+    if dropped and jax.process_index() == 0:
+      print(
+        f"{split.split}: {dropped} of {len(split)} recordings lack age or sex "
+        "and are skipped (config.model.null_condition=False)"
+      )
+    known.append(kept)
+  return Splits(*known)
+
+
 def gather_statements(
   table: Float[Array, "u e"], ids: Int[Array, "b s"]
 ) -> tuple[Float[Array, "b s e"], Bool[Array, "b s"]]:
