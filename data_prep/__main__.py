@@ -40,7 +40,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     "--beam_options",
     metavar="TEXT",
     help="run on Apache Beam instead of --workers, with these options of its"
-    ' pipeline, such as "--runner=DirectRunner --direct_num_workers=4'
+    ' pipeline: --beam_options="--runner=DirectRunner --direct_num_workers=4'
     ' --direct_running_mode=multi_processing"; all workers must see the same'
     " folders",
   )
