@@ -110,6 +110,7 @@ def generation() -> ml_collections.ConfigDict:
   config.now = condition()  # what the record shows
   config.num_samples = 8
   config.seed = 0
+  config.format = "wfdb"  # or "npz", "csv"
   config.sampling = dict(
     sampler="dpm++",  # or "ddim", "ddpm"
     steps=20,  # calls of the network

@@ -6,12 +6,14 @@ autoencoder, latents, base extractor. On other data the command is named.
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 
-from ecgtwin_jax import bundle, checkpoint, train, twin
+from ecgtwin_jax import bundle, checkpoint, train
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.statements import StatementTable
 
 SIMULATED_NOTE = (
   "Trained on simulated patients: a test bench with a known truth, no claim "
@@ -155,7 +157,7 @@ def train_stage(config, config_file: str) -> None:
     output = os.path.join(config.workdir, "twin")
     simulated = config.data == config.cohort.path
     note = SIMULATED_NOTE if simulated else f"Trained on {config.data}."
-    twin.assemble(
+    assemble(
       output,
       vae=config.vae,
       base_extractor=config.base_extractor,
@@ -164,3 +166,47 @@ def train_stage(config, config_file: str) -> None:
       note=note,
     )
     print(f"twin: {output}", flush=True)
+
+
+def assemble(
+  output: str | os.PathLike,
+  *,
+  vae: str,
+  base_extractor: str,
+  denoiser: str,
+  table: StatementTable,
+  note: str,
+) -> None:
+  """Bundles three trained stages into a twin directory.
+
+  Args:
+    output: the folder to make.
+    vae: run, checkpoint or twin that holds the autoencoder.
+    base_extractor: likewise.
+    denoiser: likewise.
+    table: statements of the training data.
+    note: what the model card says of data and intended use.
+  """
+  sources = dict(vae=vae, base_extractor=base_extractor, denoiser=denoiser)
+  weights = {
+    part: checkpoint.load_weights(path, part) for part, path in sources.items()
+  }
+  bundle.write_twin(
+    output, weights, sources=sources, card=_card(weights, note), table=table
+  )
+
+
+def _card(weights: dict[str, Any], note: str) -> str:
+  lines = ["# ECG twin", "", note, "", "| part | parameters |", "|---|---|"]
+  for part, (_, variables) in weights.items():
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    lines.append(f"| {part} | {count:,} |")
+  lines += [
+    "",
+    "Hyper-parameters, file hashes and sources are in twin.json.",
+    "",
+    "Not a medical device: generated ECGs are synthetic and must not be used "
+    "for diagnosis or treatment.",
+    "",
+  ]
+  return "\n".join(lines)

@@ -27,13 +27,21 @@ def run(flags: flags_module.Flags) -> None:
       from ecgtwin_jax import generate
 
       generate.run(config)
+    case "explain":
+      from ecgtwin_jax import explain
+
+      explain.run(config)
+    case "edit":
+      from ecgtwin_jax import edit
+
+      edit.run(config)
     case "demo":
       from ecgtwin_jax import demo
 
       demo.run(config, flags.config_file)
     case unknown:
       raise ValueError(
-        f"config.job={unknown!r} must be train, generate or demo"
+        f"config.job={unknown!r} must be train, generate, explain, edit or demo"
       )
 
 

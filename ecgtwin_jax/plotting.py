@@ -8,6 +8,7 @@ import os
 import pathlib
 
 import numpy as np
+from jaxtyping import Float
 
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.leads import LEADS
@@ -25,14 +26,28 @@ ROWS = {
   "12x1": tuple((lead,) for lead in LEADS),
 }
 OVERVIEW_LEADS = ("II", "V1", "V3", "V5")
+ATTENTION_LEADS = ("II", "V1", "V5")
 
 # mm from row to row, and from the margin to the first row's zero line.
-_PITCH = {"3x4": (35, 20), "12x1": (20, 10), "overview": (40, 25)}
+_PITCH = {
+  "3x4": (35, 20),
+  "12x1": (20, 10),
+  "overview": (40, 25),
+  "attention": (30, 17),
+  "lane": (14, 9),
+}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 15, 5, 15, 10  # mm of margin
 _PULSE = 5  # mm wide, 1 mV high
 _NAME = 8  # mm that a lead's name takes
 _DPI = 150
 _PAPER, _THIN, _THICK, _INK = "#fffafa", "#f9dcdc", "#efb0b0", "#101014"
+_BEFORE = "#3b7dd8"  # the source behind its edit
+# One per statement; the first eight can be told apart without red or green.
+_COLORS = """#0072b2 #e69f00 #009e73 #cc79a7 #d55e00 #56b4e9 #7f7f7f #8c564b
+  #6a3d9a #b2df8a #1b9e77 #fb9a99 #a6761d #cab2d6 #666600 #33a02c #a6cee3
+  #17becf""".split()
+_SHADE = 0.6  # opacity where a statement stands out most
+_LEAST = 0.02  # share of the attention: smaller deviations are not magnified
 
 
 def plot_ecg(
@@ -97,8 +112,7 @@ def plot_overview(
     titles += [f"Twin {i} {ecgs[i].record}".strip() for i in numbers]
   if len(titles) != len(ecgs):
     raise ValueError(f"{len(titles)=} must be {len(ecgs)}: reference and twins")
-  if not leads or not set(leads) <= set(LEADS):
-    raise ValueError(f"{leads=} must be among {', '.join(LEADS)}")
+  _check_leads(leads)
   pitch, first = _PITCH["overview"]
   figure, axes = _page(len(ecgs) * pitch)
   for i, (ecg, title) in enumerate(zip(ecgs, titles)):
@@ -108,6 +122,138 @@ def plot_overview(
     _write(axes, _LEFT, top - 1, title, 9, weight)
   _write_scale(axes)
   return _save(figure, path)
+
+
+def plot_edits(
+  sources: list[ECG] | tuple[ECG, ...],
+  edits: list[ECG] | tuple[ECG, ...],
+  path: str | os.PathLike | None = None,
+  titles: tuple[str, str] = ("source", "edit"),
+  leads: tuple[str, ...] = OVERVIEW_LEADS,
+):
+  """Draws each source above its edit, and once more in blue behind it.
+
+  Args:
+    sources: ECGs before the edit.
+    edits: the same number of ECGs after it.
+    path: File to write, by its suffix: .png, .pdf or .svg. None: none.
+    titles: What stands above the rows of sources and of edits.
+    leads: Leads of a row; they share its 10 s and run on in time.
+
+  Returns:
+    The matplotlib figure.
+
+  Raises:
+    ValueError: Number of edits, an unknown lead or no lead.
+  """
+  if not sources or len(sources) != len(edits):
+    raise ValueError(f"{len(edits)=} must be {len(sources)=}, at least 1")
+  _check_leads(leads)
+  pitch, first = _PITCH["overview"]
+  figure, axes = _page(2 * len(sources) * pitch)
+  for i, pair in enumerate(zip(sources, edits)):
+    for j, (ecg, title) in enumerate(zip(pair, titles)):
+      top = _height(axes) - _TOP - (2 * i + j) * pitch
+      if j:
+        _draw_traces(axes, pair[0], leads, top - first, _BEFORE)
+      _draw_row(axes, ecg, leads, top - first, 0.25 * pitch)
+      text = f"{ecg.record}: {title}" if ecg.record else title
+      _write(axes, _LEFT, top - 1, text, 9, "normal" if j else "bold")
+  _write_scale(axes, "blue: the source")
+  return _save(figure, path)
+
+
+def plot_attention(
+  ecg: ECG,
+  attention: Float[np.ndarray, "l s"],
+  statements: tuple[str, ...] | list[str],
+  path: str | os.PathLike | None = None,
+  title: str | None = None,
+  leads: tuple[str, ...] = ATTENTION_LEADS,
+):
+  """Draws which statement each part of an ECG attends to, by colour.
+
+  Behind the leads stands the colour of the statement whose share exceeds its
+  own mean by most, the stronger the more it does. Below, a lane per statement
+  shows its share over time around its mean, all on one scale.
+
+  Args:
+    ecg: 10 s.
+    attention: shares, over statements summing to 1, at l moments of the 10 s.
+    statements: the s statements.
+    path: File to write, by its suffix: .png, .pdf or .svg. None: none.
+    title: Line at the top; by default the record's name.
+    leads: a row of 10 s for each.
+
+  Returns:
+    The matplotlib figure.
+
+  Raises:
+    ValueError: Number of statements, an unknown lead or no lead.
+  """
+  _check_leads(leads)
+  if attention.shape[1] != len(statements):
+    raise ValueError(f"{attention.shape=} must end with {len(statements)=}")
+  pitch, first = _PITCH["attention"]
+  lane, above = _PITCH["lane"]
+  figure, axes = _page(len(leads) * pitch + len(statements) * lane + 4)
+  deviation = attention - attention.mean(axis=0)
+  scale = max(float(np.abs(deviation).max()), _LEAST)
+  for i, lead in enumerate(leads):
+    middle = _height(axes) - _TOP - first - i * pitch
+    _shade(axes, deviation, scale, middle, 0.4 * pitch)
+    _draw_row(axes, ecg, (lead,), middle, 0.3 * pitch)
+  top = _height(axes) - _TOP - len(leads) * pitch - 4
+  for i, statement in enumerate(statements):
+    middle = top - above - i * lane
+    heights = (lane - above) / scale * deviation[:, i]
+    _draw_lane(axes, heights, middle, _color(i))
+    mean = f"{statement}   mean {attention[:, i].mean():.0%}"
+    _write(axes, _LEFT, middle + 6.5, mean, 8, "bold", _color(i))
+  _write(axes, _LEFT, _height(axes) - 7, title or ecg.record, 10, "bold")
+  _write_scale(axes, f"lanes: share of attention, mean ± {scale:.1%}")
+  return _save(figure, path)
+
+
+def _color(i):
+  return _COLORS[i % len(_COLORS)]
+
+
+def _shade(axes, deviation, scale, middle, reach):
+  """Colours the time in which a statement stands out, behind a row."""
+  from matplotlib.colors import to_rgb
+
+  most = deviation.argmax(axis=1)
+  pixels = np.array([[*to_rgb(_color(i)), 0.0] for i in most])
+  pixels[:, 3] = _SHADE * np.clip(deviation.max(axis=1) / scale, 0, 1)
+  right = _LEFT + SPEED * SECONDS
+  axes.imshow(
+    pixels[None],
+    extent=(_LEFT, right, middle - reach, middle + reach),
+    aspect="auto",
+    interpolation="nearest",
+    zorder=0.7,
+  )
+
+
+def _draw_lane(axes, heights, middle, color):
+  """A statement's share over time: filled above its mean, pale below."""
+  width = SPEED * SECONDS / len(heights)
+  x = _LEFT + width * (np.arange(len(heights)) + 0.5)
+  right = _LEFT + SPEED * SECONDS
+  axes.plot([_LEFT, right], [middle, middle], color=color, lw=0.6)
+  for part, opacity in (
+    (np.maximum(heights, 0), 0.9),
+    (np.minimum(heights, 0), 0.3),
+  ):
+    axes.fill_between(
+      x, middle, middle + part, color=color, alpha=opacity, linewidth=0
+    )
+
+
+def _check_leads(leads):
+  if not leads or not set(leads) <= set(LEADS):
+    raise ValueError(f"{leads=} must be among {', '.join(LEADS)}")
 
 
 def _page(height):
@@ -135,7 +281,20 @@ def _draw_row(axes, ecg, leads, middle, name_height):
   pulse = np.array([[0, 0], [0, 1], [1, 1], [1, 0]]) * (_PULSE, GAIN)
   x, y = (pulse + (_LEFT - _PULSE - 3, middle)).T
   axes.plot(x, y, color=_INK, linewidth=0.8)
-  seconds = SECONDS / len(leads)
+  pieces = _draw_traces(axes, ecg, leads, middle, _INK)
+  for i, (lead, shown) in enumerate(zip(leads, pieces)):
+    left = _LEFT + SPEED * i * SECONDS / len(leads)
+    if i:
+      axes.plot([left, left], [middle - 4, middle + 4], color=_INK, lw=0.6)
+    # A name stands above what the trace does below it.
+    below = shown[: round(_NAME / SPEED * ecg.sampling_rate)]
+    height = max(name_height, below.max(initial=0.0) + 2.5)
+    _write(axes, left + 1, middle + height, lead, 9, "bold")
+
+
+def _draw_traces(axes, ecg, leads, middle, color):
+  """The leads one after the other in time; returns their heights in mm."""
+  pieces, seconds = [], SECONDS / len(leads)
   for i, lead in enumerate(leads):
     trace = ecg.signal[:, LEADS.index(lead)]
     first = round(i * seconds * ecg.sampling_rate)
@@ -145,21 +304,16 @@ def _draw_row(axes, ecg, leads, middle, name_height):
     axes.plot(
       _LEFT + SPEED * time,
       middle + shown,
-      color=_INK,
+      color=color,
       linewidth=0.8,
       solid_joinstyle="round",
     )
-    left = _LEFT + SPEED * i * seconds
-    if i:
-      axes.plot([left, left], [middle - 4, middle + 4], color=_INK, lw=0.6)
-    # A name stands above what the trace does below it.
-    below = shown[: round(_NAME / SPEED * ecg.sampling_rate)]
-    height = max(name_height, below.max(initial=0.0) + 2.5)
-    _write(axes, left + 1, middle + height, lead, 9, "bold")
+    pieces.append(shown)
+  return pieces
 
 
-def _write(axes, x, y, text, size, weight="normal"):
-  axes.text(x, y, text, size=size, weight=weight, va="center", color=_INK)
+def _write(axes, x, y, text, size, weight="normal", color=_INK):
+  axes.text(x, y, text, size=size, weight=weight, va="center", color=color)
 
 
 def _write_scale(axes, note=""):

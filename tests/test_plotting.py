@@ -139,6 +139,64 @@ def test_overview_names_its_rows_by_default():
   assert {"aVF", "V6"} <= set(found) and "II" not in found
 
 
+def test_an_edit_stands_under_its_source_and_before_it(tmp_path):
+  source, edit = make_steps(), make_steps()
+  edit = ECG(2 * edit.signal, 500, "edited")
+  path = tmp_path / "edit.png"
+  figure = plotting.plot_edits(
+    [source, source], [edit, edit], path, ("was", "is"), leads=("V5",)
+  )
+  assert path.stat().st_size > 10_000
+  found = names(figure)
+  assert found.count("steps: was") == found.count("edited: is") == 2
+  lines = [x for x in figure.axes[0].lines if len(x.get_xydata()) > 4]
+  assert len(lines) == 2 * 3
+  above, behind, before = lines[:3]
+  assert behind.get_color() != before.get_color() == above.get_color()
+  rise = [np.ptp(line.get_ydata()) for line in (above, behind, before)]
+  np.testing.assert_allclose(rise, [10 * 1.0, 10 * 1.0, 10 * 2.0], atol=1e-6)
+  assert behind.get_ydata()[0] == before.get_ydata()[0] < above.get_ydata()[0]
+
+
+def test_attention_colours_the_time_in_which_a_statement_stands_out(tmp_path):
+  attention = np.full((128, 3), [0.5, 0.3, 0.2])
+  attention[32:64] += [-0.1, 0.1, 0.0]  # 2.5 s to 5 s
+  attention[96:112] += [0.0, -0.05, 0.05]  # 7.5 s to 8.75 s
+  statements = ("Sinus rhythm", "Ectopic beat", "Block")
+  path = tmp_path / "attention.png"
+  figure = plotting.plot_attention(
+    make_steps(), attention, statements, path, leads=("II", "aVF")
+  )
+  assert path.stat().st_size > 10_000
+  found = names(figure)
+  assert {"II", "aVF", "Ectopic beat   mean 32%"} <= set(found)
+  shades = figure.axes[0].get_images()
+  assert len(shades) == 2
+  for shade in shades:
+    left, right, _, _ = shade.get_extent()
+    assert right - left == pytest.approx(250)
+    (pixels,) = shade.get_array()
+    alpha = pixels[:, 3]
+    # Inside a span the statement that gains, the strongest at full strength.
+    assert alpha[32:64].min() == alpha.max() > 1.5 * alpha[96:112].max()
+    colors = {tuple(pixels[i, :3]) for i in (0, 40, 100)}
+    assert len(colors) == 3
+  lanes = [
+    text.get_position()[1]
+    for text in figure.axes[0].texts
+    if "mean" in text.get_text() and "lanes" not in text.get_text()
+  ]
+  assert lanes == sorted(lanes, reverse=True) and len(lanes) == 3
+
+
+def test_attention_without_a_choice_has_no_colour():
+  figure = plotting.plot_attention(
+    make_steps(), np.ones((128, 1)), ["Sinus rhythm"]
+  )
+  for shade in figure.axes[0].get_images():
+    assert shade.get_array()[..., 3].max() == 0
+
+
 def test_what_is_refused():
   ecg = make_steps()
   with pytest.raises(ValueError, match="layout='6x2' must be one of 3x4, 12x1"):
@@ -148,3 +206,9 @@ def test_what_is_refused():
   for leads in (("I", "V7"), ()):
     with pytest.raises(ValueError, match="must be among I, II"):
       plotting.plot_overview(ecg, [ecg], leads=leads)
+  with pytest.raises(ValueError, match=r"len\(edits\)=1 must be"):
+    plotting.plot_edits([ecg, ecg], [ecg])
+  with pytest.raises(ValueError, match=r"len\(edits\)=0 must be"):
+    plotting.plot_edits([], [])
+  with pytest.raises(ValueError, match="must end with"):
+    plotting.plot_attention(ecg, np.ones((128, 2)), ["one"])

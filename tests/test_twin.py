@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
-from ecgtwin_jax import bundle
+from ecgtwin_jax import bundle, networks
 from ecgtwin_jax.data.ecg import example_ecg
+from ecgtwin_jax.statements import HashedEncoder, StatementTable
 
 NOW = et.Condition(
   ["Sinus rhythm", "Inferior infarct, possibly acute"], 82, 81, "F"
@@ -83,11 +84,9 @@ def test_guidance_without_dropout_in_training_is_refused(chain, base):
 
 
 def test_chunks_change_nothing(twin, base, monkeypatch):
-  from ecgtwin_jax import twin as twin_module
-
   whole = twin.generate(base, THEN, num_samples=7, steps=2)
-  monkeypatch.setattr(twin_module, "SAMPLE_CHUNK", 3)
-  monkeypatch.setattr(twin_module, "DECODE_CHUNK", 2)
+  monkeypatch.setattr(networks, "SAMPLE_CHUNK", 3)
+  monkeypatch.setattr(networks, "DECODE_CHUNK", 2)
   parts = twin.generate(base, THEN, num_samples=7, steps=2)
   np.testing.assert_allclose(parts.signals, whole.signals, atol=1e-4)
 
@@ -107,8 +106,51 @@ def test_an_unknown_statement_warns_and_names_its_neighbour(twin, base):
     twin.generate(base, odd, num_samples=1, steps=2)
 
 
-def test_given_embeddings_need_no_table(twin, base):
-  row = twin._table.embeddings[twin._table.ids(["Sinus rhythm"])]
+def test_a_rate_that_contradicts_a_statement_warns(twin, base):
+  slow = et.Condition(["Sinus bradycardia"], 95)
+  with pytest.warns(UserWarning, match="it means at most 60 bpm"):
+    twin.generate(base, slow, num_samples=1, steps=2)
+  with pytest.warns(UserWarning, match="it means at least 100 bpm"):
+    twin.extract_base(example_ecg(), et.Condition(["Sinus tachycardia"], 70))
+
+
+class CountingEncoder(HashedEncoder):
+  """Counts the statements that it is asked for."""
+
+  asked = ()
+
+  def embed(self, statements):
+    CountingEncoder.asked += tuple(statements)
+    return super().embed(statements)
+
+
+def test_a_given_encoder_embeds_each_unknown_statement_once(chain, base):
+  folder = chain / "stage2" / "twin"
+  plain = et.ECGTwin.from_checkpoint(folder)
+  twin = et.ECGTwin.from_checkpoint(folder, encoder=CountingEncoder())
+  odd = et.Condition(["Sinus rhythm", "Sinus rythm"], 70)
+  outs = []
+  with pytest.warns(UserWarning, match="the nearest is 'Sinus rhythm'"):
+    for one in (plain, twin, twin):
+      outs.append(one.generate(base, odd, num_samples=1, steps=2))
+  assert CountingEncoder.asked == ("Sinus rythm",)
+  for out in outs[1:]:
+    np.testing.assert_array_equal(out.latents, outs[0].latents)
+  named = et.ECGTwin.from_checkpoint(folder, encoder="hashed-v1")
+  with pytest.warns(UserWarning, match="the nearest"):
+    out = named.generate(base, odd, num_samples=1, steps=2)
+  np.testing.assert_array_equal(out.latents, outs[0].latents)
+
+
+def test_another_encoder_than_the_twins_is_refused(chain):
+  other = HashedEncoder(name="hashed-v2")
+  with pytest.raises(ValueError, match="'hashed-v1', but 'hashed-v2'"):
+    et.ECGTwin.from_checkpoint(chain / "stage2" / "twin", encoder=other)
+
+
+def test_given_embeddings_need_no_table(chain, twin, base):
+  table = StatementTable.load(chain / "stage2" / "twin")
+  row = table.embeddings[table.ids(["Sinus rhythm"])]
   known = et.Condition(["Sinus rhythm"], 70, 81, "F")
   given = et.Condition(["anything"], 70, 81, "F", embeddings=row)
   with warnings.catch_warnings():
@@ -125,6 +167,10 @@ def test_wrong_arguments_are_named(twin, base):
     twin.generate(base, THEN, sampler="euler")
   with pytest.raises(ValueError, match="must be finite"):
     twin.generate(base * np.nan, THEN)
+  with pytest.raises(ValueError, match="seed=-1 must be in 0"):
+    twin.generate(base, THEN, seed=-1)
+  with pytest.raises(ValueError, match="person_guidance=nan must be finite"):
+    twin.generate(base, THEN, person_guidance=np.nan)
   short = et.ECG(example_ecg().signal[:4000], 1000.0, "short")
   with pytest.raises(ValueError, match=r"duration=4.00 s must be 10 s"):
     twin.extract_base(short, NOW)

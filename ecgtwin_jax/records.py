@@ -1,0 +1,156 @@
+"""What commands read and write: recordings, conditions, generated files."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+
+from ecgtwin_jax import __version__
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.ecg import ECG, example_ecg, read_ecg
+from ecgtwin_jax.data.heart_rate import detect_heart_rate
+
+# What the bundled recording shows, by its header and its annotation.
+_EXAMPLE = Condition(
+  ("Sinus rhythm", "Inferior infarct, possibly acute"), 82, 81, "F"
+)
+SUFFIXES = {"wfdb": ".hea", "npz": ".npz", "csv": ".csv"}
+
+
+def read_reference(config) -> tuple[ECG, Condition]:
+  """Reads config.record and what it shows, config.now.
+
+  Without a record it is the bundled example.
+
+  Raises:
+    ValueError: as fill_condition, or the recording breaks a rule.
+  """
+  now = config.now
+  if config.record is None:
+    return example_ecg(), _EXAMPLE
+  reference = read_ecg(config.record, start=config.start)
+  return reference, fill_condition(
+    reference,
+    now.statements,
+    now.heart_rate,
+    now.age,
+    now.sex,
+    name="config.now.{}",
+  )
+
+
+def fill_condition(
+  reference: ECG,
+  statements: str | None,
+  heart_rate: float | None,
+  age: float | None,
+  sex: str | None,
+  name: str,
+) -> Condition:
+  """What a recording shows, with what is left open taken from it.
+
+  Age and sex are taken from header comments where they stand there ("age: 81",
+  "sex: F"), the heart rate is detected.
+
+  Args:
+    reference: the recording.
+    statements: separated by '|'.
+    heart_rate: in bpm.
+    age: in years.
+    sex: "F" or "M".
+    name: how messages call a value, such as "config.now.{}".
+
+  Raises:
+    ValueError: the statements are missing, a value is out of range, or no heart
+      rate is given or found.
+  """
+  if not statements:
+    raise ValueError(
+      f"{name.format('statements')} must say what {reference.record!r} shows, "
+      "such as 'Sinus rhythm|Right bundle branch block'"
+    )
+  if heart_rate is None:
+    heart_rate = detect_heart_rate(reference.signal, reference.sampling_rate)
+    if not np.isfinite(heart_rate):
+      raise ValueError(
+        f"no heart beat was found in {reference.record!r}: give "
+        f"{name.format('heart_rate')}"
+      )
+  comments = "\n".join(reference.comments)
+  if age is None:
+    found = re.search(r"age\W+(\d+)", comments, re.IGNORECASE)
+    age = float(found[1]) if found else None
+  if sex is None:
+    found = re.search(r"sex\W+([FM])", comments, re.IGNORECASE)
+    sex = found[1].upper() if found else None
+  return Condition(split_statements(statements), heart_rate, age, sex)
+
+
+def read_target(target, now: Condition) -> Condition:
+  """Reads config.target; age and sex stay the patient's unless given.
+
+  Raises:
+    ValueError: statements or heart rate are missing or out of range.
+  """
+  for key in ("statements", "heart_rate"):
+    if not target[key]:
+      raise ValueError(f"config.target.{key}={target[key]!r} must be given")
+  age = now.age if target.age is None else target.age
+  sex = now.sex if target.sex is None else target.sex
+  return Condition(
+    split_statements(target.statements), target.heart_rate, age, sex
+  )
+
+
+def split_statements(text: str) -> list[str]:
+  """The statements of a text that separates them by '|'."""
+  return [s.strip() for s in text.split("|") if s.strip()]
+
+
+def describe(condition: Condition) -> str:
+  """One line for titles: statements, rate, age, sex."""
+  age = "?" if condition.age is None else f"{condition.age:g}"
+  return (
+    f"{', '.join(condition.statements)}; {condition.heart_rate:g} bpm, "
+    f"{age} years, {condition.sex or '?'}"
+  )
+
+
+def as_json(condition: Condition) -> dict:
+  """A condition's fields, embeddings aside."""
+  return {
+    "statements": list(condition.statements),
+    "heart_rate": condition.heart_rate,
+    "age": condition.age,
+    "sex": condition.sex,
+  }
+
+
+def versions() -> dict[str, str]:
+  """Of what a result may depend on."""
+  return {"ecgtwin_jax": __version__, "jax": jax.__version__}
+
+
+def suffix_of(file_format: str) -> str:
+  """The suffix that ECG.write takes for a format.
+
+  Raises:
+    ValueError: unknown format.
+  """
+  if file_format not in SUFFIXES:
+    raise ValueError(
+      f"config.format={file_format!r} must be one of {', '.join(SUFFIXES)}"
+    )
+  return SUFFIXES[file_format]
+
+
+def write_ecgs(folder, ecgs: list[ECG], file_format: str) -> list[str]:
+  """Writes each ECG under its name; returns the names of all files."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  suffix = suffix_of(file_format)
+  for ecg in ecgs:
+    ecg.write(folder / f"{ecg.record}{suffix}")
+  suffixes = (".hea", ".dat") if suffix == ".hea" else (suffix,)
+  return [f"{ecg.record}{end}" for ecg in ecgs for end in suffixes]

@@ -1,0 +1,326 @@
+"""The jitted functions behind a twin: arrays in, latents and signals out.
+
+A row depends on its own inputs and key alone, so rows of several people may
+share a call, and where they lie on several devices, so does the result.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from ecgtwin_jax.diffusion import editing, samplers
+from ecgtwin_jax.diffusion.guidance import guided
+from ecgtwin_jax.diffusion.schedule import Schedule, add_noise
+
+MAX_SEED = 2**32 - 1
+RULES = {
+  "add": editing.add,
+  "reweight": editing.reweight,
+  "swap": lambda source, own, row, weight: editing.swap(source, own),
+}
+
+
+class Plan(NamedTuple):
+  """What a jitted sampling function is compiled for.
+
+  Attributes:
+    schedule: the noise schedule.
+    sampler: its name.
+    timesteps: the steps to call, descending.
+    eta: noise of ddim.
+    clip: half width of the latents' range; None: not clipped.
+    statements: whether statement_guidance is other than 1.
+    person: likewise for person_guidance.
+  """
+
+  schedule: Schedule
+  sampler: str
+  timesteps: tuple[int, ...]
+  eta: float
+  clip: float | None
+  statements: bool
+  person: bool
+
+  @property
+  def options(self) -> dict[str, Any]:
+    """Arguments of samplers.sample."""
+    kept = ("sampler", "timesteps", "eta", "clip")
+    return {name: getattr(self, name) for name in kept}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How to sample, in the user's words.
+
+  Attributes:
+    sampler: "dpm++", "ddim" or "ddpm" (as published, with steps=None).
+    steps: calls of the network; None calls every trained step.
+    eta: noise of ddim.
+    statement_guidance: 1 samples as trained, more follows the statements more
+      closely.
+    person_guidance: likewise for the base vector.
+  """
+
+  sampler: str = "dpm++"
+  steps: int | None = 20
+  eta: float | int = 0.0
+  statement_guidance: float | int = 1.0
+  person_guidance: float | int = 1.0
+
+  @property
+  def strengths(self) -> tuple[float | int, float | int]:
+    """Guidance of statements and of the person."""
+    return self.statement_guidance, self.person_guidance
+
+  def plan(self, hyper: dict) -> Plan:
+    """Makes the plan for a denoiser with these hyper-parameters.
+
+    Raises:
+      ValueError: a number is out of range, or the training dropped nothing
+        that guidance could compare with.
+    """
+    for name, dropped in (
+      ("statement_guidance", "statements"),
+      ("person_guidance", "base"),
+    ):
+      value = getattr(self, name)
+      if not math.isfinite(value):
+        raise ValueError(f"{name}={value} must be finite")
+      if value != 1 and not hyper.get("dropout", {}).get(dropped):
+        raise ValueError(
+          f"{name}={value} must be 1: this twin was trained without dropping "
+          f"{dropped} (config.dropout.{dropped}=0), so there is no prediction "
+          "without them to compare with"
+        )
+    if self.sampler not in samplers.SAMPLERS:
+      raise ValueError(
+        f"sampler={self.sampler!r} must be one of "
+        f"{', '.join(samplers.SAMPLERS)}"
+      )
+    schedule = Schedule(**hyper["schedule"])
+    first, last = hyper["timesteps"]
+    timesteps = samplers.choose_timesteps(
+      schedule,
+      last - first + 1 if self.steps is None else self.steps,
+      first=first,
+      last=last,
+      spacing="log_snr" if self.sampler == "dpm++" else "time",
+    )
+    return Plan(
+      schedule=schedule,
+      sampler=self.sampler,
+      timesteps=tuple(timesteps),
+      eta=self.eta,
+      clip=hyper["latent_clip"],
+      statements=self.statement_guidance != 1,
+      person=self.person_guidance != 1,
+    )
+
+
+def steps_between(
+  plan: Plan, between: tuple[float | int, float | int]
+) -> tuple[bool, ...]:
+  """Which of the plan's steps lie between two shares of the schedule.
+
+  Args:
+    plan: whose steps.
+    between: lowest and highest share, from 0 (clean) to 1 (noise).
+
+  Raises:
+    ValueError: none of them does.
+  """
+  low, high = between
+  shares = [t / plan.schedule.steps for t in plan.timesteps]
+  chosen = tuple(low <= share <= high for share in shares)
+  if not any(chosen):
+    raise ValueError(
+      f"{between=} holds none of the {len(shares)} steps, which lie at "
+      f"{shares[-1]:g}..{shares[0]:g} of the schedule"
+    )
+  return chosen
+
+
+def make_keys(
+  seeds: Sequence[int], numbers: Sequence[int] | range
+) -> Key[Array, " n"]:
+  """One key per sample, from its seed and its number under that seed.
+
+  Raises:
+    ValueError: a seed is not in 0..2^32 - 1.
+  """
+  for seed in seeds:
+    if not 0 <= seed <= MAX_SEED:
+      raise ValueError(f"{seed=} must be in 0..{MAX_SEED}")
+  fold = jax.vmap(lambda s, i: jax.random.fold_in(jax.random.key(s), i))
+  return fold(np.asarray(seeds, np.uint32), np.asarray(numbers, np.uint32))
+
+
+def chunks(n: int, size: int, fill: bool = False) -> list[np.ndarray]:
+  """Row numbers in pieces of one size; the last is filled with row n - 1.
+
+  Args:
+    n: number of rows.
+    size: of a piece.
+    fill: whether a single piece is filled, too.
+  """
+  if n <= size and not fill:
+    return [np.arange(n)]
+  starts = range(0, n, size)
+  return [np.minimum(np.arange(s, s + size), n - 1) for s in starts]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode(encoder, variables, signal) -> Float[Array, "n l c"]:
+  """Means of the signals' latents, unscaled."""
+  return encoder.apply(variables, signal)[0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def extract(
+  encoder, extractor, variables, scale, signal, condition
+) -> Float[Array, "n d"]:
+  """Base vectors, from the means of the signals' latents."""
+  mean, _ = encoder.apply(variables["encoder"], signal)
+  return extractor.apply(variables["base_extractor"], mean * scale, *condition)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode(decoder, variables, latents) -> Float[Array, "n s 12"]:
+  """Signals in mV of scaled latents."""
+  return decoder.apply(variables, latents)
+
+
+def draw_noise(
+  rngs: Key[Array, " n"], plan: Plan, shape: tuple[int, int]
+) -> Float[Array, "n l c"]:
+  """The latents that sampling starts from, one per key."""
+  return samplers.draw_noise(rngs, shape, plan.schedule.steps)
+
+
+def _maps_first(out):
+  """(noise, maps (blocks, n, l, s)) with n in front of both."""
+  noise, maps = out
+  return noise, jnp.moveaxis(maps, 0, 1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def sample(
+  denoiser, plan, weights, variables, noise, rngs, condition, strengths
+):
+  """Samples latents.
+
+  Args:
+    denoiser: the module.
+    plan: how to sample.
+    weights: one per step for the mean of the attention; None: no attention.
+    variables: of the denoiser.
+    noise: (n, l, c) to start from.
+    rngs: one key per row.
+    condition: (statements, mask, patient, base), n rows each.
+    strengths: (2,) guidance of statements and person.
+
+  Returns:
+    Latents (n, l, c); with weights, also attention (n, blocks, l, s).
+  """
+
+  def network(x, t, given):
+    *inputs, drop = given
+    extra = {"drop_statements": drop} if plan.statements else {}
+    if weights is None:
+      return denoiser.apply(variables, x, t, *inputs, **extra)
+    return _maps_first(
+      denoiser.apply(variables, x, t, *inputs, return_attention=True, **extra)
+    )
+
+  n = noise.shape[0]
+  statements, mask, patient, base = condition
+  no, yes = jnp.zeros(n, bool), jnp.ones(n, bool)
+  denoise = guided(
+    network,
+    (statements, mask, patient, base, no),
+    without_statements=(statements, mask, patient, base, yes),
+    without_person=(statements, mask, patient, jnp.zeros_like(base), no),
+    statement_guidance=strengths[0] if plan.statements else 1.0,
+    person_guidance=strengths[1] if plan.person else 1.0,
+  )
+  return samplers.sample(
+    denoise, noise, rngs, plan.schedule, aux_weights=weights, **plan.options
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def attend(
+  denoiser, plan, variables, latent, rngs, condition
+) -> Float[Array, "n blocks l s"]:
+  """Attention over the statements in a given latent, mean over plan.timesteps.
+
+  The latent is noised to each step in turn, with noise of the row's key and the
+  step.
+  """
+
+  def maps(step):
+    t = jnp.full(latent.shape[:1], step)
+    eps = samplers.draw_noise(rngs, latent.shape[1:], step)
+    noisy = add_noise(plan.schedule, latent, eps, t)
+    out = denoiser.apply(variables, noisy, t, *condition, return_attention=True)
+    return _maps_first(out)[1]
+
+  steps = jnp.asarray(plan.timesteps, jnp.int32)
+  zeros = jnp.zeros(jax.eval_shape(maps, steps[0]).shape)
+  total, _ = jax.lax.scan(
+    lambda total, step: (total + maps(step), None), zeros, steps
+  )
+  return total / len(plan.timesteps)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def sample_edit(
+  denoiser,
+  plan,
+  rule: str,
+  threshold: int,
+  variables,
+  noise: Float[Array, "n l c"],
+  rngs: Key[Array, " n"],
+  source,
+  edit,
+  row: Int[Array, " n"],
+  weight: Float[Array, " n"],
+) -> tuple[Float[Array, "n l c"], Float[Array, "n l c"]]:
+  """Samples source and edit together; see `editing.sample_edited`.
+
+  Args:
+    denoiser: the module.
+    plan: how to sample, without guidance.
+    rule: of RULES.
+    threshold: steps from this one up follow the source.
+    variables: of the denoiser.
+    noise: to start from.
+    rngs: one key per row.
+    source: (statements, mask, patient, base), n rows each.
+    edit: likewise.
+    row: of the statement that `rule` is about.
+    weight: of that statement.
+  """
+
+  def network(x, t, condition, attention):
+    return denoiser.apply(variables, x, t, *condition, attention=attention)
+
+  return editing.sample_edited(
+    network,
+    source,
+    edit,
+    functools.partial(RULES[rule], row=row, weight=weight),
+    noise,
+    rngs,
+    plan.schedule,
+    threshold=threshold,
+    **plan.options,
+  )

@@ -1,0 +1,152 @@
+"""Edits from the same noise, from the user's object and from the job."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import ecgtwin_jax as et
+from ecgtwin_jax import main
+from ecgtwin_jax.data.ecg import example_ecg
+
+ROOT = pathlib.Path(__file__).parent.parent
+THEN = et.Condition(["Sinus rhythm", "Low QRS voltages"], 75, 81, "F")
+RBBB = "Right bundle branch block"
+# Two of the steps lie below the threshold of 0.2.
+OPTIONS = dict(num_samples=2, steps=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def twin(chain):
+  return et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
+
+
+@pytest.fixture(scope="module")
+def base(twin):
+  return twin.extract_base(example_ecg(), THEN)
+
+
+@pytest.fixture(scope="module")
+def plain(twin, base):
+  return twin.generate(base, THEN, **OPTIONS)
+
+
+def distance(one, other):
+  return np.abs(one.latents - other.latents).max()
+
+
+def test_an_added_statement_changes_the_edit_and_not_the_source(
+  twin, base, plain
+):
+  out = twin.edit(base, THEN, add=RBBB, **OPTIONS)
+  assert distance(out.source, plain) < 1e-4
+  assert distance(out.edited, out.source) > 1e-4
+  assert out.source.ecgs[0].comments == plain.ecgs[0].comments
+  comments = out.edited.ecgs[1].comments
+  assert f"statements: {THEN.text()}|{RBBB}" in comments
+  assert any("weight: 1.0, threshold: 0.2" in line for line in comments)
+  stronger = twin.edit(base, THEN, add=RBBB, weight=4.0, **OPTIONS)
+  assert distance(stronger.edited, out.edited) > 1e-4
+  none = twin.edit(base, THEN, add=RBBB, weight=0.0, **OPTIONS)
+  assert distance(none.edited, none.source) < 1e-4
+
+
+def test_reweighting_by_one_changes_nothing(twin, base):
+  options = dict(reweight="Low  QRS voltages", **OPTIONS)
+  same = twin.edit(base, THEN, weight=1.0, **options)
+  assert distance(same.edited, same.source) < 1e-4
+  less = twin.edit(base, THEN, weight=0.0, **options)
+  assert distance(less.edited, less.source) > 1e-4
+  other = twin.edit(base, THEN, reweight="Sinus rhythm", weight=0.0, **OPTIONS)
+  assert distance(less.edited, other.edited) > 1e-4
+
+
+def test_swap_of_statements_or_of_a_whole_condition(twin, base, plain):
+  swapped = ["Sinus rhythm", RBBB]
+  out = twin.edit(base, THEN, swap=swapped, **OPTIONS)
+  assert distance(out.source, plain) < 1e-4
+  assert distance(out.edited, out.source) > 1e-4
+  whole = et.Condition(swapped, THEN.heart_rate, THEN.age, THEN.sex)
+  again = twin.edit(base, THEN, swap=whole, **OPTIONS)
+  np.testing.assert_array_equal(again.edited.latents, out.edited.latents)
+  faster = et.Condition(swapped, 140, THEN.age, THEN.sex)
+  moved = twin.edit(base, THEN, swap=faster, **OPTIONS)
+  assert distance(moved.edited, out.edited) > 1e-4
+  same = twin.edit(base, THEN, swap=THEN, **OPTIONS)
+  assert distance(same.edited, same.source) < 1e-4
+
+
+def test_the_threshold_is_a_share_of_the_schedule(twin, base, plain):
+  swapped = et.Condition(["Sinus rhythm", RBBB], 75, 81, "F")
+  never = twin.edit(base, THEN, swap=swapped, threshold=0, **OPTIONS)
+  np.testing.assert_array_equal(never.edited.latents, never.source.latents)
+  assert distance(never.source, plain) < 1e-4
+  late = twin.edit(base, THEN, swap=swapped, threshold=0.2, **OPTIONS)
+  early = twin.edit(base, THEN, swap=swapped, threshold=1.0, **OPTIONS)
+  moved = distance(late.edited, plain)
+  assert 0 < moved < distance(early.edited, plain)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({}, "one of add, swap, reweight must be given"),
+    (dict(add=RBBB, reweight="Sinus rhythm"), "must be given, not"),
+    (dict(swap=["Sinus rhythm"]), "it has 1, the condition 2"),
+    (dict(swap=["Sinus rhythm", RBBB, "Abnormal ECG"]), "it has 3"),
+    (dict(reweight="Pacing"), "reweight='Pacing' must be one of"),
+    (dict(add=RBBB, threshold=1.2), "threshold=1.2 must be in 0..1"),
+    (dict(add=RBBB, weight=np.inf), "weight=inf must be finite"),
+    (dict(swap=["A", "B"], weight=2.0), "and 1 in a swap"),
+    (dict(add="  "), "not blank"),
+    (dict(add=RBBB, statement_guidance=2.0), "of an edit must be 1"),
+    (dict(add=RBBB, num_samples=0), "num_samples=0"),
+  ],
+)
+def test_what_is_refused(twin, base, change, message):
+  with pytest.raises(ValueError, match=message):
+    twin.edit(base, THEN, **change)
+
+
+def test_given_embeddings_are_kept_when_a_statement_is_added(twin, base):
+  rows = np.random.default_rng(0).normal(size=(2, 768)).astype(np.float32)
+  given = et.Condition(THEN.statements, 75, 81, "F", embeddings=rows)
+  out = twin.edit(base, given, add=RBBB, **OPTIONS)
+  plain = twin.edit(base, THEN, add=RBBB, **OPTIONS)
+  assert distance(out.source, plain.source) > 1e-4
+  assert distance(out.edited, out.source) > 1e-4
+
+
+def test_the_job_writes_sources_edits_and_their_picture(chain, tmp_path):
+  arguments = [
+    f"--config={ROOT}/configs/edit.py",
+    f"--config.twin={chain}/stage2/twin",
+    "--config.num_samples=2",
+    "--config.sampling.steps=4",
+    f"--config.add={RBBB}",
+    "--config.weight=1.5",
+    f"--workdir={tmp_path}",
+  ]
+  assert main.main(arguments) == 0
+  record = json.loads((tmp_path / "edited.json").read_text())
+  assert record["edit"]["add"] == RBBB
+  assert record["edit"]["weight"] == 1.5
+  assert min(record["largest_change_mv"]) > 0
+  assert (tmp_path / "edited.png").stat().st_size > 10_000
+  for name in ("source_0", "source_1", "edited_0", "edited_1"):
+    assert "synthetic" in et.read_ecg(tmp_path / f"{name}.hea").comments[0]
+
+
+def test_an_unequal_swap_is_one_line_in_words(chain, tmp_path, capsys):
+  arguments = [
+    f"--config={ROOT}/configs/edit.py",
+    f"--config.twin={chain}/stage2/twin",
+    "--config.swap=Sinus rhythm|Low QRS voltages",
+    f"--workdir={tmp_path}",
+  ]
+  assert main.main(arguments) == 1
+  (line,) = capsys.readouterr().err.strip().splitlines()
+  assert (
+    "as many statements as the condition: it has 2, the condition 1" in line
+  )
