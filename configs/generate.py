@@ -4,8 +4,20 @@
     --config.record=DIR/s0010_re --config.now.statements="Sinus rhythm" \\
     --config.target.statements="Sinus rhythm|Ventricular premature complex"
 
-Writes a WFDB record and a picture per ECG, overview.png (the reference above
-its twins) and generated.json into the workdir; seconds on a CPU.
+Writes a record and a picture per ECG, overview.png (the reference above its
+twins) and generated.json into the workdir; seconds on a CPU.
+
+Many people and conditions, a line each of a CSV file:
+
+  python -m ecgtwin_jax.main --config=configs/generate.py \\
+    --config.requests=requests.csv --workdir=runs/requested
+
+Its columns: record (relative to the file's folder), now_statements,
+target_statements (separated by '|') and target_heart_rate; and, where they are
+known, start, now_heart_rate, now_age, now_sex, target_age, target_sex, n, seed.
+Writes a folder per row; a second run does what is missing. Rows that cannot be
+done are listed with their reasons in failed.csv and do not stop the others.
+Exit code: 0 all rows done, 3 some failed, 1 the file itself cannot be used.
 """
 
 import ml_collections
@@ -18,9 +30,13 @@ def get_config():
   config.job = "generate"
   config.workdir = "runs/generated"
   config.twin = "runs/demo/twin"  # a twin directory
+  # Of statements the twin does not know: a name, or a model's folder.
+  config.encoder = ml_collections.config_dict.placeholder(str)
   config.update(common.generation())
   config.target = common.condition(
     "Sinus rhythm|Ventricular premature complex", 80
   )
+  config.requests = ml_collections.config_dict.placeholder(str)  # a CSV file
+  config.batch_size = 64  # ECGs of a request file made at once, on all devices
   config.lock()
   return config

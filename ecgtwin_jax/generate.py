@@ -2,87 +2,27 @@
 
 import json
 import pathlib
-import re
 
-import jax
 import numpy as np
 
-from ecgtwin_jax import __version__
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import ECG, example_ecg, read_ecg
+from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.plotting import plot_ecg, plot_overview
-from ecgtwin_jax.twin import ECGTwin, Generated
-
-# What the bundled recording shows, by its header and its annotation.
-_EXAMPLE = Condition(
-  ("Sinus rhythm", "Inferior infarct, possibly acute"), 82, 81, "F"
+from ecgtwin_jax.records import (
+  as_json,
+  describe,
+  read_reference,
+  read_target,
+  suffix_of,
+  versions,
+  write_ecgs,
 )
+from ecgtwin_jax.results import Generated
+from ecgtwin_jax.twin import ECGTwin
 
-
-def read_reference(config) -> tuple[ECG, Condition]:
-  """Reads config.record and what it shows, config.now.
-
-  Without a record it is the bundled example. Age and sex that config.now leaves
-  open are taken from the record's header comments where they stand there
-  ("age: 81", "sex: F"), the heart rate is detected.
-
-  Raises:
-    ValueError: the statements are missing, or no heart rate is given or found.
-  """
-  now = config.now
-  if config.record is None:
-    return example_ecg(), _EXAMPLE
-  reference = read_ecg(config.record, start=config.start)
-  if not now.statements:
-    raise ValueError(
-      f"config.record={config.record!r} needs config.now.statements, what it "
-      "shows, such as 'Sinus rhythm|Right bundle branch block'"
-    )
-  rate = now.heart_rate
-  if rate is None:
-    rate = detect_heart_rate(reference.signal, reference.sampling_rate)
-    if not np.isfinite(rate):
-      raise ValueError(
-        f"no heart beat was found in config.record={config.record!r}: give "
-        "config.now.heart_rate"
-      )
-  comments = "\n".join(reference.comments)
-  age, sex = now.age, now.sex
-  if age is None:
-    found = re.search(r"age\W+(\d+)", comments, re.IGNORECASE)
-    age = float(found[1]) if found else None
-  if sex is None:
-    found = re.search(r"sex\W+([FM])", comments, re.IGNORECASE)
-    sex = found[1].upper() if found else None
-  return reference, Condition(_split(now.statements), rate, age, sex)
-
-
-def read_target(target, now: Condition) -> Condition:
-  """Reads config.target; age and sex stay the patient's unless given.
-
-  Raises:
-    ValueError: statements or heart rate are missing or out of range.
-  """
-  for key in ("statements", "heart_rate"):
-    if not target[key]:
-      raise ValueError(f"config.target.{key}={target[key]!r} must be given")
-  age = now.age if target.age is None else target.age
-  sex = now.sex if target.sex is None else target.sex
-  return Condition(_split(target.statements), target.heart_rate, age, sex)
-
-
-def _split(statements: str) -> list[str]:
-  return [s.strip() for s in statements.split("|") if s.strip()]
-
-
-def describe(condition: Condition) -> str:
-  """One line for titles: statements, rate, age, sex."""
-  age = "?" if condition.age is None else f"{condition.age:g}"
-  return (
-    f"{', '.join(condition.statements)}; {condition.heart_rate:g} bpm, "
-    f"{age} years, {condition.sex or '?'}"
-  )
+# Exit code of a request file of which some rows could not be done.
+SOME_FAILED = 3
 
 
 def write_results(
@@ -92,16 +32,16 @@ def write_results(
   target: Condition,
   out: Generated,
   request: dict,
+  file_format: str,
 ) -> str:
-  """Writes WFDB records, a picture of each, an overview and a JSON record.
+  """Writes the ECGs, a picture of each, an overview and a JSON record.
 
   Returns:
     Path of the overview picture, the reference above its twins.
   """
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
+  write_ecgs(folder, out.ecgs, file_format)
   for ecg in out.ecgs:
-    ecg.write(folder / f"{ecg.record}.hea")
     plot_ecg(ecg, folder / f"{ecg.record}.png", title=describe(target))
   overview = str(folder / "overview.png")
   plot_overview(
@@ -116,26 +56,17 @@ def write_results(
   rates = [detect_heart_rate(e.signal, e.sampling_rate) for e in out.ecgs]
   record = {
     "reference": reference.record,
-    "now": _as_json(now),
-    "target": _as_json(target),
+    "now": as_json(now),
+    "target": as_json(target),
     **request,
     "detected_heart_rate": [
       round(r, 1) if np.isfinite(r) else None for r in rates
     ],
     "lead_residual_mv": round(out.lead_residual, 4),
-    "versions": {"ecgtwin_jax": __version__, "jax": jax.__version__},
+    "versions": versions(),
   }
   (folder / "generated.json").write_text(json.dumps(record, indent=1))
   return overview
-
-
-def _as_json(condition: Condition) -> dict:
-  return {
-    "statements": list(condition.statements),
-    "heart_rate": condition.heart_rate,
-    "age": condition.age,
-    "sex": condition.sex,
-  }
 
 
 def generate(twin: ECGTwin, config, target, folder, reference, now) -> str:
@@ -155,14 +86,26 @@ def generate(twin: ECGTwin, config, target, folder, reference, now) -> str:
     "num_samples": config.num_samples,
     **sampling,
   }
-  return write_results(folder, reference, now, target, out, request)
+  return write_results(
+    folder, reference, now, target, out, request, config.format
+  )
 
 
-def run(config) -> str:
-  """Does configs/generate.py; returns the path of the overview picture."""
+def run(config) -> None:
+  """Does configs/generate.py, for one recording or for a file of requests.
+
+  Raises:
+    SystemExit: with SOME_FAILED, where rows of the file could not be done.
+  """
+  suffix_of(config.format)
+  if config.requests is not None:
+    from ecgtwin_jax import request_job
+
+    if request_job.run(config).failures:
+      raise SystemExit(SOME_FAILED)
+    return
   reference, now = read_reference(config)
   target = read_target(config.target, now)
-  twin = ECGTwin.from_checkpoint(config.twin)
+  twin = ECGTwin.from_checkpoint(config.twin, config.encoder)
   overview = generate(twin, config, target, config.workdir, reference, now)
   print(f"{config.num_samples} ECGs in {config.workdir}; picture: {overview}")
-  return overview

@@ -1,0 +1,272 @@
+"""Files of requests: batches, provenance, bad rows, an interrupted run."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import ecgtwin_jax as et
+from ecgtwin_jax import crowd, main, request_job
+from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
+from ecgtwin_jax.data.wfdb_record import quiet_wfdb
+from ecgtwin_jax.flags import load_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+COLUMNS = (
+  "record start now_statements now_heart_rate now_age now_sex"
+  " target_statements target_heart_rate n seed"
+).split()
+GOOD = dict(
+  record=EXAMPLE_RECORD,
+  now_statements="Sinus rhythm",
+  now_heart_rate=82,
+  target_statements="Sinus rhythm|Ventricular premature complex",
+  target_heart_rate=80,
+)
+STEPS = 2
+
+
+def write_requests(folder, rows):
+  path = folder / "requests.csv"
+  with path.open("w", newline="") as file:
+    table = csv.DictWriter(file, COLUMNS)
+    table.writeheader()
+    table.writerows(rows)
+  return path
+
+
+def make_config(chain, requests, workdir, **changes):
+  config = load_config(f"{ROOT}/configs/generate.py")
+  config.twin = str(chain / "stage2" / "twin")
+  config.requests = str(requests)
+  config.workdir = str(workdir)
+  config.batch_size = 16
+  config.sampling.steps = STEPS
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def contents(folder):
+  """{path: bytes} of all results; where the requests stood does not count."""
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file() and path.name != request_job.SUMMARY
+  }
+
+
+# Twenty of two hundred, each bad in its own way or in one of these.
+BAD = [
+  dict(record="nowhere"),
+  dict(target_heart_rate="fast"),
+  dict(target_heart_rate=500),
+  dict(now_statements=""),
+  dict(target_statements="|"),
+  dict(n=0),
+  dict(seed=-3),
+  dict(now_age=150),
+  dict(now_sex="X"),
+  dict(start=5),
+]
+
+
+def test_twenty_bad_rows_of_two_hundred(chain, tmp_path, capsys):
+  rows = [dict(GOOD, n=1, seed=i) for i in range(200)]
+  for k in range(20):
+    rows[7 + 9 * k] |= BAD[k % len(BAD)]
+  path = write_requests(tmp_path, rows)
+  workdir = tmp_path / "out"
+  with pytest.raises(SystemExit) as exit_:
+    main.main(
+      [
+        f"--config={ROOT}/configs/generate.py",
+        f"--config.twin={chain}/stage2/twin",
+        f"--config.requests={path}",
+        f"--config.sampling.steps={STEPS}",
+        "--config.batch_size=16",
+        f"--workdir={workdir}",
+      ]
+    )
+  assert exit_.value.code == 3
+  printed = capsys.readouterr()
+  assert f"180 of 200 rows are done in {workdir}, 20 failed" in printed.out
+  assert "180/180" in printed.err  # the progress bar
+  assert len(list(workdir.glob("row_*/row.json"))) == 180
+  assert len(list(workdir.glob("row_*/*.hea"))) == 180
+  with (workdir / "failed.csv").open(newline="") as file:
+    failed = list(csv.DictReader(file))
+  assert [int(row["row"]) for row in failed] == [8 + 9 * k for k in range(20)]
+  assert [int(row["line"]) for row in failed] == [9 + 9 * k for k in range(20)]
+  for row, reason in zip(
+    failed,
+    [
+      "nowhere",
+      "target_heart_rate='fast'",
+      "500.0 must be a number in 20..300",
+      "now_statements must be given",
+      "statements=0 must be in 1..18",
+      "n='0'",
+      "seed='-3'",
+      "age=150.0",
+      "sex='X'",
+      "too short",
+    ]
+    * 2,
+  ):
+    assert reason in row["reason"]
+  summary = json.loads((workdir / "requests.json").read_text())
+  assert (summary["rows"], summary["done"], summary["failed"]) == (200, 180, 20)
+
+
+def mixed_rows():
+  """Rows of several lengths, two of them bad; 41 ECGs in three batches."""
+  rows = [dict(GOOD, n=n, seed=n) for n in (3, 1, 9, 2, 17, 5, 4)]
+  rows[1]["target_statements"] = "Sinus bradycardia"
+  rows[3]["record"] = "nowhere"
+  rows.insert(5, dict(GOOD, seed="x"))
+  rows[6]["now_statements"] = "Sinus rythm"
+  return rows
+
+
+def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
+  chain, tmp_path
+):
+  path = write_requests(tmp_path, mixed_rows())
+  outcome = request_job.run(make_config(chain, path, tmp_path / "out"))
+  assert (outcome.rows, outcome.done) == (8, 6)
+  assert [failure.number for failure in outcome.failures] == [4, 6]
+  twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
+  reference = example_ecg()
+  now = et.Condition(["Sinus rhythm"], 82, 81, "F")
+  base = twin.extract_base(reference, now)
+  then = et.Condition(GOOD["target_statements"].split("|"), 80, 81, "F")
+  plain = twin.generate(base, then, num_samples=17, seed=17, steps=STEPS)
+  folder = tmp_path / "out" / "row_00005"
+  for i in (0, 4, 16):  # in the first, the second and the third batch
+    with quiet_wfdb() as wfdb:
+      record = wfdb.rdrecord(str(folder / f"row00005_{i}"))
+    assert record.sig_name == list(LEADS)
+    assert (record.fs, set(record.units)) == (102.4, {"mV"})
+    signal = plain.signals[i]
+    np.testing.assert_allclose(record.p_signal, signal, atol=6e-4)
+    text = "\n".join(record.comments)
+    for fact in (
+      "synthetic",
+      f"twin: {twin.digest}, seed: 17",
+      f"statements: {then.text()}",
+      "heart_rate: 80, age: 81, sex: F",
+      "reference: s0010_re_10s from 0 s",
+      f"sample: {i}",
+    ):
+      assert fact in text
+  row = json.loads((folder / "row.json").read_text())
+  np.testing.assert_allclose(
+    row["lead_residual_mv"], plain.residuals, atol=2e-4
+  )
+  assert row["warnings"] == []
+  for number, message in (
+    (2, "'Sinus bradycardia' contradicts heart_rate=80"),
+    (7, "the nearest is 'Sinus rhythm'"),
+  ):
+    row = json.loads((tmp_path / f"out/row_{number:05d}/row.json").read_text())
+    (warning,) = row["warnings"]
+    assert message in warning
+
+
+@pytest.mark.parametrize("file_format", ["wfdb", "npz", "csv"])
+def test_interrupted_and_resumed_gives_the_same_files(
+  chain, tmp_path, monkeypatch, file_format
+):
+  path = write_requests(tmp_path, mixed_rows())
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  options = {"format": file_format, "sampling.consistent_leads": True}
+  request_job.run(make_config(chain, path, whole, **options))
+  assert (
+    len(list(whole.glob(f"row_*/*{request_job.records.SUFFIXES[file_format]}")))
+    == 39
+  )
+
+  calls = []
+  generate = crowd.generate_signals
+
+  def interrupted(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == 3:
+      raise KeyboardInterrupt
+    return generate(*args, **kwargs)
+
+  monkeypatch.setattr(crowd, "generate_signals", interrupted)
+  config = make_config(chain, path, parts, **options)
+  with pytest.raises(KeyboardInterrupt):
+    request_job.run(config)
+  there = contents(parts)
+  assert 0 < len(there) < len(contents(whole))
+  # What a killed process leaves: a folder that is not whole, a lost file.
+  (parts / ".row_00007").mkdir()
+  (parts / ".row_00007" / "row00007_0.hea").write_text("half")
+  lost = next(parts.glob("row_00003/row00003_8.*"))
+  lost.unlink()
+  request_job.run(config)
+  assert contents(parts) == contents(whole)
+  assert len(calls) == 3 + 3
+  # A third run makes nothing, and writes nothing but the report.
+  ages = {p: p.stat().st_mtime_ns for p in parts.rglob("row*.*")}
+  request_job.run(config)
+  assert len(calls) == 6
+  assert ages == {p: p.stat().st_mtime_ns for p in parts.rglob("row*.*")}
+
+
+def test_a_changed_row_or_setting_is_made_anew(chain, tmp_path):
+  rows = [dict(GOOD, n=1, seed=i) for i in range(3)]
+  out = tmp_path / "out"
+  request_job.run(make_config(chain, write_requests(tmp_path, rows), out))
+  before = contents(out)
+  rows[1]["target_heart_rate"] = 60
+  request_job.run(make_config(chain, write_requests(tmp_path, rows), out))
+  after = contents(out)
+  changed = {name for name in before if before[name] != after[name]}
+  assert {name.partition("/")[0] for name in changed} == {"row_00002"}
+  path = write_requests(tmp_path, rows)
+  request_job.run(make_config(chain, path, out, format="npz"))
+  assert not list(out.rglob("*.hea"))
+  ecg = et.read_ecg(out / "row_00002" / "row00002_0.npz")
+  assert "heart_rate: 60, age: 81, sex: F" in ecg.comments
+
+
+def test_a_row_that_cannot_be_written_is_reported(chain, tmp_path, monkeypatch):
+  generate = crowd.generate_signals
+
+  def broken(*args, **kwargs):
+    signals, latents = generate(*args, **kwargs)
+    signals = signals.copy()
+    signals[1, 3, 4] = np.nan
+    return signals, latents
+
+  monkeypatch.setattr(crowd, "generate_signals", broken)
+  rows = [dict(GOOD, n=1, seed=i) for i in range(3)]
+  path = write_requests(tmp_path, rows)
+  outcome = request_job.run(make_config(chain, path, tmp_path / "out"))
+  (failure,) = outcome.failures
+  assert (failure.number, outcome.done) == (2, 2)
+  assert "must be finite" in failure.reason
+  assert not (tmp_path / "out" / "row_00002").exists()
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"batch_size": 12}, "batch_size=12 must be divisible"),
+    ({"format": "edf"}, "config.format='edf' must be one of wfdb, npz, csv"),
+    ({"sampling.sampler": "euler"}, "sampler='euler' must be one of"),
+  ],
+)
+def test_what_is_refused_before_anything_is_made(
+  chain, tmp_path, changes, message
+):
+  path = write_requests(tmp_path, [GOOD])
+  config = make_config(chain, path, tmp_path / "out", **changes)
+  with pytest.raises(ValueError, match=message):
+    request_job.run(config)
+  assert not (tmp_path / "out").exists()
