@@ -12,6 +12,8 @@ CACHE = ROOT / ".pytest_cache" / "jax"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+# Nearly all time of the suite is compilation; the optimizer is not its subject.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 DEVICES = "--xla_force_host_platform_device_count=8"
 
