@@ -1,7 +1,8 @@
 """What a training needs from earlier ones: found, asked for, or made first.
 
 On the simulated cohort, the default data, what is missing is made: cohort,
-autoencoder, latents, base extractor. On other data the command is named.
+autoencoder, latents, base extractor. On other data, and for several processes,
+the command is named.
 """
 
 import os
@@ -13,17 +14,13 @@ import jax
 from ecgtwin_jax import bundle, checkpoint, train
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.metrics import say
 from ecgtwin_jax.statements import StatementTable
 
 SIMULATED_NOTE = (
   "Trained on simulated patients: a test bench with a known truth, no claim "
   "about hearts. A small training, to see the chain run."
 )
-
-
-def _say(text: str) -> None:
-  if jax.process_index() == 0:
-    print(f"\n== {text}", flush=True)
 
 
 def _command(config_file: str, name: str, variant: str) -> str:
@@ -57,19 +54,22 @@ def prepare(config, config_file: str) -> None:
   """Makes or asks for what a training needs: data, earlier stages, latents.
 
   Raises:
-    FileNotFoundError: something is missing and config.data is not the
-      simulated cohort; the message holds the command that makes it.
+    FileNotFoundError: something is missing, and config.data is not the
+      simulated cohort or several processes wait for it; the message holds the
+      command that makes it.
   """
   own_cohort = config.data == config.cohort.path
+  several = jax.process_count() > 1
 
   def needed(path, exists, what, command, make):
     if exists:
       return
-    if not own_cohort:
+    if several or not own_cohort:
+      first = " first, with one process" if several else ""
       raise FileNotFoundError(
-        f"{what} is missing in {path!r}; make it with: {command}"
+        f"{what} is missing in {path!r}; make it{first} with: {command}"
       )
-    _say(f"{what} is missing in {path}: making it ({command})")
+    say(f"\n== {what} is missing in {path}: making it ({command})")
     make()
 
   def earlier(name, path):
@@ -151,7 +151,7 @@ def _encode(data: str, vae: str, output: str) -> None:
 def train_stage(config, config_file: str) -> None:
   """Prepares what is missing, trains, and bundles a twin after stage 2."""
   prepare(config, config_file)
-  _say(f"training {config.stage} in {config.workdir}")
+  say(f"\n== training {config.stage} in {config.workdir}")
   train.train(config, config.workdir)
   if config.stage == "denoiser" and jax.process_index() == 0:
     output = os.path.join(config.workdir, "twin")
@@ -165,7 +165,7 @@ def train_stage(config, config_file: str) -> None:
       table=load_split(config.latents, "train").table,
       note=note,
     )
-    print(f"twin: {output}", flush=True)
+    say(f"twin: {output}")
 
 
 def assemble(

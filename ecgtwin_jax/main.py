@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 from ecgtwin_jax import flags as flags_module
 
@@ -53,22 +54,43 @@ def _set_compilation_cache(workdir: str) -> None:
     parent = os.path.dirname(os.path.abspath(workdir))
     cache = os.path.join(parent, "jax_cache")
     jax.config.update("jax_compilation_cache_dir", cache)
-    print(f"compiled programs are kept in {cache}", flush=True)
+    if jax.process_index() == 0:
+      print(f"compiled programs are kept in {cache}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
   """Returns the exit code; a user's error is one line on stderr."""
   try:
     run(flags_module.parse(sys.argv[1:] if argv is None else argv))
-  except (ValueError, OSError) as error:
-    if os.environ.get(TRACEBACK):
+  except (Exception, KeyboardInterrupt) as error:
+    expected = isinstance(error, (ValueError, OSError))
+    alone = not _joined()
+    if alone and (not expected or os.environ.get(TRACEBACK)):
       raise
-    text = " ".join(str(error).split())
-    print(
-      f"error: {text} (set {TRACEBACK}=1 for the traceback)", file=sys.stderr
-    )
+    if expected and not os.environ.get(TRACEBACK):
+      text = " ".join(str(error).split())
+      print(
+        f"error: {text} (set {TRACEBACK}=1 for the traceback)", file=sys.stderr
+      )
+    else:
+      traceback.print_exc()
+    if not alone:
+      # The others wait for this process at their next step, and Python's exit
+      # would wait for them: five minutes, then both abort.
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(1)
     return 1
   return 0
+
+
+def _joined() -> bool:
+  """True where this is one process of several."""
+  if "jax" not in sys.modules:
+    return False
+  import jax
+
+  return jax.distributed.is_initialized()
 
 
 if __name__ == "__main__":

@@ -2,10 +2,32 @@
 
 import json
 import pathlib
+import sys
 import time
 
 import jax
 from tqdm import tqdm
+
+
+def say(text: str, file=None) -> None:
+  """Prints from process 0 of several alone, past a progress bar."""
+  if jax.process_index() == 0:
+    file = sys.stdout if file is None else file
+    tqdm.write(text, file=file)
+    file.flush()
+
+
+_BOARD_SECONDS = 30.0  # at least so long between writes to TensorBoard's file
+
+
+def _append(path):
+  """Opens a file of lines; what a kill cut short gets its end of line."""
+  file = open(path, "ab+")
+  if file.tell():
+    file.seek(-1, 2)
+    if file.read(1) != b"\n":
+      file.write(b"\n")
+  return file
 
 
 class MetricsWriter:
@@ -19,15 +41,27 @@ class MetricsWriter:
     self._active = jax.process_index() == 0
     if not self._active:
       return
-    from tensorboardX import SummaryWriter
+    # Not tensorboardX.SummaryWriter: once its thread meets a full disk, the
+    # training waits for it forever.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2, summary_pb2
 
-    workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    self._file = open(workdir / "metrics.jsonl", "a")
-    self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start)
+    self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+    board = pathlib.Path(workdir) / "tensorboard"
+    board.mkdir(parents=True, exist_ok=True)
+    self._board = EventsWriter(str(board / "events"), f".{time.time_ns()}")
+    # TensorBoard forgets what an interrupted run wrote beyond `start`.
+    session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._record(start + 1, session_log=session)
+    self._flushed = time.monotonic()
+    self._file = _append(pathlib.Path(workdir) / "metrics.jsonl")
     self._bar = tqdm(
       total=steps, initial=start, desc=title, unit="step", dynamic_ncols=True
     )
+
+  def _record(self, step, **content) -> None:
+    event = self._event(step=step, wall_time=time.time(), **content)
+    self._board.write_event(event)
 
   def advance(self) -> None:
     if self._active:
@@ -39,10 +73,21 @@ class MetricsWriter:
       return
     scalars = {name: float(value) for name, value in scalars.items()}
     line = {"step": step, "time": round(time.time(), 3), **scalars}
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
-    for name, value in scalars.items():
-      self._board.add_scalar(name, value, step)
+    self._file.write(json.dumps(line).encode() + b"\n")
+    values = [
+      self._summary.Value(tag=name, simple_value=value)
+      for name, value in scalars.items()
+    ]
+    self._record(step, summary=self._summary(value=values))
+
+  def flush(self) -> None:
+    """Brings to disk what was written."""
+    if self._active:
+      self._file.flush()
+      # Each time an fsync, which is an upload where a bucket is mounted.
+      if time.monotonic() - self._flushed > _BOARD_SECONDS:
+        self._board.flush()
+        self._flushed = time.monotonic()
 
   def show(self, **values) -> None:
     """Puts values beside the progress bar."""
@@ -59,8 +104,8 @@ class MetricsWriter:
 def read_metrics(workdir) -> dict[int, dict]:
   """Reads metrics.jsonl as {step: scalars}; a repeated step's last line wins.
 
-  Lines of one step with different names are merged; a torn last line, as a
-  kill can leave, is dropped.
+  Lines of one step with different names are merged; a torn line, as a kill can
+  leave, is dropped.
   """
   merged = {}
   text = (pathlib.Path(workdir) / "metrics.jsonl").read_text()

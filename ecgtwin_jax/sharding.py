@@ -9,21 +9,26 @@ from jax.sharding import PartitionSpec as P
 _FSDP_MIN_SIZE = 2**14
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
-  """Arranges all devices as (data, fsdp).
+def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
+  """Arranges devices as (data, fsdp), those of a process side by side.
+
+  In this order the rows of a batch that process p reads are those that its
+  devices hold, whatever order the hardware would prefer.
 
   Args:
     fsdp: devices over which parameters and optimizer state are split.
+    devices: those to use; None: all, of all processes.
 
   Raises:
     ValueError: the devices cannot be arranged so.
   """
-  devices = jax.device_count()
-  if fsdp < 1 or devices % fsdp:
-    raise ValueError(f"{fsdp=} must divide device_count={devices}")
-  return jax.make_mesh(
-    (devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2
-  )
+  devices = jax.devices() if devices is None else devices
+  device_count = len(devices)
+  if fsdp < 1 or device_count % fsdp:
+    raise ValueError(f"{fsdp=} must divide {device_count=}")
+  ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
+  grid = np.array(ordered).reshape(-1, fsdp)
+  return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -36,22 +41,26 @@ def rows(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(("data", "fsdp")))
 
 
-def state_shardings(abstract, mesh: Mesh):
-  """Splits the largest divisible axis of each large array over `fsdp`."""
+def place_state(shapes, mesh: Mesh):
+  """Adds to each shape where it lies: large arrays split over `fsdp`.
+
+  Args:
+    shapes: tree of ShapeDtypeStruct; the largest axis that divides is split.
+    mesh: as make_mesh gives it.
+  """
   parts = mesh.shape["fsdp"]
 
   def place(leaf):
     order = sorted(range(leaf.ndim), key=lambda axis: -leaf.shape[axis])
-    for axis in order if leaf.size >= _FSDP_MIN_SIZE else ():
+    names = [None] * leaf.ndim
+    for axis in order if parts > 1 and leaf.size >= _FSDP_MIN_SIZE else ():
       if leaf.shape[axis] % parts == 0:
-        names = [None] * leaf.ndim
         names[axis] = "fsdp"
-        return NamedSharding(mesh, P(*names))
-    return replicated(mesh)
+        break
+    sharding = NamedSharding(mesh, P(*names) if any(names) else P())
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-  if parts == 1:
-    return jax.tree.map(lambda _: replicated(mesh), abstract)
-  return jax.tree.map(place, abstract)
+  return jax.tree.map(place, shapes)
 
 
 def put_batch(batch, mesh: Mesh):
@@ -63,16 +72,15 @@ def put_batch(batch, mesh: Mesh):
   )
 
 
+def put(x, place: NamedSharding):
+  """Copies a host array, the same in each process, to where it is to lie."""
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
+
+
 def put_replicated(tree, mesh: Mesh):
   """Copies host arrays, the same in each process, to every device."""
-
-  def put(x):
-    x = np.asarray(x)
-    return jax.make_array_from_callback(
-      x.shape, replicated(mesh), lambda index: x[index]
-    )
-
-  return jax.tree.map(put, tree)
+  return jax.tree.map(lambda x: put(x, replicated(mesh)), tree)
 
 
 def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:

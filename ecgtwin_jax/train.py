@@ -13,27 +13,28 @@ A stage is a module in stages/ with these functions (config frozen, hashable):
       what decides which checkpoint is best (smaller is better)
 """
 
+import contextlib
 import functools
 import importlib
 import json
 import pathlib
-import signal
 import sys
-import threading
 import time
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import FrozenConfigDict
 
 from ecgtwin_jax import checkpoint, metrics, optim, sharding
+from ecgtwin_jax.data.bucket import refuse_remote
+from ecgtwin_jax.flops import count_flops
+from ecgtwin_jax.preemption import EXIT_PREEMPTED, Preempted, Preemption
+from ecgtwin_jax.watch import Trace, Watch
 
-# What the process exits with after SIGTERM: sysexits' "try again".
-EXIT_PREEMPTED = 75
+__all__ = ["EXIT_PREEMPTED", "Preempted", "TrainState", "train"]
 
 
 @flax.struct.dataclass
@@ -45,13 +46,6 @@ class TrainState:
   model_state: dict
   ema: dict
   opt_state: Any
-
-
-class Preempted(SystemExit):
-  """The run was told to stop, and saved its state first."""
-
-  def __init__(self):
-    super().__init__(EXIT_PREEMPTED)
 
 
 def init_state(config, stage) -> TrainState:
@@ -115,26 +109,59 @@ def train_step(config, stage, state: TrainState, frozen, batch):
   return new_state, scalars
 
 
-def _start_from(state: TrainState, config, part: str) -> TrainState:
-  """Puts the weights of config.init_from into a fresh state."""
+def compile_step(config, stage, state: TrainState, frozen, batch, mesh):
+  """Compiles train_step for what lies where.
+
+  Returns:
+    (state, frozen, batch) -> (state, scalars), the state given up; and the
+    floating-point operations of one step.
+  """
+  places = jax.tree.map(lambda x: x.sharding, state)
+  everywhere = sharding.replicated(mesh)
+  step = jax.jit(
+    functools.partial(train_step, config, stage),
+    in_shardings=(places, everywhere, sharding.rows(mesh)),
+    out_shardings=(places, everywhere),
+    donate_argnums=0,
+  )
+  began = time.monotonic()
+  traced = step.trace(state, frozen, batch)
+  compiled, flops = traced.lower().compile(), count_flops(traced.jaxpr)
+  metrics.say(
+    f"{config.stage}: step compiled in {time.monotonic() - began:.1f} s for "
+    f"{mesh.size} devices, {flops / 1e9:.3g} GFLOP each"
+  )
+  return compiled, flops
+
+
+def _first_state(config, stage, shapes: TrainState, part: str) -> TrainState:
+  """Makes the state to start from, with the weights of config.init_from."""
+  places = jax.tree.map(lambda x: x.sharding, shapes)
+  init = functools.partial(init_state, config, stage)
+  state = jax.jit(init, out_shardings=places)()
+  if config.init_from is None:
+    return state
   _, variables = checkpoint.load_weights(config.init_from, part)
-  given = jax.tree.map(jnp.asarray, variables["params"])
-  shapes = [
-    jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
-    for tree in (given, state.params)
-  ]
-  if shapes[0] != shapes[1]:
+
+  def put(given, like):
+    return jax.tree.map(lambda x, y: sharding.put(x, y.sharding), given, like)
+
+  def sizes(tree):
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
+
+  params = variables["params"]
+  if sizes(params) != sizes(shapes.params):
     raise ValueError(
       f"config.init_from={config.init_from!r} has other sizes than "
       "config.model; set config.model to those of the weights"
     )
-  given_state = jax.tree.map(
-    jnp.asarray, variables.get("model_state", state.model_state)
-  )
+  model_state = state.model_state
+  if "model_state" in variables:
+    model_state = put(variables["model_state"], shapes.model_state)
   return state.replace(
-    params=given,
-    ema=jax.tree.map(jnp.copy, given),
-    model_state=given_state,
+    params=put(params, shapes.params),
+    ema=put(params, shapes.ema),
+    model_state=model_state,
   )
 
 
@@ -157,88 +184,21 @@ def _from_trees(trees: dict) -> TrainState:
   )
 
 
-class _Watch:
-  """Collects the steps' scalars and writes them, without stalling the device.
-
-  A step's numbers are read at the next flush, so a loss that is not finite is
-  found late but exactly, and before anything is saved.
-  """
-
-  def __init__(self, config, data, writer, schedule):
-    self._config, self._data = config, data
-    self._writer, self._schedule = writer, schedule
-    self._pending = []
-    self._waited, self._since = 0.0, time.monotonic()
-    self._score = {}
-
-  def wait(self, get):
-    asked = time.monotonic()
-    batch = get()
-    self._waited += time.monotonic() - asked
-    return batch
-
-  def add(self, step, scalars, rows) -> None:
-    self._pending.append((step, scalars, rows))
-    self._writer.advance()
-
-  def flush(self) -> None:
-    if not self._pending:
-      return
-    for step, scalars, rows in self._pending:
-      values = {k: float(v) for k, v in jax.device_get(scalars).items()}
-      if not np.isfinite(values["loss"]):
-        names = ", ".join(self._data.names(rows)[:16])
-        raise ValueError(
-          f"loss={values['loss']} at {step=} must be finite; records of the "
-          f"batch (first 16): {names}"
-        )
-      self._writer.write(step, {f"train/{k}": v for k, v in values.items()})
-    elapsed = time.monotonic() - self._since
-    count = len(self._pending) * self._config.batch_size
-    self._writer.write(
-      step,
-      {
-        "watch/learning_rate": self._schedule(step - 1),
-        "watch/samples_per_s": count / elapsed,
-        "watch/input_wait_share": self._waited / elapsed,
-      },
-    )
-    self._writer.show(loss=values["loss"], **self._score)
-    self._pending, self._waited = [], 0.0
-    self._since = time.monotonic()
-
-  def evaluated(self, step, evaluation) -> None:
-    values = {f"validation/{k}": v for k, v in evaluation.items()}
-    self._writer.write(step, values)
-    if "score" in evaluation:
-      self._score = {"validation": evaluation["score"]}
-    self._since = time.monotonic()
+def _write_config(config, folder: pathlib.Path) -> None:
+  if jax.process_index() == 0:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(json.loads(config.to_json()), indent=1)
+    (folder / "config.json").write_text(text)
 
 
-class _Sigterm:
-  """Remembers SIGTERM, which clouds send before they take a machine."""
-
-  def __enter__(self):
-    self.seen = False
-    self._main = threading.current_thread() is threading.main_thread()
-    if self._main:
-      self._before = signal.signal(signal.SIGTERM, self._handle)
-    return self
-
-  def _handle(self, *_):
-    self.seen = True
-
-  def __exit__(self, *_):
-    if self._main:
-      signal.signal(signal.SIGTERM, self._before)
-
-
-def train(config, workdir) -> dict:
+def train(config, workdir, devices=None) -> dict:
   """Trains config.stage to config.steps, continuing what `workdir` holds.
 
   Args:
     config: a configuration of configs/{vae,stage1,stage2,clip}.py.
-    workdir: folder of config.json, checkpoints/, metrics.jsonl, tensorboard/.
+    workdir: folder of config.json, checkpoints/, metrics.jsonl, tensorboard/
+      and, of the steps in config.profile_steps, profile/.
+    devices: those to train on; None: all, of all processes.
 
   Returns:
     The last evaluation's metrics.
@@ -252,86 +212,70 @@ def train(config, workdir) -> dict:
   """
   config = FrozenConfigDict(config)
   stage = importlib.import_module(f"ecgtwin_jax.stages.{config.stage}")
-  mesh = sharding.make_mesh(config.fsdp)
+  refuse_remote(workdir, "the workdir")
+  mesh = sharding.make_mesh(config.fsdp, devices)
   sharding.check_batch_size(config.batch_size, config.accumulate, mesh)
+  trace = Trace(config.profile_steps, pathlib.Path(workdir) / "profile")
   data = stage.load_data(config)
   hyper = stage.hyper(config, data)
   frozen = sharding.put_replicated(stage.load_frozen(config, data), mesh)
 
-  init = functools.partial(init_state, config, stage)
-  abstract = jax.eval_shape(init)
-  places = sharding.state_shardings(abstract, mesh)
+  shapes = jax.eval_shape(functools.partial(init_state, config, stage))
+  shapes = sharding.place_state(shapes, mesh)
   saver = checkpoint.Checkpointer(workdir, config, hyper, data.fingerprint)
-  wanted = jax.tree.map(
-    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-    abstract,
-    places,
-  )
-  found = saver.restore(_trees(wanted))
-  if found is not None:
-    start, state = found[0], _from_trees(found[1])
-    print(f"{config.stage}: continuing {workdir} at step {start}", flush=True)
+  found = saver.restore(_trees(shapes))
+  if found is None:
+    start, state = 0, _first_state(config, stage, shapes, hyper["part"])
   else:
-    start, state = 0, jax.jit(init, out_shardings=places)()
-    if config.init_from is not None:
-      state = jax.device_put(_start_from(state, config, hyper["part"]), places)
-  everywhere = sharding.replicated(mesh)
-  step_fn = jax.jit(
-    functools.partial(train_step, config, stage),
-    in_shardings=(places, everywhere, sharding.rows(mesh)),
-    out_shardings=(places, everywhere),
-    donate_argnums=0,
-  )
-  if jax.process_index() == 0:
-    folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(json.loads(config.to_json()), indent=1)
-    (folder / "config.json").write_text(text)
+    start, state = found[0], _from_trees(found[1])
+    metrics.say(f"{config.stage}: continuing {workdir} at step {start}")
+  _write_config(config, pathlib.Path(workdir))
 
   put = functools.partial(sharding.put_batch, mesh=mesh)
   batches = stage.batches(
     config, data, start, jax.process_index(), jax.process_count()
   )
-  schedule = optim.make_schedule(config.optimizer, config.steps)
   last = min(config.stop_at or config.steps, config.steps)
   writer = metrics.MetricsWriter(
     workdir, config.steps, start, f"{config.stage} ({hyper['part']})"
   )
-  watch = _Watch(config, data, writer, schedule)
-  evaluation = {}
-  try:
-    with _Sigterm() as sigterm:
-      for step in range(start + 1, last + 1):
-        batch = watch.wait(lambda: next(batches))
-        state, scalars = step_fn(state, frozen, put(batch))
-        watch.add(step, scalars, batch["index"])
-        stop = (
-          sigterm.seen
-          if jax.process_count() == 1
-          else saver.reached_preemption(step)
+  watch = Watch(config, writer, data.names)
+  evaluation, step_fn = {}, None
+  with contextlib.ExitStack() as closing:
+    preemption = closing.enter_context(Preemption())
+    for each in (saver, batches, writer, trace):
+      closing.callback(each.close)
+    for step in range(start + 1, last + 1):
+      rows = watch.next_batch(batches)
+      batch = put(rows)
+      if step_fn is None:
+        step_fn, flops = compile_step(config, stage, state, frozen, batch, mesh)
+        watch.measure(flops, mesh.devices.flat)
+      trace.before(step)
+      with jax.profiler.StepTraceAnnotation("train", step_num=step):
+        state, scalars = step_fn(state, frozen, batch)
+      watch.add(step, scalars, rows["index"])
+      trace.after(step, scalars)
+      stop = preemption.reached(step)
+      end = stop or step == last
+      evaluating = step % config.eval_every == 0 or step == last
+      saving = end or evaluating or step % config.checkpoint_every == 0
+      if saving or step % config.log_every == 0:
+        watch.flush()
+        saver.seal_finished()
+      if evaluating:
+        weights = _trees(state)["weights"]
+        evaluation = stage.evaluate(config, data, frozen, weights, put)
+        watch.evaluated(step, evaluation)
+      if saving:
+        score = evaluation.get("score") if evaluating else None
+        saver.save(step, _trees(state), score)
+      if stop:
+        saver.finish()
+        metrics.say(
+          f"SIGTERM: saved step {step} in {workdir}; the same command "
+          "continues",
+          sys.stderr,
         )
-        end = stop or step == last
-        evaluating = step % config.eval_every == 0 or step == last
-        saving = end or evaluating or step % config.checkpoint_every == 0
-        if saving or step % config.log_every == 0:
-          watch.flush()
-          saver.seal_finished()
-        if evaluating:
-          weights = _trees(state)["weights"]
-          evaluation = stage.evaluate(config, data, frozen, weights, put)
-          watch.evaluated(step, evaluation)
-        if saving:
-          score = evaluation.get("score") if evaluating else None
-          saver.save(step, _trees(state), score)
-        if stop:
-          print(
-            f"SIGTERM: saved step {step} in {workdir}; the same command "
-            "continues",
-            file=sys.stderr,
-          )
-          raise Preempted
-  finally:
-    writer.close()
-    batches.close()
-    saver.close()
+        raise Preempted
   return evaluation

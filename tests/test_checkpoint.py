@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from ecgtwin_jax import checkpoint, sharding
+from ecgtwin_jax import checkpoint, manifest, sharding
 
 HYPER = {"part": "vae", "model": {"widths": (8, 16)}}
 
@@ -57,7 +57,7 @@ def restore(workdir, data="f", **changes):
 
 def largest_file(step_dir):
   files = [p for p in step_dir.rglob("*") if p.is_file()]
-  data = [p for p in files if p.name != checkpoint.MANIFEST]
+  data = [p for p in files if p.name != manifest.NAME]
   return max(data, key=lambda p: p.stat().st_size)
 
 
@@ -124,9 +124,9 @@ def test_damage_to_any_one_file_is_found(tmp_path):
     if not before:
       continue
     damage_flip(path)
-    assert checkpoint.fault(step_dir), path
+    assert manifest.fault(step_dir), path
     path.write_bytes(before)
-  assert checkpoint.fault(step_dir) is None
+  assert manifest.fault(step_dir) is None
 
 
 def test_damage_to_all_is_an_error(tmp_path):
@@ -141,7 +141,7 @@ def test_damage_to_all_is_an_error(tmp_path):
 
 def test_an_unfinished_first_save_starts_over_loudly(tmp_path, capsys):
   save(tmp_path, [(10, 0.5)])
-  (tmp_path / "checkpoints" / "10" / checkpoint.MANIFEST).unlink()
+  (tmp_path / "checkpoints" / "10" / manifest.NAME).unlink()
   assert restore(tmp_path) is None
   assert "never finished" in capsys.readouterr().err
 

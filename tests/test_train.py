@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ecgtwin_jax import checkpoint, metrics, train
+from ecgtwin_jax import checkpoint, metrics, train, watch
 
 STAGES = ("vae", "stage1", "stage2", "clip")
 
@@ -142,7 +142,7 @@ def test_init_from_starts_with_the_given_weights(chain, stage_config, tmp_path):
 def test_sigterm_saves_the_step_and_the_same_command_continues(
   stage_config, tmp_path, monkeypatch
 ):
-  add = train._Watch.add
+  add = watch.Watch.add
 
   def add_and_kill(self, step, scalars, rows):
     add(self, step, scalars, rows)
@@ -151,7 +151,7 @@ def test_sigterm_saves_the_step_and_the_same_command_continues(
 
   workdir = tmp_path / "run"
   with monkeypatch.context() as patch:
-    patch.setattr(train._Watch, "add", add_and_kill)
+    patch.setattr(watch.Watch, "add", add_and_kill)
     with pytest.raises(train.Preempted) as stopped:
       train.train(stage_config("stage1"), workdir)
   assert stopped.value.code == train.EXIT_PREEMPTED
