@@ -48,10 +48,10 @@ def get_config(variant="base"):
         "demo": {
           **small,
           "batch_size": 16,
-          "steps": 650,
+          "steps": 720,
           "log_every": 25,
-          "eval_every": 325,
-          "checkpoint_every": 325,
+          "eval_every": 360,
+          "checkpoint_every": 360,
           "eval_records": 256,
           "optimizer.warmup_steps": 20,
           "optimizer.ema": 0.98,
