@@ -24,10 +24,17 @@ def read_reference(config) -> tuple[ECG, Condition]:
   Without a record it is the bundled example.
 
   Raises:
-    ValueError: as fill_condition, or the recording breaks a rule.
+    ValueError: as fill_condition, the recording breaks a rule, or config.now
+      is given without a record.
   """
   now = config.now
   if config.record is None:
+    given = [key for key, value in now.items() if value is not None]
+    if given:
+      raise ValueError(
+        f"config.now.{given[0]} needs config.record: without a record it is "
+        "the bundled example, and what that shows is known"
+      )
     return example_ecg(), _EXAMPLE
   reference = read_ecg(config.record, start=config.start)
   return reference, fill_condition(

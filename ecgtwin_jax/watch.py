@@ -105,6 +105,9 @@ class Watch:
     self._writer.flush()
     if "score" in evaluation:
       self._score = {"validation": evaluation["score"]}
+    else:
+      counts = ", ".join(f"{v:g} {k}" for k, v in evaluation.items())
+      metrics.say(f"step {step}: {counts} held out, too few to estimate from")
     self.restart()
 
 

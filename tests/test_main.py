@@ -113,6 +113,11 @@ def test_generate_writes_records_pictures_and_provenance(chain, tmp_path):
     assert (out / f"twin_{i}.png").stat().st_size > 10_000
 
 
+def test_what_a_record_shows_needs_the_record(tmp_path):
+  line = error_line("--config=configs/generate.py", "--config.now.age=50")
+  assert "config.now.age needs config.record" in line
+
+
 def write_header(path, text):
   path.with_suffix(".hea").write_text(text)
   return path
