@@ -28,11 +28,12 @@ def _last_evaluation(workdir: str) -> dict:
   }
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
   """Has malloc keep what is freed: a step's buffers return a moment later.
 
   XLA takes them anew in every step, and on CPU a fifth of the time went into
   the system's clearing of fresh pages. For glibc; elsewhere nothing happens.
+  To be called before JAX starts its threads.
   """
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
   if mallopt is not None:
@@ -55,7 +56,6 @@ def run(config, config_file: str) -> dict:
     "A toy training on simulated patients, to see every stage run: what it "
     "generates is a demonstration, not a finding."
   )
-  _keep_freed_memory()
   start, seconds = time.monotonic(), {}
   workdir = pathlib.Path(config.workdir)
   beside = pathlib.Path(config_file.partition(":")[0]).parent

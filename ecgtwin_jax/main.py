@@ -14,6 +14,10 @@ def run(flags: flags_module.Flags) -> None:
   config = flags.config
   if flags.workdir is not None:
     config.workdir = flags.workdir
+  if config.job == "demo":
+    from ecgtwin_jax import demo
+
+    demo.keep_freed_memory()
   if flags.multihost:
     import jax
 
@@ -37,8 +41,6 @@ def run(flags: flags_module.Flags) -> None:
 
       edit.run(config)
     case "demo":
-      from ecgtwin_jax import demo
-
       demo.run(config, flags.config_file)
     case unknown:
       raise ValueError(
