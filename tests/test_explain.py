@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
-from ecgtwin_jax import main
+from ecgtwin_jax import bundle, main
 from ecgtwin_jax.data.ecg import example_ecg
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -69,6 +69,17 @@ def test_a_given_ecg_is_explained_as_it_is(twin, base):
   other = twin.explain(base, THEN, ecg=flat, between=(0, 0.5), **OPTIONS)
   same = twin.explain(base, THEN, ecg=ecg, between=(0, 0.5), **OPTIONS)
   assert np.abs(other.attention - same.attention).max() > 1e-5
+
+
+def test_a_given_ecg_is_noised_as_a_scaled_latent(chain, twin):
+  signal = example_ecg().resample().signal
+  _, variables = bundle.read_part(chain / "stage2" / "twin", "vae")
+  mean, _ = twin.networks.modules["encoder"].apply(
+    {"params": variables["params"]["encoder"]}, signal[None]
+  )
+  scaled = mean[0] * twin.hyper["denoiser"]["latent_scale"]
+  latent = twin.networks.encode(example_ecg())
+  np.testing.assert_allclose(latent, scaled, atol=1e-4)
 
 
 def test_the_job_writes_pictures_numbers_and_records(chain, tmp_path, capsys):

@@ -178,6 +178,7 @@ def test_attention_colours_the_time_in_which_a_statement_stands_out(tmp_path):
     (pixels,) = shade.get_array()
     alpha = pixels[:, 3]
     # Inside a span the statement that gains, the strongest at full strength.
+    assert alpha.max() == pytest.approx(0.6)
     assert alpha[32:64].min() == alpha.max() > 1.5 * alpha[96:112].max()
     colors = {tuple(pixels[i, :3]) for i in (0, 40, 100)}
     assert len(colors) == 3

@@ -12,6 +12,7 @@ from ecgtwin_jax import crowd, main, request_job
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
 from ecgtwin_jax.data.wfdb_record import quiet_wfdb
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.records import SUFFIXES
 
 ROOT = pathlib.Path(__file__).parent.parent
 COLUMNS = (
@@ -120,9 +121,18 @@ def test_twenty_bad_rows_of_two_hundred(chain, tmp_path, capsys):
   assert (summary["rows"], summary["done"], summary["failed"]) == (200, 180, 20)
 
 
-def mixed_rows():
-  """Rows of several lengths, two of them bad; 41 ECGs in three batches."""
+def other_person():
+  """Half as large, and upside down."""
+  ecg = example_ecg().resample()
+  return et.ECG(-0.5 * ecg.signal, ecg.sampling_rate)
+
+
+def mixed_rows(folder):
+  """Two people's rows of several lengths, two of them bad; 39 ECGs."""
+  other_person().write(folder / "other.npz")
   rows = [dict(GOOD, n=n, seed=n) for n in (3, 1, 9, 2, 17, 5, 4)]
+  for row in rows[::2]:
+    row |= dict(record="other.npz", now_age=50, now_sex="M")
   rows[1]["target_statements"] = "Sinus bradycardia"
   rows[3]["record"] = "nowhere"
   rows.insert(5, dict(GOOD, seed="x"))
@@ -133,15 +143,14 @@ def mixed_rows():
 def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
   chain, tmp_path
 ):
-  path = write_requests(tmp_path, mixed_rows())
+  path = write_requests(tmp_path, mixed_rows(tmp_path))
   outcome = request_job.run(make_config(chain, path, tmp_path / "out"))
   assert (outcome.rows, outcome.done) == (8, 6)
   assert [failure.number for failure in outcome.failures] == [4, 6]
   twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
-  reference = example_ecg()
-  now = et.Condition(["Sinus rhythm"], 82, 81, "F")
-  base = twin.extract_base(reference, now)
-  then = et.Condition(GOOD["target_statements"].split("|"), 80, 81, "F")
+  now = et.Condition(["Sinus rhythm"], 82, 50, "M")
+  base = twin.extract_base(other_person(), now)
+  then = et.Condition(GOOD["target_statements"].split("|"), 80, 50, "M")
   plain = twin.generate(base, then, num_samples=17, seed=17, steps=STEPS)
   folder = tmp_path / "out" / "row_00005"
   for i in (0, 4, 16):  # in the first, the second and the third batch
@@ -156,8 +165,8 @@ def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
       "synthetic",
       f"twin: {twin.digest}, seed: 17",
       f"statements: {then.text()}",
-      "heart_rate: 80, age: 81, sex: F",
-      "reference: s0010_re_10s from 0 s",
+      "heart_rate: 80, age: 50, sex: M",
+      "reference: other from 0 s",
       f"sample: {i}",
     ):
       assert fact in text
@@ -173,20 +182,29 @@ def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
     row = json.loads((tmp_path / f"out/row_{number:05d}/row.json").read_text())
     (warning,) = row["warnings"]
     assert message in warning
+  # Its age and sex are from the record's comments.
+  slow = et.Condition(["Sinus bradycardia"], 80, 81, "F")
+  now = et.Condition(["Sinus rhythm"], 82, 81, "F")
+  base = twin.extract_base(example_ecg(), now)
+  with pytest.warns(UserWarning, match="contradicts"):
+    plain = twin.generate(base, slow, num_samples=1, seed=1, steps=STEPS)
+  ecg = et.read_ecg(tmp_path / "out" / "row_00002" / "row00002_0")
+  np.testing.assert_allclose(ecg.signal, plain.signals[0], atol=6e-4)
 
 
 @pytest.mark.parametrize("file_format", ["wfdb", "npz", "csv"])
 def test_interrupted_and_resumed_gives_the_same_files(
   chain, tmp_path, monkeypatch, file_format
 ):
-  path = write_requests(tmp_path, mixed_rows())
+  path = write_requests(tmp_path, mixed_rows(tmp_path))
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   options = {"format": file_format, "sampling.consistent_leads": True}
   request_job.run(make_config(chain, path, whole, **options))
-  assert (
-    len(list(whole.glob(f"row_*/*{request_job.records.SUFFIXES[file_format]}")))
-    == 39
-  )
+  made = list(whole.glob(f"row_*/*{SUFFIXES[file_format]}"))
+  assert len(made) == 39
+  signal = et.read_ecg(made[0]).signal
+  third = signal[:, 1] - signal[:, 0]
+  np.testing.assert_allclose(signal[:, 2], third, atol=2e-3)
 
   calls = []
   generate = crowd.generate_signals

@@ -1,0 +1,68 @@
+"""Conditions into arrays: the table, the encoder, who may be missing."""
+
+import numpy as np
+import pytest
+
+from ecgtwin_jax import conditioning
+from ecgtwin_jax.conditioning import Conditioner
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.statements import HashedEncoder, StatementTable
+
+HASHED = HashedEncoder()
+TABLE = StatementTable.from_encoder(["Sinus rhythm", "Pacing"], HASHED)
+
+
+def test_rows_mask_and_patient():
+  condition = Condition(["Pacing", "Sinus rhythm"], 77.95, 64.25, "M")
+  arrays = Conditioner(TABLE, "hashed-v1").arrays(condition, False)
+  assert arrays.statements.shape == (18, 768)
+  np.testing.assert_array_equal(arrays.statements[:2], TABLE.embeddings[::-1])
+  assert not arrays.statements[2:].any()
+  np.testing.assert_array_equal(arrays.mask, np.arange(18) < 2)
+  np.testing.assert_allclose(arrays.patient, [0, 0, 1], atol=1e-6)
+
+
+def test_a_missing_age_is_nan_or_refused():
+  conditioner = Conditioner(TABLE, "hashed-v1")
+  condition = Condition(["Pacing"], 70, None, "F")
+  assert np.isnan(conditioner.arrays(condition, True).patient[1])
+  with pytest.raises(ValueError, match="age=None and sex=F must both be given"):
+    conditioner.arrays(condition, False)
+
+
+def test_the_encoder_is_made_once_and_only_if_needed(monkeypatch):
+  made = []
+
+  def get_encoder(name):
+    made.append(name)
+    return HASHED
+
+  monkeypatch.setattr(conditioning, "get_encoder", get_encoder)
+  conditioner = Conditioner(TABLE, "hashed-v1", "some/folder")
+  conditioner.arrays(Condition(["Pacing"], 70), True)
+  assert made == []
+  for statement in ("Pacemaker", "Flutter", "Pacemaker"):
+    with pytest.warns(UserWarning, match="is not among the statements"):
+      arrays = conditioner.arrays(Condition([statement], 70), True)
+    (expected,) = HASHED.embed([statement])
+    np.testing.assert_array_equal(arrays.statements[0], expected)
+  assert made == ["some/folder"]
+
+
+def test_without_a_table_every_statement_is_embedded_and_none_is_unknown():
+  conditioner = Conditioner(None, "hashed-v1")
+  arrays = conditioner.arrays(Condition(["Pacemaker"], 70), True)
+  (expected,) = HASHED.embed(["Pacemaker"])
+  np.testing.assert_array_equal(arrays.statements[0], expected)
+  with pytest.raises(ValueError, match=r"text-v1\.5', not 'hashed"):
+    Conditioner(None, "nomic-embed-text-v1.5", HASHED)
+
+
+def test_the_same_weights_under_another_name_are_the_same_encoder():
+  model = HashedEncoder(name="nomic", revision="abc")
+  table = StatementTable.from_encoder(["Pacing"], model)
+  Conditioner(table, "nomic", HashedEncoder("folder-of-mine", "abc"))
+  with pytest.raises(ValueError, match="revision"):
+    Conditioner(table, "nomic", HashedEncoder("nomic", "def"))
+  with pytest.raises(ValueError, match="do not mix"):
+    Conditioner(TABLE, "hashed-v1", HashedEncoder("folder-of-mine"))
