@@ -51,7 +51,8 @@ def test_ages_over_89_in_ptbxl():
 def test_limits_are_accepted():
   for rate in (20, 300):
     for age in (0, 120):
-      Condition(["x"] * 18, rate, age)
+      condition = Condition(["x"] * 18, rate, age)
+      assert (condition.heart_rate, condition.age) == (rate, age)
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,8 @@ def heart_rate_of(rr_interval: str) -> float | None:
   Args:
     rr_interval: milliseconds; 0, 29999 and blanks are no measurement.
 
-  Source: SPEC section 1. The published code compares seconds with these limits
-  of milliseconds and so detects every heart rate.
+  Source: Lai et al., arXiv 2508.02720. The published code compares seconds
+  with these limits of milliseconds and so detects every heart rate.
   """
   number = parse_number(rr_interval)
   low, high = RR_INTERVALS

@@ -32,7 +32,7 @@ class Condition:
   Raises:
     ValueError: A field is outside the above.
 
-  Source: SPEC section 1 (data).
+  Source: Lai et al., arXiv 2508.02720 (data).
   """
 
   statements: tuple[str, ...] | list[str]
@@ -85,7 +85,7 @@ def standardize_patient(
   Returns:
     (*b, 3) float32, NaN where age or sex is not known.
 
-  Source: SPEC section 1 (patient vector).
+  Source: Lai et al., arXiv 2508.02720 (patient vector).
   """
   columns = np.stack(np.broadcast_arrays(heart_rate, age, sex), -1)
   columns = columns.astype(np.float64)

@@ -70,7 +70,7 @@ class ECG:
   def resample(self, samples: int = MODEL_SAMPLES) -> "ECG":
     """The same seconds in `samples` samples, by Fourier resampling.
 
-    Source: SPEC section 1 (FFT-resampled to 1024 samples).
+    Source: Lai et al., arXiv 2508.02720 (FFT-resampled to 1024 samples).
     """
     count = len(self.signal)
     if samples == count:

@@ -106,7 +106,7 @@ def detect_heart_rate(
   Raises:
     ValueError: Unknown method, or the signal is not finite.
 
-  Source: SPEC sections 1 and 7.
+  Source: Lai et al., arXiv 2508.02720, evaluation and released code.
   """
   if method == "energy":
     found = iter([detect_beats_by_energy(signal, sampling_rate)])

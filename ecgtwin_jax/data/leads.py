@@ -49,7 +49,7 @@ def order_leads(
       `lead`), in an unknown unit (`unit`), NaN in more than 5 % (`nan`), flat,
       its range below 0.01 mV (`flat`), or ranges over 30 mV (`amplitude`).
 
-  Source: SPEC section 1 (leads by name, NaN to 0).
+  Source: NaN to 0 as in the release of Lai et al., arXiv 2508.02720.
   """
   if isinstance(units, str):
     units = [units] * len(names)
