@@ -65,9 +65,9 @@ def prepare(config, config_file: str) -> None:
     if exists:
       return
     if several or not own_cohort:
-      first = " first, with one process" if several else ""
+      how = "with one process first" if several else "with"
       raise FileNotFoundError(
-        f"{what} is missing in {path!r}; make it{first} with: {command}"
+        f"{what} is missing in {path!r}; make it {how}: {command}"
       )
     say(f"\n== {what} is missing in {path}: making it ({command})")
     make()

@@ -27,13 +27,12 @@ from ecgtwin_jax.flags import flatten
 from ecgtwin_jax.metrics import say
 
 # These may differ between the runs that share a checkpoint: they change what
-# is written and where, never what is computed.
+# is written and where, or name what a fingerprint or a digest identifies.
 _FREE_KEYS = frozenset(
-  "workdir job stop_at fsdp log_every checkpoint_every keep_checkpoints "
-  "profile_steps".split()
+  "workdir job stop_at fsdp remat log_every eval_every checkpoint_every "
+  "keep_checkpoints profile_steps data cohort latents vae "
+  "base_extractor".split()
 )
-
-
 _SMALL_FILES = 2**20  # bytes, more than what lies beside a checkpoint's arrays
 
 
@@ -56,14 +55,24 @@ def _score(metrics) -> float:
   return value if value is not None and math.isfinite(value) else math.inf
 
 
-def config_difference(saved: dict, config) -> list[str]:
+def _difference(saved: dict, now: dict) -> list[str]:
   """Lists "key: saved -> now" for what makes a checkpoint unfit."""
-  now = json.loads(json.dumps(flatten(config)))
-  lines = []
-  for key in sorted(saved.keys() | now.keys()):
-    if key not in _FREE_KEYS and saved.get(key) != now.get(key):
-      lines.append(f"{key}: {saved.get(key)!r} -> {now.get(key)!r}")
-  return lines
+
+  def identity(meta):
+    config = {
+      key: value
+      for key, value in meta["config"].items()
+      if key.partition(".")[0] not in _FREE_KEYS
+    }
+    hyper = {f"hyper.{key}": value for key, value in meta["hyper"].items()}
+    return {**config, **hyper, "fingerprint of the data": meta["data"]}
+
+  saved, now = identity(saved), identity(now)
+  return [
+    f"{key}: {saved.get(key)!r} -> {now.get(key)!r}"
+    for key in sorted(saved.keys() | now.keys())
+    if saved.get(key) != now.get(key)
+  ]
 
 
 class Checkpointer:
@@ -80,12 +89,8 @@ class Checkpointer:
     self.root = epath.Path(os.path.abspath(workdir)) / "checkpoints"
     if "://" in os.fspath(workdir):
       self.root = epath.Path(workdir) / "checkpoints"
-    self._config = config
-    self._meta = {
-      "config": json.loads(json.dumps(flatten(config))),
-      "hyper": hyper,
-      "data": data_fingerprint,
-    }
+    meta = dict(config=flatten(config), hyper=hyper, data=data_fingerprint)
+    self._meta = json.loads(json.dumps(meta))
     self._empty_trash()
     best = preservation.BestN(
       get_metric_fn=_score,
@@ -170,10 +175,7 @@ class Checkpointer:
     if step is None:
       return None
     manager = self._open()
-    meta = read_meta(self.root / str(step))
-    lines = config_difference(meta["config"], self._config)
-    if meta["data"] != self._meta["data"]:
-      lines.append(f"data: {meta['data']} -> {self._meta['data']}")
+    lines = _difference(read_meta(self.root / str(step)), self._meta)
     if lines:
       raise ValueError(
         f"the checkpoint {self.root / str(step)} was made by another "

@@ -9,25 +9,30 @@ from jax.sharding import PartitionSpec as P
 _FSDP_MIN_SIZE = 2**14
 
 
-def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
-  """Arranges devices as (data, fsdp), those of a process side by side.
+def arrange(devices, fsdp: int) -> np.ndarray:
+  """Puts devices into rows of `fsdp`, those of a process side by side.
 
   In this order the rows of a batch that process p reads are those that its
   devices hold, whatever order the hardware would prefer.
 
-  Args:
-    fsdp: devices over which parameters and optimizer state are split.
-    devices: those to use; None: all, of all processes.
-
   Raises:
     ValueError: the devices cannot be arranged so.
   """
-  devices = jax.devices() if devices is None else devices
   device_count = len(devices)
   if fsdp < 1 or device_count % fsdp:
     raise ValueError(f"{fsdp=} must divide {device_count=}")
   ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
-  grid = np.array(ordered).reshape(-1, fsdp)
+  return np.array(ordered).reshape(-1, fsdp)
+
+
+def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
+  """Arranges devices as (data, fsdp).
+
+  Args:
+    fsdp: devices over which parameters and optimizer state are split.
+    devices: those to use; None: all, of all processes.
+  """
+  grid = arrange(jax.devices() if devices is None else devices, fsdp)
   return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 

@@ -213,6 +213,8 @@ def train(config, workdir, devices=None) -> dict:
   config = FrozenConfigDict(config)
   stage = importlib.import_module(f"ecgtwin_jax.stages.{config.stage}")
   refuse_remote(workdir, "the workdir")
+  if config.precision not in ("float32", "bfloat16"):
+    raise ValueError(f"{config.precision=} must be 'float32' or 'bfloat16'")
   mesh = sharding.make_mesh(config.fsdp, devices)
   sharding.check_batch_size(config.batch_size, config.accumulate, mesh)
   trace = Trace(config.profile_steps, pathlib.Path(workdir) / "profile")

@@ -128,7 +128,7 @@ class Trace:
       len(profile_steps) == 2 and 1 <= profile_steps[0] <= profile_steps[1]
     ):
       raise ValueError(f"{profile_steps=} must be (first, last), or ()")
-    self._first, self._last = profile_steps or (0, 0)
+    self._first, self._last = profile_steps or (None, None)
     self._folder = str(folder)
     self._running = False
 

@@ -47,8 +47,10 @@ def save(workdir, steps, **changes):
   saver.close()
 
 
-def restore(workdir, data="f", **changes):
-  saver = checkpoint.Checkpointer(workdir, make_config(**changes), HYPER, data)
+def restore(workdir, data_fingerprint="f", hyper=HYPER, **changes):
+  saver = checkpoint.Checkpointer(
+    workdir, make_config(**changes), hyper, data_fingerprint
+  )
   try:
     return saver.restore(abstract_trees())
   finally:
@@ -150,9 +152,12 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
   save(tmp_path, [(10, 0.5)])
   with pytest.raises(ValueError, match=r"seed: 0 -> 1"):
     restore(tmp_path, seed=1)
-  with pytest.raises(ValueError, match=r"data: f -> g"):
-    restore(tmp_path, data="g")
-  assert restore(tmp_path, job="elsewhere")[0] == 10
+  with pytest.raises(ValueError, match=r"fingerprint of the data: 'f' -> 'g'"):
+    restore(tmp_path, data_fingerprint="g")
+  with pytest.raises(ValueError, match=r"hyper.vae: None -> 'abc'"):
+    restore(tmp_path, hyper={**HYPER, "vae": "abc"})
+  # Where things lie is no part of what was trained.
+  assert restore(tmp_path, data="moved", job="elsewhere")[0] == 10
 
 
 def test_weights_of_another_part_or_nothing_are_named(tmp_path):

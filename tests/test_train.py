@@ -1,71 +1,44 @@
-"""The loop: exact resume, non-finite losses, what stops it and what it writes."""
+"""The loop: exact resume, losses that are not finite, what it writes."""
 
 import json
 import os
 import signal
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgtwin_jax import checkpoint, metrics, train, watch
-
-STAGES = ("vae", "stage1", "stage2", "clip")
-
-
-def final_state(workdir):
-  """The newest checkpoint's arrays, as saved."""
-  import orbax.checkpoint as ocp
-
-  root = workdir / "checkpoints"
-  newest = max(int(p.name) for p in root.iterdir() if p.name.isdigit())
-  leaves = {}
-  for item in ("weights", "state"):
-    handler = ocp.PyTreeCheckpointHandler()
-    folder = (root / str(newest) / item).resolve()
-    restore_args = jax.tree.map(
-      lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-      handler.metadata(folder).tree,
-    )
-    leaves[item] = handler.restore(
-      folder, args=ocp.args.PyTreeRestore(restore_args=restore_args)
-    )
-  return newest, leaves
+import runs
+from ecgtwin_jax import checkpoint, metrics, preemption, train, watch
 
 
-def train_losses(workdir):
-  return {
-    step: scalars["train/loss"]
-    for step, scalars in metrics.read_metrics(workdir).items()
-  }
+@pytest.mark.parametrize("name", runs.STAGES)
+def test_two_steps_and_two_more_are_four_steps(
+  name, chain, stage_config, tmp_path
+):
+  train.train(stage_config(name, stop_at=2), tmp_path)
+  assert runs.newest_step(tmp_path) == 2
+  train.train(stage_config(name), tmp_path)
+  runs.assert_same(tmp_path, runs.whole(chain, name))
+  assert list(runs.train_losses(tmp_path)) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_two_steps_and_two_more_are_four_steps(name, stage_config, tmp_path):
-  whole, parts = tmp_path / "whole", tmp_path / "parts"
-  train.train(stage_config(name), whole)
-  train.train(stage_config(name, stop_at=2), parts)
-  assert final_state(parts)[0] == 2
-  train.train(stage_config(name), parts)
-  (step, want), (again, got) = final_state(whole), final_state(parts)
-  assert step == again == 4
-  jax.tree.map(np.testing.assert_array_equal, got, want)
-  assert train_losses(whole) == train_losses(parts)
-  assert len(train_losses(whole)) == 4
+def test_a_finished_run_does_nothing(chain, stage_config):
+  workdir = runs.whole(chain, "stage1")
+  before = (workdir / "metrics.jsonl").read_text()
+  assert train.train(stage_config("stage1"), workdir) == {}
+  assert (workdir / "metrics.jsonl").read_text() == before
+  assert runs.newest_step(workdir) == 4
 
 
-def test_a_finished_run_does_nothing(stage_config, tmp_path):
-  train.train(stage_config("stage1"), tmp_path / "run")
-  before = final_state(tmp_path / "run")
-  assert train.train(stage_config("stage1"), tmp_path / "run") == {}
-  after = final_state(tmp_path / "run")
-  jax.tree.map(np.testing.assert_array_equal, before, after)
-
-
-def test_another_seed_gives_other_losses(stage_config, tmp_path):
-  train.train(stage_config("stage1"), tmp_path / "a")
-  train.train(stage_config("stage1", seed=1), tmp_path / "b")
-  assert train_losses(tmp_path / "a") != train_losses(tmp_path / "b")
+def test_another_seed_gives_other_losses(chain, stage_config):
+  want = runs.train_losses(runs.whole(chain, "stage1"))
+  config = stage_config("stage1", seed=1)
+  losses, _ = runs.losses_on(config, jax.devices(), 2)
+  assert abs(losses[0] - want[1]) > 1e-3
+  assert losses[0] != losses[1]
 
 
 def test_a_loss_that_is_not_finite_names_step_and_records(
@@ -76,6 +49,8 @@ def test_a_loss_that_is_not_finite_names_step_and_records(
   )
   with pytest.raises(ValueError, match=r"at step=2 must be finite; records"):
     train.train(config, tmp_path / "run")
+  # Not even under way to the disk.
+  assert runs.newest_step(tmp_path / "run") == 0
 
 
 def test_a_batch_that_does_not_split_is_refused(stage_config, tmp_path):
@@ -83,36 +58,88 @@ def test_a_batch_that_does_not_split_is_refused(stage_config, tmp_path):
     train.train(stage_config("stage1", batch_size=12), tmp_path / "run")
 
 
-def test_accumulation_is_the_mean_over_micro_batches(stage_config, tmp_path):
-  # The autoencoder's loss is a mean over examples, so without noise in the
-  # latent two halves give the gradient of the whole.
-  changes = {"kl_weight": 0.0, "batch_size": 16, "steps": 1}
-  losses = []
-  for accumulate in (1, 2):
-    workdir = tmp_path / str(accumulate)
-    config = stage_config("vae", accumulate=accumulate, **changes)
-    train.train(config, workdir)
-    losses.append(train_losses(workdir)[1])
-  # The latents' noise differs between the two; it moves the loss but little.
-  np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
+def toy_stage():
+  """A stage without noise or modules, whose loss is no mean over examples."""
+
+  def init(rng, config):
+    return {"w": jax.random.normal(rng, (7,))}, {"calls": jnp.zeros(())}
+
+  def loss(config, params, model_state, frozen, batch, rng):
+    mean = jnp.mean(batch["x"] @ params["w"])
+    scalars = {"noise": jax.random.normal(rng)}
+    return mean**2, ({"calls": model_state["calls"] + 1}, scalars)
+
+  return types.SimpleNamespace(init=init, loss=loss)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_accumulation_averages_gradients_of_strided_micro_batches(
+  stage_config, accumulate
+):
+  config = stage_config("stage1", accumulate=accumulate, seed=3)
+  stage = toy_stage()
+  state = train.init_state(config, stage)
+  x = np.random.default_rng(0).normal(size=(15, 7)).astype(np.float32)
+  new, scalars = train.train_step(config, stage, state, {}, {"x": jnp.array(x)})
+  w = np.asarray(state.params["w"], np.float64)
+  parts = [x[m::accumulate].mean(axis=0) for m in range(accumulate)]
+  gradient = np.mean([2 * (p @ w) * p for p in parts], axis=0)
+  loss = np.mean([(p @ w) ** 2 for p in parts])
+  np.testing.assert_allclose(scalars["loss"], loss, rtol=1e-5)
+  norm = np.linalg.norm(gradient)
+  np.testing.assert_allclose(scalars["gradient_norm"], norm, rtol=1e-5)
+  assert new.model_state["calls"] == accumulate
+  # Micro-batches do not share a key: their noise averages out.
+  key = jax.random.fold_in(jax.random.key(config.seed + 1), 0)
+  noise = [
+    jax.random.normal(jax.random.fold_in(key, m)) for m in range(accumulate)
+  ]
+  np.testing.assert_allclose(scalars["noise"], np.mean(noise), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", runs.STAGES)
+def test_remat_is_an_option_of_every_stage(name, stage_config):
+  counts = [
+    runs.flops_of(stage_config(name, remat=remat)) for remat in (False, True)
+  ]
+  assert 1.05 * counts[0] < counts[1] < 1.5 * counts[0]
+
+
+def test_bfloat16_learns_as_float32_does(chain, stage_config, tmp_path):
+  want = metrics.read_metrics(runs.whole(chain, "stage2"))[4]
+  config = stage_config("stage2", precision="bfloat16")
+  got = train.train(config, tmp_path)
+  assert got["loss"] != want["validation/loss"]
+  np.testing.assert_allclose(got["loss"], want["validation/loss"], rtol=0.02)
+  _, trees = runs.final_state(tmp_path)
+  types_found = {str(x.dtype) for x in jax.tree.leaves(trees)}
+  assert types_found == {"float32", "int32"}
 
 
 def test_what_a_person_watches_is_written(stage_config, tmp_path):
-  train.train(stage_config("stage2"), tmp_path / "run")
-  last = metrics.read_metrics(tmp_path / "run")[4]
+  config = stage_config("stage2", profile_steps=(2, 3))
+  train.train(config, tmp_path)
+  last = metrics.read_metrics(tmp_path)[4]
   for name in (
     "train/loss",
     "train/gradient_norm",
     "watch/learning_rate",
     "watch/samples_per_s",
     "watch/input_wait_share",
+    "watch/tflop_per_s",
     "validation/mse",
     "validation/pairs",
   ):
     assert np.isfinite(last[name]), name
-  assert list((tmp_path / "run" / "tensorboard").iterdir())
-  config = json.loads((tmp_path / "run" / "config.json").read_text())
-  assert config["stage"] == "denoiser"
+  assert 0 <= last["watch/input_wait_share"] <= 1
+  # One device's FLOPs do not become eight times as many on eight.
+  ratio = last["watch/tflop_per_s"] * 1e12 / last["watch/samples_per_s"]
+  want = runs.flops_of(config) / config.batch_size
+  np.testing.assert_allclose(ratio, want, rtol=1e-5)
+  assert list(tmp_path.glob("profile/**/*.xplane.pb"))
+  assert list(tmp_path.glob("tensorboard/events*"))
+  saved = json.loads((tmp_path / "config.json").read_text())
+  assert saved["stage"] == "denoiser"
 
 
 def test_init_from_starts_with_the_given_weights(chain, stage_config, tmp_path):
@@ -139,8 +166,8 @@ def test_init_from_starts_with_the_given_weights(chain, stage_config, tmp_path):
     train.train(wrong, tmp_path / "other")
 
 
-def test_sigterm_saves_the_step_and_the_same_command_continues(
-  stage_config, tmp_path, monkeypatch
+def test_sigterm_saves_the_step_and_the_same_call_continues(
+  chain, stage_config, tmp_path, monkeypatch, capsys
 ):
   add = watch.Watch.add
 
@@ -149,18 +176,29 @@ def test_sigterm_saves_the_step_and_the_same_command_continues(
     if step == 3:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  workdir = tmp_path / "run"
+  before = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patch:
     patch.setattr(watch.Watch, "add", add_and_kill)
-    with pytest.raises(train.Preempted) as stopped:
-      train.train(stage_config("stage1"), workdir)
-  assert stopped.value.code == train.EXIT_PREEMPTED
-  assert final_state(workdir)[0] == 3
-  train.train(stage_config("stage1"), workdir)
-  whole = tmp_path / "whole"
-  train.train(stage_config("stage1"), whole)
-  want, got = final_state(whole)[1], final_state(workdir)[1]
-  jax.tree.map(np.testing.assert_array_equal, got, want)
+    with pytest.raises(preemption.Preempted) as stopped:
+      train.train(stage_config("stage1"), tmp_path)
+  assert stopped.value.code == preemption.EXIT_PREEMPTED == 75
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert "saved step 3" in capsys.readouterr().err
+  assert runs.newest_step(tmp_path) == 3
+  train.train(stage_config("stage1"), tmp_path)
+  assert "continuing" in (out := capsys.readouterr().out)
+  assert "at step 3" in out
+  runs.assert_same(tmp_path, runs.whole(chain, "stage1"))
+
+
+def test_another_precision_is_refused(stage_config, tmp_path):
+  with pytest.raises(ValueError, match=r"config.precision='bf16' must be"):
+    train.train(stage_config("stage1", precision="bf16"), tmp_path)
+
+
+def test_a_workdir_in_a_bucket_is_refused(stage_config):
+  with pytest.raises(ValueError, match="gs://bucket/run must be a folder"):
+    train.train(stage_config("stage1"), "gs://bucket/run")
 
 
 def test_the_latents_of_another_autoencoder_are_refused(stage_config, tmp_path):

@@ -34,6 +34,7 @@ class CLIP(nn.Module):
   text_hidden: int = 2048
   text_width: int = 768
   dtype: Any = jnp.float32
+  remat: bool = False
 
   def setup(self):
     def dense(features):
@@ -47,6 +48,7 @@ class CLIP(nn.Module):
       self.group_width,
       self.dropout,
       self.dtype,
+      self.remat,
     )
     self.signal_projection = dense(self.projection)
     self.text_linear_1 = dense(self.text_hidden)

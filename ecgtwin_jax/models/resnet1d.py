@@ -59,7 +59,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b l c"], *, train: bool
+    self, x: Float[Array, "b l c"], train: bool
   ) -> Float[jax.Array, "b m d"]:
     def activate(h, name):
       h = _activate(h, train, name)
@@ -116,6 +116,7 @@ class ResNet1d(nn.Module):
   group_width: int = 16
   dropout: float = 0.5
   dtype: Any = jnp.float32
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -131,9 +132,10 @@ class ResNet1d(nn.Module):
       signal
     )
     x = _activate(x, train, "norm_in")
+    block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
     for i, (features, count) in enumerate(zip(self.stages, self.blocks)):
       for j in range(count):
-        x = Block(
+        x = block(
           features,
           self.kernel,
           self.stride if j == 0 else 1,
@@ -142,7 +144,7 @@ class ResNet1d(nn.Module):
           self.dropout,
           self.dtype,
           name=f"stage_{i}_block_{j}",
-        )(x, train=train)
+        )(x, train)
     return x.mean(axis=1, dtype=jnp.float32)
 
   def _check(self):

@@ -50,7 +50,9 @@ def _with_report(dataset, batch: dict) -> dict:
 
 
 def make_module(config) -> CLIP:
-  return CLIP(**config.model, dtype=jnp.dtype(config.precision))
+  return CLIP(
+    **config.model, remat=config.remat, dtype=jnp.dtype(config.precision)
+  )
 
 
 def init(rng, config):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ecgtwin_jax import checkpoint
+from ecgtwin_jax import bundle, checkpoint
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.diffusion.schedule import (
@@ -31,9 +31,13 @@ _EXTRACT_CHUNK = 256
 
 
 class Data(NamedTuple):
-  """Both splits, and the base vector of every recording in them."""
+  """Both splits, and the base vector of every recording in them.
+
+  `extractor` is the digest of the weights that gave the base vectors.
+  """
 
   splits: splits.Splits
+  extractor: str
   train_bases: np.ndarray
   validation_bases: np.ndarray
 
@@ -109,7 +113,7 @@ def load_data(config) -> Data:
     extract_bases(split, extractor, variables["params"], scale)
     for split in data
   ]
-  return Data(data, *bases)
+  return Data(data, bundle.digest(variables["params"]), *bases)
 
 
 def load_frozen(config, data) -> dict:
@@ -131,6 +135,7 @@ def hyper(config, data) -> dict:
     "dropout": config.dropout.to_dict(),
     "statement_encoder": data.splits.train.table.encoder,
     "vae": card["vae"],
+    "base_extractor": data.extractor,
     **splits.latent_numbers(config, card),
   }
 
