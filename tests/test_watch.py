@@ -138,9 +138,9 @@ def test_memory_is_that_of_the_fullest_device(
 
 def test_a_loss_that_is_not_finite_is_named_exactly(make_watch, tmp_path):
   seen = make_watch()
-  for step, loss in ((1, 1.0), (2, np.nan), (3, 2.0)):
+  for step, loss in ((1, 1.0), (2, 2.0), (3, np.nan)):
     seen.add(step, {"loss": jnp.float32(loss)}, [10 * step])
-  with pytest.raises(ValueError, match=r"loss=nan at step=2 .*: r20$"):
+  with pytest.raises(ValueError, match=r"loss=nan at step=3 .*: r30$"):
     seen.flush()
 
 
