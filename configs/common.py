@@ -6,6 +6,7 @@ import ml_collections
 _COHORTS = {
   "base": dict(patients=4_000, recordings=5),
   "paper": dict(patients=4_000, recordings=5),
+  "small": dict(patients=8_000, recordings=5),
   "demo": dict(patients=600, recordings=4),
   "smoke": dict(patients=40, recordings=3),
 }
@@ -33,7 +34,7 @@ def training(stage: str, name: str, variant: str) -> ml_collections.ConfigDict:
   Args:
     stage: module of ecgtwin_jax/stages.
     name: folder of the run.
-    variant: base, paper, smoke or demo.
+    variant: base, paper, small, demo or smoke.
   """
   config = ml_collections.ConfigDict()
   config.job = "train"

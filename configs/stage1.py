@@ -64,6 +64,21 @@ def get_config(variant="base"):
           "eval_every": 50,
           "checkpoint_every": 50,
         },
+        # The shipped twin, `simulated-small`.
+        "small": {
+          "model.width": 128,
+          "model.heads": 4,
+          "batch_size": 256,
+          "steps": 1500,
+          "log_every": 25,
+          "eval_every": 250,
+          "checkpoint_every": 125,
+          "optimizer.learning_rate": 1e-3,
+          "optimizer.weight_decay": 1e-3,
+          "optimizer.warmup_steps": 50,
+          "optimizer.clip_norm": 1.0,
+          "optimizer.ema": 0.99,
+        },
         "demo": {
           **small,
           "batch_size": 48,

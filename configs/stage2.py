@@ -76,6 +76,22 @@ def get_config(variant="base"):
           "base_entry_mask": 0.15,  # one mask for the whole batch
           "uniform_over": "pairs",
         },
+        # The shipped twin, `simulated-small`.
+        "small": {
+          "model.width": 128,
+          "model.depth": 6,
+          "model.heads": 4,
+          "model.base_width": 128,
+          "batch_size": 64,
+          "steps": 16_000,
+          "eval_every": 1000,
+          "checkpoint_every": 500,
+          "optimizer.learning_rate": 1e-3,
+          "optimizer.final_learning_rate": 2e-5,
+          "optimizer.warmup_steps": 200,
+          "optimizer.clip_norm": 100.0,
+          "optimizer.ema": 0.999,
+        },
         "demo": {
           **small,
           "batch_size": 32,

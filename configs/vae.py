@@ -45,6 +45,18 @@ def get_config(variant="base"):
         },
         # The paper gives no settings for this stage; the loss is its own.
         "paper": {"steps": 50_000},
+        # The shipped twin, `simulated-small`.
+        "small": {
+          **small,
+          "model.encoder.widths": (32, 64, 128),
+          "model.decoder.widths": (32, 64, 128),
+          "batch_size": 32,
+          "steps": 3500,
+          "eval_every": 500,
+          "checkpoint_every": 250,
+          "optimizer.warmup_steps": 100,
+          "optimizer.ema": 0.998,
+        },
         "demo": {
           **small,
           "batch_size": 16,

@@ -77,7 +77,7 @@ def parts(path) -> list[str]:
 
 
 def read_part(path, part: str) -> tuple[dict, dict]:
-  """Reads one part's (hyper-parameters, variables).
+  """Reads one part's (hyper-parameters, variables in float32).
 
   Raises:
     ValueError: the part is not in this twin, or its file is damaged.
@@ -95,7 +95,10 @@ def read_part(path, part: str) -> tuple[dict, dict]:
       f"{os.fspath(path / part)}.safetensors does not match the sha256 in "
       f"{INDEX}"
     )
-  flat = safetensors.load(data)
+  flat = {
+    name: value.astype(np.float32) if value.dtype == np.float16 else value
+    for name, value in safetensors.load(data).items()
+  }
   return from_json(entry["hyper"]), traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -113,6 +116,7 @@ def write_twin(
   sources: dict,
   card: str,
   table: StatementTable | None = None,
+  dtype: type | None = None,
 ) -> None:
   """Writes a twin directory, all of it or nothing.
 
@@ -122,6 +126,8 @@ def write_twin(
     sources: {part: where the weights come from}, for the record.
     card: text of the model card.
     table: the statements that the twin was trained on.
+    dtype: np.float16 stores the weights so, in half the space; None: as they
+      are.
   """
   path = epath.Path(path)
   if path.exists() and not is_twin(path) and any(path.iterdir()):
@@ -133,7 +139,7 @@ def write_twin(
   for part, (hyper, variables) in weights.items():
     flat = traverse_util.flatten_dict(variables, sep="/")
     data = safetensors.save(
-      {k: np.asarray(v, order="C") for k, v in sorted(flat.items())}
+      {k: np.asarray(v, dtype, order="C") for k, v in sorted(flat.items())}
     )
     (path / f"{part}.safetensors").write_bytes(data)
     index["parts"][part] = {

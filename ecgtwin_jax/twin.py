@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,6 +70,23 @@ class ECGTwin:
     }
     digest = "-".join(e["sha256"][:8] for e in index["parts"].values())
     return cls(parts, bundle.read_table(path), digest, encoder)
+
+  @classmethod
+  def from_pretrained(cls, name: str = "simulated-small") -> "ECGTwin":
+    """Loads a twin that comes with the package.
+
+    Args:
+      name: "simulated-small", trained on simulated patients; its README.md is
+        the model card.
+
+    Raises:
+      ValueError: no twin of that name comes with the package.
+    """
+    assets = pathlib.Path(__file__).parent / "assets"
+    known = sorted(p.parent.name for p in assets.glob(f"*/{bundle.INDEX}"))
+    if name not in known:
+      raise ValueError(f"{name=} must be one of {', '.join(known)}")
+    return cls.from_checkpoint(assets / name)
 
   @property
   def statements(self) -> tuple[str, ...]:
