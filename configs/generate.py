@@ -29,7 +29,8 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.job = "generate"
   config.workdir = "runs/generated"
-  config.twin = "runs/demo/twin"  # a twin directory
+  # A twin directory; None: the shipped one, of simulated patients.
+  config.twin = ml_collections.config_dict.placeholder(str)
   # Of statements the twin does not know: a name, or a model's folder.
   config.encoder = ml_collections.config_dict.placeholder(str)
   config.update(common.generation())

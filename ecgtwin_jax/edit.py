@@ -15,7 +15,7 @@ from ecgtwin_jax.records import (
   versions,
   write_ecgs,
 )
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.twin import load_twin
 
 
 def run(config) -> str:
@@ -28,7 +28,7 @@ def run(config) -> str:
   suffix_of(config.format)
   reference, now = read_reference(config)
   target = read_target(config.target, now)
-  twin = ECGTwin.from_checkpoint(config.twin, config.encoder)
+  twin = load_twin(config.twin, config.encoder)
   change = {
     "add": config.add,
     "swap": config.swap and split_statements(config.swap),

@@ -14,7 +14,7 @@ from ecgtwin_jax.records import (
   versions,
   write_ecgs,
 )
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.twin import load_twin
 
 
 def run(config) -> list[str]:
@@ -27,7 +27,7 @@ def run(config) -> list[str]:
   suffix_of(config.format)
   reference, now = read_reference(config)
   target = now if config.of_record else read_target(config.target, now)
-  twin = ECGTwin.from_checkpoint(config.twin, config.encoder)
+  twin = load_twin(config.twin, config.encoder)
   out = twin.explain(
     twin.extract_base(reference, now),
     target,

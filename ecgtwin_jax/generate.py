@@ -19,7 +19,7 @@ from ecgtwin_jax.records import (
   write_ecgs,
 )
 from ecgtwin_jax.results import Generated
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.twin import ECGTwin, load_twin
 
 # Exit code of a request file of which some rows could not be done.
 SOME_FAILED = 3
@@ -106,6 +106,6 @@ def run(config) -> None:
     return
   reference, now = read_reference(config)
   target = read_target(config.target, now)
-  twin = ECGTwin.from_checkpoint(config.twin, config.encoder)
+  twin = load_twin(config.twin, config.encoder)
   overview = generate(twin, config, target, config.workdir, reference, now)
   print(f"{config.num_samples} ECGs in {config.workdir}; picture: {overview}")

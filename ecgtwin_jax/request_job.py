@@ -31,7 +31,7 @@ from ecgtwin_jax.data.limb_leads import lead_residual, make_leads_consistent
 from ecgtwin_jax.request_file import Failure, Request, read_requests
 from ecgtwin_jax.results import describe_origin
 from ecgtwin_jax.sampling import Settings
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.twin import load_twin
 
 FAILED = "failed.csv"
 SUMMARY = "requests.json"
@@ -96,7 +96,7 @@ class _Job:
     self.requests, self.failures = read_requests(
       config.requests, config.num_samples, config.seed
     )
-    self.twin = ECGTwin.from_checkpoint(config.twin, config.encoder)
+    self.twin = load_twin(config.twin, config.encoder)
     Settings(**self.settings).plan(self.twin.hyper["denoiser"])
     self.folder.mkdir(parents=True, exist_ok=True)
     self.progress = tqdm(disable=True)

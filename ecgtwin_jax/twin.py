@@ -72,12 +72,17 @@ class ECGTwin:
     return cls(parts, bundle.read_table(path), digest, encoder)
 
   @classmethod
-  def from_pretrained(cls, name: str = "simulated-small") -> "ECGTwin":
+  def from_pretrained(
+    cls,
+    name: str = "simulated-small",
+    encoder: StatementEncoder | str | None = None,
+  ) -> "ECGTwin":
     """Loads a twin that comes with the package.
 
     Args:
       name: "simulated-small", trained on simulated patients; its README.md is
         the model card.
+      encoder: as in from_checkpoint.
 
     Raises:
       ValueError: no twin of that name comes with the package.
@@ -86,7 +91,7 @@ class ECGTwin:
     known = sorted(p.parent.name for p in assets.glob(f"*/{bundle.INDEX}"))
     if name not in known:
       raise ValueError(f"{name=} must be one of {', '.join(known)}")
-    return cls.from_checkpoint(assets / name)
+    return cls.from_checkpoint(assets / name, encoder)
 
   @property
   def statements(self) -> tuple[str, ...]:
@@ -341,3 +346,13 @@ class ECGTwin:
       for i, signal in enumerate(signals)
     ]
     return Generated(ecgs, latents, residuals)
+
+
+def load_twin(
+  path: str | os.PathLike | None,
+  encoder: StatementEncoder | str | None = None,
+) -> ECGTwin:
+  """The twin of a directory; None: the one that comes with the package."""
+  if path is None:
+    return ECGTwin.from_pretrained(encoder=encoder)
+  return ECGTwin.from_checkpoint(path, encoder)

@@ -1,0 +1,56 @@
+"""How good a twin is: one report on patients it has never seen.
+
+  python -m ecgtwin_jax.main --config=configs/evaluate.py \\
+    --config.twin=DIR --config.data=DIR --workdir=runs/evaluated
+
+Writes report.html with its pictures, metrics.json and tables as CSV. Started
+again with the same settings, it goes on where it was stopped.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config():
+  placeholder = ml_collections.config_dict.placeholder
+  config = ml_collections.ConfigDict()
+  config.job = "evaluate"
+  config.workdir = "runs/evaluated"
+  config.twin = placeholder(str)  # a twin directory; None: the shipped one
+  config.data = "runs/small/simulated"  # a data set with ECGs
+  # Splits to take patients from. Others than test only where the twin's
+  # training never saw the data set.
+  config.splits = ("test",)
+  config.patients = 200
+  config.conditions = 4  # targets per patient, at most
+  config.num_samples = 1  # ECGs per target; the paper has 3
+  # Floors: what the twin is given instead of its due.
+  config.arms = (
+    "twin",
+    "shuffled_text",
+    "shuffled_reference",
+    "zero_base",
+    "matched_stranger",
+  )
+  config.levels = (
+    "fidelity",
+    "condition",
+    "physiology",
+    "person",
+    "truth",
+    "privacy",
+  )
+  # As the release evaluates: against decoded real ECGs, one of the samples,
+  # halves in file order, a failed heart-rate detection as 0 bpm.
+  config.published_protocol = False
+  # Networks that judge: a run, checkpoint or bundle of each; None: shipped,
+  # trained on simulated patients of their own.
+  config.clip = placeholder(str)
+  config.identity = placeholder(str)
+  config.classifier = placeholder(str)
+  config.training_recordings = 4000  # that the privacy level compares with
+  config.seed = 0
+  config.sampling = common.generation().sampling
+  config.lock()
+  return config

@@ -1,0 +1,202 @@
+"""The evaluate job: one report on a twin, level by level, on unseen patients.
+
+Each level is kept as soon as it is measured, so that a second run goes on
+where the first was stopped.
+"""
+
+import json
+import os
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ecgtwin_jax import bundle, checkpoint
+from ecgtwin_jax.data.dataset import Dataset, load_split
+from ecgtwin_jax.evaluation import make_examples, report
+from ecgtwin_jax.evaluation.examples import Examples
+from ecgtwin_jax.evaluation.metric import LEVELS, Metric, missing
+from ecgtwin_jax.records import versions
+from ecgtwin_jax.twin import ECGTwin, load_twin
+
+EVALUATORS = ("clip", "identity", "classifier")
+_ASSETS = pathlib.Path(__file__).parent.parent / "assets"
+
+
+class Measured(NamedTuple):
+  """What a level gives: figures, pictures by name, a paragraph."""
+
+  metrics: list[Metric]
+  figures: dict
+  words: str = ""
+
+
+class Bench(NamedTuple):
+  """What the levels measure with."""
+
+  twin: ECGTwin
+  data: Dataset
+  examples: Examples
+  evaluators: dict[str, str]
+  config: object
+
+
+def run(config) -> list[Metric]:
+  """Does configs/evaluate.py; returns all metrics.
+
+  Raises:
+    ValueError: a level or a split is unknown, or the workdir holds the
+      evaluation of something else.
+  """
+  unknown = [level for level in config.levels if level not in LEVELS]
+  if unknown:
+    raise ValueError(f"config.levels={unknown} must be of {', '.join(LEVELS)}")
+  began = time.monotonic()
+  folder = pathlib.Path(config.workdir)
+  twin = load_twin(config.twin)
+  data = load_splits(config.data, config.splits)
+  evaluators = find_evaluators(config)
+  make_examples.claim(folder, _what(config, twin, data, evaluators))
+  choice = make_examples.choose(
+    data, config.patients, config.conditions, config.seed
+  )
+  examples = make_examples.make(
+    twin,
+    data,
+    choice,
+    folder / "generated",
+    arms=tuple(config.arms),
+    num_samples=config.num_samples,
+    seed=config.seed,
+    **config.sampling.to_dict(),
+  )
+  bench = Bench(twin, data, examples, evaluators, config)
+  metrics, pictures, words = [], {}, {}
+  for level in LEVELS:
+    if level not in config.levels:
+      continue
+    started = time.monotonic()
+    own, pictures[level], words[level] = _measure(level, bench, folder)
+    metrics += own
+    print(
+      f"{level}: {len(own)} figures, {time.monotonic() - started:.0f} s",
+      flush=True,
+    )
+  report.write_metrics(folder, metrics)
+  about = _about(config, bench, folder)
+  page = report.write_html(
+    folder, about, metrics, pictures, {k: v for k, v in words.items() if v}
+  )
+  print(f"{time.monotonic() - began:.0f} s; report: {page}")
+  return metrics
+
+
+def load_splits(directory: str, splits: tuple[str, ...]) -> Dataset:
+  """Reads splits of a data set with ECGs, as one."""
+  parts = [load_split(directory, split, kind="ecg") for split in splits]
+  if not parts:
+    raise ValueError("config.splits must name at least one split")
+  return parts[0] if len(parts) == 1 else _join(parts)
+
+
+def _join(parts: list[Dataset]) -> Dataset:
+  import dataclasses
+
+  first = parts[0]
+  columns = {
+    field.name: np.concatenate([getattr(part, field.name) for part in parts])
+    for field in dataclasses.fields(Dataset)
+    if isinstance(getattr(first, field.name), np.ndarray)
+  }
+  arrays = {"ecg": np.concatenate([part.arrays["ecg"] for part in parts])}
+  name = "+".join(part.split for part in parts)
+  return dataclasses.replace(first, split=name, arrays=arrays, **columns)
+
+
+def find_evaluators(config) -> dict[str, str]:
+  """Where each judging network lies; those that are nowhere are left out."""
+  shipped = _ASSETS / "simulated-evaluators"
+  found = {}
+  for part in EVALUATORS:
+    path = config[part]
+    if path is not None:
+      if not checkpoint.has_weights(path, part):
+        raise ValueError(f"config.{part}={path!r} holds no {part}")
+      found[part] = path
+    elif bundle.is_twin(shipped) and part in bundle.parts(shipped):
+      found[part] = os.fspath(shipped)
+  return found
+
+
+def _what(config, twin, data, evaluators) -> dict:
+  """What an evaluation depends on."""
+  return {
+    "twin": twin.digest,
+    "data": data.card["fingerprint"],
+    "splits": list(config.splits),
+    "patients": config.patients,
+    "conditions": config.conditions,
+    "num_samples": config.num_samples,
+    "arms": list(config.arms),
+    "published_protocol": config.published_protocol,
+    "training_recordings": config.training_recordings,
+    "seed": config.seed,
+    "sampling": config.sampling.to_dict(),
+    "evaluators": {
+      part: bundle.digest(checkpoint.load_weights(path, part)[1])
+      for part, path in evaluators.items()
+    },
+  }
+
+
+def _about(config, bench: Bench, folder) -> dict[str, str]:
+  what = json.loads((folder / "evaluated.json").read_text())
+  examples = bench.examples
+  patients = len(np.unique(examples.patients))
+  simulated = bench.data.card["name"] == "simulated"
+  return {
+    "twin": f"{config.twin or 'simulated-small (shipped)'}, {what['twin']}",
+    "data": f"{config.data}, split {bench.data.split}"
+    + (": simulated ECGs, no claim about hearts" if simulated else ""),
+    "targets": f"{len(examples.real)} of {patients} patients; "
+    + ", ".join(
+      f"{arm} x {g.shape[1]}" for arm, g in examples.generated.items()
+    ),
+    "sampling": ", ".join(f"{k}={v}" for k, v in what["sampling"].items()),
+    "protocol": "as published" if config.published_protocol else "default",
+    "seed": str(config.seed),
+    "evaluators": "; ".join(
+      f"{part} {config[part] or 'simulated-evaluators (shipped)'}, "
+      f"sha256 {digest[:16]}"
+      for part, digest in what["evaluators"].items()
+    ),
+    "hardware": f"{os.cpu_count()} x {jax.devices()[0].device_kind}",
+    "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
+  }
+
+
+def _measure(level: str, bench: Bench, folder: pathlib.Path):
+  """Measures a level, or reads what an earlier run has measured."""
+  kept = folder / "levels" / level
+  done = kept / "metrics.json"
+  if not done.exists():
+    kept.mkdir(parents=True, exist_ok=True)
+    measured = _LEVELS[level](bench)
+    for name, figure in measured.figures.items():
+      figure.savefig(kept / f"{name}.png", dpi=110, bbox_inches="tight")
+    entries = [report.to_json(metric) for metric in measured.metrics]
+    partial = kept / "metrics.partial"
+    partial.write_text(
+      json.dumps({"metrics": entries, "words": measured.words})
+    )
+    partial.replace(done)
+  read = json.loads(done.read_text())
+  metrics = [report.from_json(entry) for entry in read["metrics"]]
+  return metrics, sorted(kept.glob("*.png")), read["words"]
+
+
+def _without(level: str, part: str) -> Measured:
+  why = f"no {part}: train one and name it with --config.{part}=DIR"
+  return Measured([missing(f"{level}_needs_{part}", level, why)], {})
