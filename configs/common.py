@@ -80,6 +80,17 @@ def training(stage: str, name: str, variant: str) -> ml_collections.ConfigDict:
   return config
 
 
+def judge_by_others(config: ml_collections.ConfigDict) -> None:
+  """Trains on a cohort that no generator meets: another seed, other patients.
+
+  An evaluator that knew the generator's patients would be no judge of it.
+  """
+  config.data = f"{root(config.variant)}/evaluators"
+  few = {"small": dict(patients=3_000, recordings=4)}
+  config.cohort.update(few.get(config.variant, {}))
+  config.cohort.update(path=config.data, seed=1000)
+
+
 def finish(
   config: ml_collections.ConfigDict, changes: dict
 ) -> ml_collections.ConfigDict:
@@ -118,6 +129,7 @@ def generation() -> ml_collections.ConfigDict:
     eta=0.0,  # noise of ddim
     statement_guidance=1.0,
     person_guidance=1.0,
+    x0_limit="clip",  # of latents out of range; or "dynamic", "none"
     consistent_leads=False,
   )
   return config

@@ -20,6 +20,9 @@ from ecgtwin_jax.diffusion.guidance import guided
 from ecgtwin_jax.diffusion.schedule import Schedule, add_noise
 
 MAX_SEED = 2**32 - 1
+X0_LIMITS = ("clip", "dynamic", "none")
+# Source: Saharia et al. 2022 (Imagen), dynamic thresholding.
+DYNAMIC_QUANTILE = 0.995
 RULES = {
   "add": editing.add,
   "reweight": editing.reweight,
@@ -36,6 +39,7 @@ class Plan(NamedTuple):
     timesteps: the steps to call, descending.
     eta: noise of ddim.
     clip: half width of the latents' range; None: not clipped.
+    quantile: of dynamic thresholding; None: plain clipping.
     statements: whether statement_guidance is other than 1.
     person: likewise for person_guidance.
   """
@@ -45,13 +49,14 @@ class Plan(NamedTuple):
   timesteps: tuple[int, ...]
   eta: float
   clip: float | None
+  quantile: float | None
   statements: bool
   person: bool
 
   @property
   def options(self) -> dict[str, Any]:
     """Arguments of samplers.sample."""
-    kept = ("sampler", "timesteps", "eta", "clip")
+    kept = ("sampler", "timesteps", "eta", "clip", "quantile")
     return {name: getattr(self, name) for name in kept}
 
 
@@ -66,6 +71,9 @@ class Settings:
     statement_guidance: 1 samples as trained, more follows the statements more
       closely.
     person_guidance: likewise for the base vector.
+    x0_limit: what happens to predicted clean latents beyond the range measured
+      in training: "clip"; "dynamic" thresholding, which scales each latent so
+      that 99.5% of it lies within; or "none".
   """
 
   sampler: str = "dpm++"
@@ -73,6 +81,7 @@ class Settings:
   eta: float | int = 0.0
   statement_guidance: float | int = 1.0
   person_guidance: float | int = 1.0
+  x0_limit: str = "clip"
 
   @property
   def strengths(self) -> tuple[float | int, float | int]:
@@ -104,6 +113,10 @@ class Settings:
         f"sampler={self.sampler!r} must be one of "
         f"{', '.join(samplers.SAMPLERS)}"
       )
+    if self.x0_limit not in X0_LIMITS:
+      raise ValueError(
+        f"x0_limit={self.x0_limit!r} must be one of {', '.join(X0_LIMITS)}"
+      )
     schedule = Schedule(**hyper["schedule"])
     first, last = hyper["timesteps"]
     timesteps = samplers.choose_timesteps(
@@ -118,7 +131,8 @@ class Settings:
       sampler=self.sampler,
       timesteps=tuple(timesteps),
       eta=self.eta,
-      clip=hyper["latent_clip"],
+      clip=None if self.x0_limit == "none" else hyper["latent_clip"],
+      quantile=DYNAMIC_QUANTILE if self.x0_limit == "dynamic" else None,
       statements=self.statement_guidance != 1,
       person=self.person_guidance != 1,
     )

@@ -129,6 +129,7 @@ class ECGTwin:
     eta: float | int = 0.0,
     statement_guidance: float | int = 1.0,
     person_guidance: float | int = 1.0,
+    x0_limit: str = "clip",
     consistent_leads: bool = False,
     seed: int = 0,
     noise: Float[np.ndarray, "n 128 c"] | None = None,
@@ -145,6 +146,7 @@ class ECGTwin:
       statement_guidance: 1 samples as trained, more follows the statements
         more closely.
       person_guidance: likewise for the base vector.
+      x0_limit: "clip", "dynamic" or "none"; see sampling.Settings.
       consistent_leads: projects on ECGs whose limb leads add up exactly.
       seed: sample i depends on (seed, i) alone.
       noise: the latents to start from, in place of drawn ones.
@@ -154,7 +156,7 @@ class ECGTwin:
         trained without dropping that condition.
     """
     settings = Settings(
-      sampler, steps, eta, statement_guidance, person_guidance
+      sampler, steps, eta, statement_guidance, person_guidance, x0_limit
     )
     plan = settings.plan(self.hyper["denoiser"])
     rngs, drawn = self._start(plan, num_samples, seed)

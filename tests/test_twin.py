@@ -76,6 +76,22 @@ def test_guidance_of_one_is_plain_sampling_and_more_is_not(twin, base):
     assert np.abs(more.latents - plain.latents).max() > 1e-6
 
 
+def test_predictions_out_of_range_are_limited_as_asked(chain, base):
+  twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
+  twin.hyper["denoiser"] = {**twin.hyper["denoiser"], "latent_clip": 0.5}
+  out = {
+    limit: twin.generate(base, THEN, num_samples=2, steps=3, x0_limit=limit)
+    for limit in ("clip", "dynamic", "none")
+  }
+  reach = {k: np.abs(v.latents).max() for k, v in out.items()}
+  assert reach["clip"] == reach["dynamic"] == 0.5 < reach["none"]
+  # Scaled instead of cut: fewer values lie at the edge.
+  edge = {k: (np.abs(v.latents) == 0.5).mean() for k, v in out.items()}
+  assert edge["dynamic"] < edge["clip"] / 2
+  with pytest.raises(ValueError, match="x0_limit='cut' must be one of clip, d"):
+    twin.generate(base, THEN, x0_limit="cut")
+
+
 def test_guidance_without_dropout_in_training_is_refused(chain, base):
   twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
   twin.hyper["denoiser"]["dropout"]["statements"] = 0.0

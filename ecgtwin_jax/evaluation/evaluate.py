@@ -115,19 +115,26 @@ def _join(parts: list[Dataset]) -> Dataset:
   return dataclasses.replace(first, split=name, arrays=arrays, **columns)
 
 
-def find_evaluators(config) -> dict[str, str]:
-  """Where each judging network lies; those that are nowhere are left out."""
+def find_evaluator(part: str, path: str | None) -> str | None:
+  """Where a judging network lies: at `path`, or shipped; None: nowhere.
+
+  Raises:
+    ValueError: `path` holds no such network.
+  """
   shipped = _ASSETS / "simulated-evaluators"
-  found = {}
-  for part in EVALUATORS:
-    path = config[part]
-    if path is not None:
-      if not checkpoint.has_weights(path, part):
-        raise ValueError(f"config.{part}={path!r} holds no {part}")
-      found[part] = path
-    elif bundle.is_twin(shipped) and part in bundle.parts(shipped):
-      found[part] = os.fspath(shipped)
-  return found
+  if path is not None:
+    if not checkpoint.has_weights(path, part):
+      raise ValueError(f"config.{part}={path!r} holds no {part}")
+    return path
+  if bundle.is_twin(shipped) and part in bundle.parts(shipped):
+    return os.fspath(shipped)
+  return None
+
+
+def find_evaluators(config) -> dict[str, str]:
+  """{part: where it lies}, without those that lie nowhere."""
+  found = {part: find_evaluator(part, config[part]) for part in EVALUATORS}
+  return {part: path for part, path in found.items() if path is not None}
 
 
 def _what(config, twin, data, evaluators) -> dict:

@@ -1,0 +1,196 @@
+"""Calls of the network against quality, for each sampler: the default's reason.
+
+  python -m benchmarks.sampler_steps --data=runs/small/simulated
+  python -m benchmarks.sampler_steps --twin=DIR --data=DIR --ecgs=64
+
+One ECG for each of 256 held-out patients per cell, from the same noise in every
+cell, under the condition of a later recording of theirs. Against it: Frechet
+distance to the real ECGs in CLIP space, error of the detected heart rate,
+similarity of the base vector to the reference's. The last rows are real ECGs.
+Intervals: 95%, bootstrap over patients. Cells that are there already are read.
+Writes sampler_steps.json, .csv and .png.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import time
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from ecgtwin_jax import crowd
+from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.data.ecg import MODEL_RATE
+from ecgtwin_jax.data.heart_rate import detect_heart_rate
+from ecgtwin_jax.evaluation import fidelity, make_examples
+from ecgtwin_jax.evaluation.clip_space import ClipSpace
+from ecgtwin_jax.evaluation.evaluate import find_evaluator
+from ecgtwin_jax.evaluation.metric import bootstrap_interval
+from ecgtwin_jax.twin import load_twin
+
+STEPS = (5, 10, 15, 20, 25, 50, 100, 1000)
+SAMPLERS = ("dpm++", "ddim", "ddpm")
+MEASURES = {
+  "frechet": "Frechet distance",
+  "rate_error": "heart-rate error, bpm",
+  "similarity": "base-vector similarity",
+}
+
+
+class Bench:
+  """The examples, and the measures of any ECGs made for them."""
+
+  def __init__(self, twin, data, ecgs: int, clip: str | None):
+    self.twin = twin
+    choice = make_examples.choose(data, ecgs, 1, seed=0)
+    self.patients = data.patient_number[choice.targets]
+    read = make_examples.read_condition
+    now = [read(data, row) for row in choice.references]
+    self.conditions = [read(data, row) for row in choice.targets]
+    references = make_examples.signals_mv(data, choice.references)
+    self.bases = self._extract(references, now)
+    self.real = make_examples.signals_mv(data, choice.targets)
+    # Of other patients, so that nobody is compared with himself.
+    others = np.flatnonzero(~np.isin(data.patient_number, self.patients))
+    self.space = ClipSpace(find_evaluator("clip", clip))
+    self.others = self.space.ecgs(make_examples.signals_mv(data, others))
+
+  def _extract(self, signals, conditions):
+    ecgs = make_examples.as_ecgs(signals)
+    return crowd.extract_bases(self.twin, ecgs, conditions)
+
+  def generate(self, sampler: str, steps: int):
+    signals, _ = crowd.generate_signals(
+      self.twin,
+      self.bases,
+      self.conditions,
+      [0] * len(self.bases),
+      list(range(len(self.bases))),
+      sampler=sampler,
+      steps=steps,
+    )
+    return signals
+
+  def measure(self, signals) -> dict:
+    """{measure: [value, low, high]} of one ECG per patient."""
+    points = self.space.ecgs(signals)
+    asked = np.array([c.heart_rate for c in self.conditions])
+    found = np.array(
+      [detect_heart_rate(s, MODEL_RATE, method="energy") for s in signals]
+    )
+    errors = np.abs(found - asked)
+    bases = self._extract(signals, self.conditions)
+    cosine = (bases * self.bases).sum(axis=1) / (
+      np.linalg.norm(bases, axis=1) * np.linalg.norm(self.bases, axis=1)
+    )
+    statistics = {
+      "frechet": lambda rows: fidelity.frechet_distance(
+        points[rows], self.others
+      ),
+      "rate_error": lambda rows: np.nanmean(errors[rows]),
+      "similarity": lambda rows: cosine[rows].mean(),
+    }
+    everyone = np.arange(len(signals))
+    return {
+      name: [
+        float(statistic(everyone)),
+        *bootstrap_interval(statistic, self.patients, repeats=200),
+      ]
+      for name, statistic in statistics.items()
+    } | {"failed_rates": int(np.isnan(found).sum())}
+
+
+def cells(bench: Bench, kept: pathlib.Path) -> list[dict]:
+  """Every cell, those of an earlier run read."""
+  wanted = [(sampler, steps) for sampler in SAMPLERS for steps in STEPS]
+  rows = []
+  for sampler, steps in tqdm([*wanted, ("real", 0)], desc="cells"):
+    path = kept / f"{sampler}-{steps}.json"
+    if not path.exists():
+      began = time.monotonic()
+      real = sampler == "real"
+      signals = bench.real if real else bench.generate(sampler, steps)
+      cell = {"sampler": sampler, "steps": steps, "n": len(signals)}
+      cell["seconds"] = round(time.monotonic() - began, 1)
+      cell |= bench.measure(signals)
+      partial = path.with_suffix(".partial")
+      partial.write_text(json.dumps(cell))
+      partial.replace(path)
+    rows.append(json.loads(path.read_text()))
+  return rows
+
+
+def draw(rows: list[dict]) -> Figure:
+  """Each measure over the steps, a line per sampler, real ECGs as a band."""
+  figure = Figure(figsize=(11, 3.4), layout="constrained")
+  for axes, (name, title) in zip(
+    figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True
+  ):
+    real = next(row for row in rows if row["sampler"] == "real")
+    axes.axhspan(*real[name][1:], color="0.85", label="real ECGs, 95%")
+    axes.axhline(real[name][0], color="0.5", linewidth=0.8)
+    for sampler in SAMPLERS:
+      own = [row for row in rows if row["sampler"] == sampler]
+      values, low, high = np.array([row[name] for row in own]).T
+      axes.errorbar(
+        [row["steps"] for row in own],
+        values,
+        [values - low, high - values],
+        marker="o",
+        markersize=3,
+        linewidth=1,
+        capsize=2,
+        label=sampler,
+      )
+    axes.set(xscale="log", xlabel="calls of the network", title=title)
+    if name != "similarity":
+      axes.set_yscale("log")
+    axes.spines[["top", "right"]].set_visible(False)
+  axes.legend(frameon=False, fontsize=8)
+  return figure
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--twin", help="a twin directory; the shipped one")
+  parser.add_argument("--data", required=True, help="a data set with ECGs")
+  parser.add_argument("--clip", help="a CLIP; the shipped one")
+  parser.add_argument("--ecgs", type=int, default=256, help="of each cell")
+  parser.add_argument("--output", default="runs/sampler_steps")
+  arguments = parser.parse_args()
+  folder = pathlib.Path(arguments.output)
+  data = load_split(arguments.data, "test", kind="ecg")
+  twin = load_twin(arguments.twin)
+  make_examples.claim(
+    folder / "cells",
+    {
+      "twin": twin.digest,
+      "data": data.card["fingerprint"],
+      "ecgs": arguments.ecgs,
+    },
+  )
+  rows = cells(
+    Bench(twin, data, arguments.ecgs, arguments.clip), folder / "cells"
+  )
+  (folder / "sampler_steps.json").write_text(
+    json.dumps({"rows": rows}, indent=1)
+  )
+  with open(folder / "sampler_steps.csv", "w", newline="") as file:
+    writer = csv.writer(file)
+    ends = ("", "_low", "_high")
+    head = ["sampler", "steps", "n", "seconds", "failed_rates"]
+    writer.writerow([*head, *(m + end for m in MEASURES for end in ends)])
+    for row in rows:
+      values = [value for name in MEASURES for value in row[name]]
+      writer.writerow([*(row[key] for key in head), *values])
+  draw(rows).savefig(folder / "sampler_steps.png", dpi=130)
+  print((folder / "sampler_steps.csv").read_text())
+
+
+if __name__ == "__main__":
+  main()
