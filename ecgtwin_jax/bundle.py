@@ -17,7 +17,14 @@ from safetensors import numpy as safetensors
 from ecgtwin_jax.statements import StatementTable
 
 FORMAT = 1
-PARTS = ("vae", "base_extractor", "denoiser", "clip")
+PARTS = (
+  "vae",
+  "base_extractor",
+  "denoiser",
+  "clip",
+  "identity",
+  "classifier",
+)
 INDEX = "twin.json"
 
 

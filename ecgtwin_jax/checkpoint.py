@@ -323,7 +323,7 @@ def load_weights(path, part: str) -> tuple[dict, dict]:
 
   Args:
     path: a run's workdir, one checkpoint of it, or a twin directory.
-    part: "vae", "base_extractor", "denoiser" or "clip".
+    part: one of bundle.PARTS.
 
   Returns:
     (hyper-parameters, variables) as NumPy arrays.

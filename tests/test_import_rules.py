@@ -21,6 +21,7 @@ FLOORS = {
   "ecgtwin_jax.diffusion": 1,
   "ecgtwin_jax.request_file": 0,
   "ecgtwin_jax.results": 0,
+  "ecgtwin_jax.retrieval": 0,
   "ecgtwin_jax.bundle": 2,
   "ecgtwin_jax.checkpoint": 2,
   "ecgtwin_jax.conditioning": 2,

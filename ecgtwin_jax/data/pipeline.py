@@ -93,7 +93,7 @@ def pair_batches(
     ValueError: the data set holds no latents or no pairs, or the batch cannot
       be divided.
   """
-  _require_pairs(dataset)
+  _require_pairs(dataset, "latent")
   if uniform_over == "pairs":
     choose = _shuffle(len(dataset.pairs), seed)
   elif uniform_over == "patients":
@@ -102,6 +102,37 @@ def pair_batches(
     raise ValueError(f"{uniform_over=} must be 'pairs' or 'patients'")
   return _iterate(
     lambda position: gather_pairs(dataset, choose(position)),
+    batch_size,
+    process_index,
+    process_count,
+    start_step,
+  )
+
+
+def ecg_pair_batches(
+  dataset: Dataset,
+  batch_size: int,
+  seed: int,
+  *,
+  process_index: int = 0,
+  process_count: int = 1,
+  start_step: int = 0,
+) -> grain.DatasetIterator:
+  """Endless batches of pairs of ECGs, every patient once per epoch.
+
+  The arguments are those of `ecg_batches`; batch_size counts pairs.
+
+  Returns:
+    An iterator of the batches that `gather_ecg_pairs` describes.
+
+  Raises:
+    ValueError: the data set holds no ECGs or no pairs, or the batch cannot be
+      divided.
+  """
+  _require_pairs(dataset, "ecg")
+  choose = _draw_of_each_patient(dataset, seed)
+  return _iterate(
+    lambda position: gather_ecg_pairs(dataset, choose(position)),
     batch_size,
     process_index,
     process_count,
@@ -172,6 +203,21 @@ def gather_ecgs(dataset: Dataset, rows: Int[np.ndarray, " b"]) -> Batch:
   }
 
 
+def gather_ecg_pairs(dataset: Dataset, k: Int[np.ndarray, " b"]) -> Batch:
+  """Returns the pairs of those numbers: "ecg" and "reference_ecg".
+
+  Both are (b, 1024, 12) in mV, with "index" and "reference_index" of their
+  rows, and "patient_id" (b,) int32, a number per patient.
+  """
+  reference, target = dataset.pairs.pair(k)
+  earlier = gather_ecgs(dataset, reference)
+  return {
+    "patient_id": dataset.patient_number[target],
+    **gather_ecgs(dataset, target),
+    **{f"reference_{name}": value for name, value in earlier.items()},
+  }
+
+
 def gather_pairs(dataset: Dataset, k: Int[np.ndarray, " b"]) -> Batch:
   """Returns the pairs of those numbers.
 
@@ -194,8 +240,8 @@ def gather_pairs(dataset: Dataset, k: Int[np.ndarray, " b"]) -> Batch:
   return batch
 
 
-def _require_pairs(dataset: Dataset) -> None:
-  dataset.require("latent")
+def _require_pairs(dataset: Dataset, kind: str) -> None:
+  dataset.require(kind)
   if not len(dataset.pairs):
     patients = len(np.unique(dataset.patient_number))
     raise ValueError(

@@ -1,0 +1,76 @@
+"""The identity encoder that the evaluation finds people with.
+
+  python -m ecgtwin_jax.main --config=configs/identity.py         one GPU
+  python -m ecgtwin_jax.main --config=configs/identity.py:small   8 min, 4 cores
+  python -m ecgtwin_jax.main --config=configs/identity.py:smoke   seconds, CPU
+
+It trains on simulated patients whom no generator meets. On real data give it
+the validation split of the data set, which the generator does not train on:
+
+  --config.data=DIR --config.patients=validation
+
+Expect validation/top1, retrieval of a held-out patient by another recording,
+far above validation/top1_chance.
+"""
+
+from configs import common
+
+
+def get_config(variant="base"):
+  config = common.training("identity", "identity", variant)
+  common.judge_by_others(config)
+  config.patients = "train"  # or "validation": split to train on
+  config.model = dict(
+    stages=(64, 128, 128, 256, 256, 512),
+    blocks=(2, 2, 2, 2, 2, 2),
+    kernel=16,
+    group_width=16,
+    dropout=0.1,
+    width=128,
+  )
+  config.temperature = 0.1
+  config.gain = 0.1  # recordings are scaled by 1 -+ this, drawn anew each time
+  config.eval_patients = 512  # gallery of the held-out retrieval
+  small = {
+    "model.stages": (16, 16, 32, 64, 128),
+    "model.blocks": (1, 1, 1, 1, 1),
+    "model.kernel": 9,
+    "model.dropout": 0.0,  # its random numbers cost half of a step on a CPU
+    "model.width": 64,
+    "optimizer.learning_rate": 2e-3,
+  }
+  return common.finish(
+    config,
+    common.choose(
+      variant,
+      {
+        "base": {
+          "batch_size": 256,
+          "steps": 20_000,
+          "optimizer.learning_rate": 1e-3,
+          "optimizer.weight_decay": 1e-3,
+          "optimizer.warmup_steps": 500,
+          "optimizer.ema": 0.999,
+        },
+        # The shipped one, of `simulated-evaluators`.
+        "small": {
+          **small,
+          "batch_size": 64,
+          "steps": 2000,
+          "log_every": 50,
+          "eval_every": 250,
+          "checkpoint_every": 250,
+          "optimizer.warmup_steps": 50,
+          "optimizer.ema": 0.99,
+        },
+        "smoke": {
+          **small,
+          "batch_size": 8,
+          "steps": 4,
+          "log_every": 2,
+          "eval_every": 4,
+          "checkpoint_every": 2,
+        },
+      },
+    ),
+  )

@@ -1,0 +1,192 @@
+"""The evaluation's identity encoder: which recordings are of one patient.
+
+Trained on real (or simulated) ECGs alone, of patients of its own, so that it
+can judge a generator it never met.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from ecgtwin_jax import sharding
+from ecgtwin_jax.data import pipeline
+from ecgtwin_jax.data.dataset import Dataset, load_split
+from ecgtwin_jax.models.identity import IdentityEncoder
+from ecgtwin_jax.retrieval import equal_error_rate, found_within
+from ecgtwin_jax.stages import splits
+
+# What stands for "no candidate": finite, so that no gradient is NaN.
+_EXCLUDED = -1e9
+_HELD_OUT = 8  # of so many patients of a validation split, one is held out
+
+
+def load_data(config) -> splits.Splits:
+  """Reads the recordings to train on and those held out.
+
+  With config.patients = "validation" a training of a generator on the same
+  data set shares no patient with this one: both parts are cut, by patient, out
+  of the validation split.
+
+  Raises:
+    ValueError: config.patients is neither "train" nor "validation".
+  """
+  if config.patients == "train":
+    return splits.load_splits(config.data, "ecg")
+  if config.patients != "validation":
+    raise ValueError(f"{config.patients=} must be 'train' or 'validation'")
+  whole = load_split(config.data, "validation", kind="ecg")
+  apart = whole.patient_number % _HELD_OUT == 0
+  return splits.Splits(_select(whole, ~apart), _select(whole, apart))
+
+
+def _select(dataset: Dataset, rows: np.ndarray) -> Dataset:
+  columns = "record_id patient_id time heart_rate age sex statement_ids".split()
+  return dataclasses.replace(
+    dataset,
+    arrays={name: array[rows] for name, array in dataset.arrays.items()},
+    **{name: getattr(dataset, name)[rows] for name in columns},
+  )
+
+
+def load_frozen(config, data) -> dict:
+  del config, data
+  return {}
+
+
+def hyper(config, data) -> dict:
+  del data
+  return {
+    "part": "identity",
+    "model": config.model.to_dict(),
+    "patients": config.patients,
+  }
+
+
+def batches(config, data, start, process_index, process_count):
+  return pipeline.ecg_pair_batches(
+    data.train,
+    config.batch_size,
+    config.seed,
+    process_index=process_index,
+    process_count=process_count,
+    start_step=start,
+  )
+
+
+def make_module(config) -> IdentityEncoder:
+  return IdentityEncoder(
+    **config.model, remat=config.remat, dtype=jnp.dtype(config.precision)
+  )
+
+
+def init(rng, config):
+  variables = dict(make_module(config).init(rng, jnp.zeros((1, 1024, 12))))
+  return variables.pop("params"), variables
+
+
+def supervised_contrastive_losses(
+  z: Float[Array, "n d"], patients: Int[Array, " n"], temperature: float
+) -> Float[Array, " n"]:
+  """-mean over positives p of log softmax(z z' / T without the diagonal)[p].
+
+  Args:
+    z: embeddings of unit length.
+    patients: equal numbers are positives of each other; a row without any
+      costs nothing.
+    temperature: T.
+
+  Source: Khosla et al. 2020 (SupCon), equation 2.
+  """
+  itself = jnp.eye(len(z), dtype=bool)
+  logits = jnp.where(itself, _EXCLUDED, z @ z.T / temperature)
+  positive = (patients[:, None] == patients[None, :]) & ~itself
+  total = jnp.where(positive, jax.nn.log_softmax(logits), 0).sum(axis=1)
+  return -total / jnp.maximum(positive.sum(axis=1), 1)
+
+
+def _augment(config, rng, signal):
+  """Another gain and another start of each recording, as on another day."""
+  gain, shift = jax.random.split(rng)
+  size, length = signal.shape[:2]
+  strength = jax.random.uniform(
+    gain, (size, 1, 1), minval=-config.gain, maxval=config.gain
+  )
+  start = jax.random.randint(shift, (size,), 0, length)
+  rolled = jax.vmap(functools.partial(jnp.roll, axis=0))(signal, start)
+  return rolled * (1 + strength)
+
+
+def loss(config, params, model_state, frozen, batch, rng):
+  """Supervised contrast over both recordings of every patient of the batch."""
+  del frozen
+  keys = jax.random.split(rng)
+  signal = jnp.concatenate([batch["reference_ecg"], batch["ecg"]])
+  z, model_state = make_module(config).apply(
+    {"params": params, **model_state},
+    _augment(config, keys[0], signal),
+    train=True,
+    mutable=["batch_stats"],
+    rngs={"dropout": keys[1]},
+  )
+  size = len(batch["ecg"])
+  similarity = z[:size] @ z[size:].T
+  top1 = jnp.mean(jnp.argmax(similarity, axis=1) == jnp.arange(size))
+  patients = jnp.tile(batch["patient_id"], 2)
+  losses = supervised_contrastive_losses(z, patients, config.temperature)
+  return losses.mean(), (model_state, {"top1": top1})
+
+
+@functools.cache
+def _compare(config, place):
+  """Returns (weights, batch) -> similarities, whole in every process."""
+  module = make_module(config)
+
+  def compare(weights, batch):
+    variables = {"params": weights["params"], **weights["model_state"]}
+    gallery = module.apply(variables, batch["reference_ecg"])
+    return module.apply(variables, batch["ecg"]) @ gallery.T
+
+  return jax.jit(compare, out_shardings=place)
+
+
+def evaluate(config, data, frozen, weights, put) -> dict:
+  """Finds held-out patients by another recording: one pair of each, seeded."""
+  del frozen
+  first, count = data.validation.pairs.patients()
+  patients = min(len(first), config.eval_patients)
+  if patients < 2:
+    return {"patients": patients}
+  rng = np.random.default_rng(config.seed)
+  chosen = rng.permutation(len(first))[:patients]
+  pairs = first[chosen] + rng.integers(0, count[chosen])
+  padded = -(-patients // jax.device_count()) * jax.device_count()
+  share = np.array_split(np.arange(padded), jax.process_count())
+  rows = share[jax.process_index()]
+  batch = put(
+    pipeline.gather_ecg_pairs(
+      data.validation, pairs[np.minimum(rows, patients - 1)]
+    )
+  )
+  place = sharding.replicated(batch["ecg"].sharding.mesh)
+  similarity = np.asarray(_compare(config, place)(weights, batch))
+  similarity, own = similarity[:patients, :patients], np.arange(patients)
+  losses = optax.softmax_cross_entropy_with_integer_labels(
+    similarity / config.temperature, own
+  )
+  strangers = ~np.eye(patients, dtype=bool)
+  return {
+    "loss": float(losses.mean()),
+    "top1": float(found_within(similarity, own, 1).mean()),
+    "top1_chance": 1 / patients,
+    "top5": float(found_within(similarity, own, min(5, patients)).mean()),
+    "equal_error_rate": equal_error_rate(
+      np.diagonal(similarity), similarity[strangers]
+    ),
+    "patients": patients,
+    "score": float(losses.mean()),
+  }
