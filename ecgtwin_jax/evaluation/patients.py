@@ -1,0 +1,85 @@
+"""Rows grouped by patient: halves that share none, and rows of another one."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+
+class Halves(NamedTuple):
+  """Two sets of as many rows; no patient is in both.
+
+  Attributes:
+    one: rows of the first half, ascending.
+    other: rows of the second half, ascending.
+  """
+
+  one: Int[np.ndarray, " m"]
+  other: Int[np.ndarray, " m"]
+
+
+def draw_halves(
+  patients: Shaped[np.ndarray, " n"],
+  seed: int,
+  limit: int | None = None,
+) -> Halves:
+  """Splits the patients at random into halves of as many rows as can be.
+
+  Patients come in random order into the half that has fewer rows; then random
+  rows of the larger half are left out, because the Frechet distance and the
+  precision depend on how many rows there are.
+
+  Args:
+    patients: of each row.
+    seed: of the drawing.
+    limit: at most so many rows in a half.
+
+  Raises:
+    ValueError: there are fewer than two patients.
+  """
+  names, number, count = np.unique(
+    patients, return_inverse=True, return_counts=True
+  )
+  if len(names) < 2:
+    raise ValueError(f"{len(names)} patients cannot be halved: 2 are needed")
+  rng = np.random.default_rng([seed, 0])
+  in_other = np.zeros(len(names), bool)
+  sizes = [0, 0]
+  for patient in rng.permutation(len(names)):
+    half = int(sizes[1] < sizes[0])
+    in_other[patient] = half
+    sizes[half] += count[patient]
+  size = min(*sizes, *([] if limit is None else [limit]))
+  halves = [np.flatnonzero(in_other[number] == half) for half in (0, 1)]
+  return Halves(*(np.sort(rng.permutation(rows)[:size]) for rows in halves))
+
+
+def file_halves(patients: Shaped[np.ndarray, " n"]) -> Halves:
+  """The first and the second half of the rows, whosever they are.
+
+  Source: Lai et al., arXiv 2508.02720, released evaluation; `draw_halves`
+  mends that a patient may be in both.
+  """
+  size = len(patients) // 2
+  return Halves(np.arange(size), np.arange(size, 2 * size))
+
+
+def rows_of_others(
+  patients: Shaped[np.ndarray, " n"], seed: int
+) -> Int[np.ndarray, " n"]:
+  """A random row of another patient for each row.
+
+  Raises:
+    ValueError: there are fewer than two patients.
+  """
+  _, number, count = np.unique(
+    patients, return_inverse=True, return_counts=True
+  )
+  if len(count) < 2:
+    raise ValueError(f"{len(count)} patients: 2 are needed to find a stranger")
+  # A patient's rows stand together here; the draw skips over them.
+  order = np.argsort(number, kind="stable")
+  start = (np.cumsum(count) - count)[number]
+  rng = np.random.default_rng([seed, 1])
+  drawn = rng.integers(0, len(number) - count[number])
+  return order[np.where(drawn < start, drawn, drawn + count[number])]
