@@ -40,11 +40,16 @@ def run(flags: flags_module.Flags) -> None:
       from ecgtwin_jax import edit
 
       edit.run(config)
+    case "app":
+      from ecgtwin_jax import app
+
+      app.run(config)
     case "demo":
       demo.run(config, flags.config_file)
     case unknown:
       raise ValueError(
-        f"config.job={unknown!r} must be train, generate, explain, edit or demo"
+        f"config.job={unknown!r} must be train, generate, explain, edit, app "
+        "or demo"
       )
 
 

@@ -21,6 +21,7 @@ FLOORS = {
   "ecgtwin_jax.diffusion": 1,
   "ecgtwin_jax.request_file": 0,
   "ecgtwin_jax.results": 0,
+  "ecgtwin_jax.uploads": 0,
   "ecgtwin_jax.retrieval": 0,
   "ecgtwin_jax.bundle": 2,
   "ecgtwin_jax.checkpoint": 2,
@@ -45,6 +46,9 @@ FLOORS = {
   "ecgtwin_jax.watch": 4,
   "ecgtwin_jax.torch_import": 4,
   "ecgtwin_jax.evaluation": 5,
+  "ecgtwin_jax.app": 5,
+  "ecgtwin_jax.page": 5,
+  "ecgtwin_jax.page_actions": 5,
   "ecgtwin_jax.chain": 5,
   "ecgtwin_jax.crowd": 5,
   "ecgtwin_jax.demo": 5,
@@ -112,7 +116,9 @@ def test_each_file_imports_its_floor_and_below(path):
       assert name == "ecgtwin_jax.torch_import", name
   for target in imports(path, top_level=True):
     top = target.split(".")[0]
-    assert top not in LAZY, f"{name} imports {top} at its top"
+    # The page is nothing but Gradio; the app job imports it when it runs.
+    page = (name, top) == ("ecgtwin_jax.page", "gradio")
+    assert top not in LAZY or page, f"{name} imports {top} at its top"
     allowed = ALLOWED_OUTSIDE.get(here)
     if allowed and top not in sys.stdlib_module_names:
       assert top in allowed | {"ecgtwin_jax"}, f"{name} imports {top}"
