@@ -66,13 +66,13 @@ def get_config(variant="base"):
         },
         # The shipped twin, `simulated-small`.
         "small": {
-          "model.width": 128,
+          "model.width": 96,
           "model.heads": 4,
-          "batch_size": 256,
-          "steps": 1500,
+          "batch_size": 192,
+          "steps": 600,
           "log_every": 25,
-          "eval_every": 250,
-          "checkpoint_every": 125,
+          "eval_every": 200,
+          "checkpoint_every": 100,
           "optimizer.learning_rate": 1e-3,
           "optimizer.weight_decay": 1e-3,
           "optimizer.warmup_steps": 50,

@@ -62,7 +62,7 @@ class Dataset:
     heart_rate: bpm.
     age: years, -1 where missing.
     sex: 0 female, 1 male, -1 missing.
-    statement_ids: rows of the table, padded with -1.
+    statement_ids: rows of the table, 18 as read, padded with -1.
   """
 
   directory: pathlib.Path
@@ -76,7 +76,7 @@ class Dataset:
   heart_rate: Float[np.ndarray, " n"]
   age: Float[np.ndarray, " n"]
   sex: Int[np.ndarray, " n"]
-  statement_ids: Int32[np.ndarray, "n 18"]
+  statement_ids: Int32[np.ndarray, "n s"]
 
   def __len__(self) -> int:
     return len(self.record_id)

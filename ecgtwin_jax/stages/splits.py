@@ -1,5 +1,6 @@
 """The data of a stage, and the arrays that stages 1 and 2 make of a batch."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -40,7 +41,7 @@ def load_pairs(config) -> Splits:
   A model without a null condition cannot take a missing age or sex: such
   recordings are left out, and how many is said.
   """
-  data = load_splits(config.latents, "latent")
+  data = _trim_reports(load_splits(config.latents, "latent"))
   check_latents(config, data.train.card)
   if config.model.null_condition:
     return data
@@ -54,6 +55,18 @@ def load_pairs(config) -> Splits:
       )
     known.append(kept)
   return Splits(*known)
+
+
+def _trim_reports(data: Splits) -> Splits:
+  """Leaves out the padding behind the longest report: attention to it is 0."""
+  counts = [(split.statement_ids >= 0).sum(axis=1) for split in data]
+  longest = np.concatenate(counts).max(initial=1)
+  return Splits(
+    *(
+      dataclasses.replace(s, statement_ids=s.statement_ids[:, :longest])
+      for s in data
+    )
+  )
 
 
 def gather_statements(
