@@ -161,3 +161,27 @@ def test_fill_missing_replaces_nan_alone():
   patient = np.array([[1.0, np.nan, 3.0]], np.float32)
   out = layers.fill_missing(patient, jnp.array([7.0, 8.0, 9.0]))
   np.testing.assert_array_equal(out, [[1, 8, 3]])
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+def test_a_product_of_rows_is_that_of_matmul(shape):
+  x, kernel = _random(0, *shape), _random(1, 5, 7)
+  out, pull = jax.vjp(layers.product, x, kernel)
+  expected, pull_expected = jax.vjp(jnp.matmul, x, kernel)
+  np.testing.assert_allclose(out, expected, rtol=1e-6)
+  for ours, theirs in zip(pull(out), pull_expected(out)):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_kernel_gradient_of_a_dense_is_one_product_of_two_matrices():
+  x = _random(0, 2, 3, 5)
+  dense = layers.Dense(7)
+  params = dense.init(jax.random.key(0), x)
+  gradient = jax.grad(lambda p: jnp.sum(dense.apply(p, x) ** 2))
+  products = [
+    e
+    for e in jax.make_jaxpr(gradient)(params).eqns
+    if e.primitive.name == "dot_general"
+  ]
+  assert len(products) == 2  # forward, and the kernel's gradient
+  assert all(v.aval.ndim == 2 for e in products for v in e.invars)

@@ -127,7 +127,7 @@ class BaseExtractor(nn.Module):
     condition, mask = self._condition(
       batch, statements, mask, patient, drop_text
     )
-    x = nn.Dense(
+    x = layers.Dense(
       self.width,
       kernel_init=layers.torch_uniform,
       dtype=self.dtype,

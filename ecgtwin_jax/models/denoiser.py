@@ -139,7 +139,7 @@ class Denoiser(nn.Module):
       self.dtype,
       name="condition",
     )(t, statements, mask, patient, base)
-    x = nn.Dense(
+    x = layers.Dense(
       self.width,
       kernel_init=layers.xavier,
       dtype=self.dtype,
@@ -236,7 +236,7 @@ class Denoiser(nn.Module):
       x = modulate(norm(x), shift, scale)
     elif not adax:
       x = nn.LayerNorm(epsilon=1e-5, name="output_norm")(x)
-    return nn.Dense(
+    return layers.Dense(
       self.latent_channels,
       kernel_init=layers.xavier if adax else layers.zeros,
       dtype=self.dtype,

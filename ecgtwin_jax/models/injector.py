@@ -37,7 +37,7 @@ class Modulation(nn.Module):
 
   @nn.compact
   def __call__(self, c: Float[Array, "b d"]) -> list[jax.Array]:
-    parts = nn.Dense(
+    parts = layers.Dense(
       self.count * self.width,
       kernel_init=layers.zeros,
       dtype=self.dtype,
@@ -117,7 +117,7 @@ class ConditionEmbedding(nn.Module):
     return c, tokens
 
   def _dense(self, name):
-    return nn.Dense(
+    return layers.Dense(
       self.width, kernel_init=layers.xavier, dtype=self.dtype, name=name
     )
 

@@ -4,6 +4,7 @@ Parameters, norms and softmax stay float32; `dtype` is the type of the matrix
 products alone. Letters of shapes: b batch, l positions, s statements, d width.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,30 @@ xavier = nn.initializers.xavier_uniform()
 zeros = nn.initializers.zeros_init()
 # PyTorch's default kernel, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def product(
+  x: Float[Array, "*b d"],
+  kernel: Float[Array, "d k"],
+  dimension_numbers=None,
+  precision: Any = None,
+  **options: Any,
+) -> Float[jax.Array, "*b k"]:
+  """Computes x @ kernel, all axes of x but the last as one.
+
+  Only the gradient differs: of a product over several axes JAX makes a kernel
+  gradient that XLA on CPU transposes in memory and computes at half the speed.
+  Fits `nn.Dense(dot_general=...)`.
+  """
+  del dimension_numbers  # those of x @ kernel
+  rows = x.reshape(-1, x.shape[-1])
+  out = jax.lax.dot_general(
+    rows, kernel, (((1,), (0,)), ((), ())), precision, **options
+  )
+  return out.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+Dense = functools.partial(nn.Dense, dot_general=product)
 
 
 def sinusoid(
@@ -112,21 +137,21 @@ class MultiheadAttention(nn.Module):
       x, context, kernel, bias, dtype=self.dtype
     )
     if context is None:
-      qkv = x @ kernel + bias[None, None]
+      qkv = product(x, kernel) + bias[None, None]
       query, key, value = jnp.split(qkv, 3, axis=-1)
     else:
-      query = x @ kernel[:, :width] + bias[None, None, :width]
+      query = product(x, kernel[:, :width]) + bias[None, None, :width]
       key, value = jnp.split(
-        context @ kernel[:, width:] + bias[None, None, width:], 2, axis=-1
+        product(context, kernel[:, width:]) + bias[None, None, width:],
+        2,
+        axis=-1,
       )
     query, key, value = (
       a.reshape(b, a.shape[1], self.heads, -1) for a in (query, key, value)
     )
     keys = None if mask is None else mask[:, None, None, :]
     x = jax.nn.dot_product_attention(query, key, value, mask=keys)
-    dense = nn.Dense(
-      width, kernel_init=xavier, dtype=self.dtype, name="out_proj"
-    )
+    dense = Dense(width, kernel_init=xavier, dtype=self.dtype, name="out_proj")
     x = dense(x.reshape(b, l, width))
     if mask is not None:
       x = jnp.where(mask.any(axis=-1)[:, None, None], x, 0)
@@ -158,7 +183,7 @@ class CrossAttention(nn.Module):
       raise ValueError(f"{width=} must be divisible by heads={self.heads}")
 
     def dense(features, name):
-      return nn.Dense(features, kernel_init=xavier, dtype=self.dtype, name=name)
+      return Dense(features, kernel_init=xavier, dtype=self.dtype, name=name)
 
     def split(a, name):
       a = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name=name)(a)
@@ -196,7 +221,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
     def dense(features, name):
-      return nn.Dense(
+      return Dense(
         features, kernel_init=self.kernel_init, dtype=self.dtype, name=name
       )
 
@@ -232,4 +257,4 @@ class StatementTokens(nn.Module):
       statements, kernel[:text], dtype=self.dtype
     )
     who = patient.astype(jnp.float32) @ kernel[text:] + bias[None]
-    return statements @ weight + who[:, None]
+    return product(statements, weight) + who[:, None]

@@ -127,7 +127,7 @@ class UNet(nn.Module):
     x = run(x, self.levels - 1, "middle")
     for level in reversed(range(self.levels - 1)):
       x = _conv(width, self.dtype, f"up_{level}")(jnp.repeat(x, 2, axis=1))
-      merge = nn.Dense(
+      merge = layers.Dense(
         width,
         kernel_init=layers.xavier,
         dtype=self.dtype,
