@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ecgtwin_jax import sampling, sharding
 from ecgtwin_jax.data.ecg import ECG
@@ -179,6 +179,17 @@ class Networks:
       return sampling.attend(denoiser, plan, variables, latent, rngs, given)
 
     return _in_chunks(run, (latents, rngs, *given), SAMPLE_CHUNK, None)
+
+  def predict_noise(
+    self,
+    noisy: Float[np.ndarray, "n l c"],
+    timesteps: Int[np.ndarray, " n"],
+    given: Given,
+  ) -> Float[np.ndarray, "n l c"]:
+    """The noise that the denoiser sees in latents noised to these steps."""
+    denoiser, variables = self._part("denoiser")
+    run = functools.partial(sampling.predict_noise, denoiser, variables)
+    return _in_chunks(run, (noisy, timesteps, *given), SAMPLE_CHUNK, None)
 
   def sample_edit(
     self,

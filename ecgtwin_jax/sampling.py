@@ -206,6 +206,14 @@ def extract(
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def predict_noise(
+  denoiser, variables, noisy, timesteps, *given
+) -> Float[Array, "n l c"]:
+  """The noise in latents at integer steps, under (conditions..., base)."""
+  return denoiser.apply(variables, noisy, timesteps, *given)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def decode(decoder, variables, latents) -> Float[Array, "n s 12"]:
   """Signals in mV of scaled latents."""
   return decoder.apply(variables, latents)
