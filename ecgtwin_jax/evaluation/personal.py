@@ -1,0 +1,124 @@
+"""One patient's diagnosis: twins, fine-tuning on them, judging recordings."""
+
+import os
+import warnings
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from ecgtwin_jax import bundle, crowd
+from ecgtwin_jax.data.dataset import Dataset
+from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.evaluation import fine_tuning, prompts
+from ecgtwin_jax.evaluation.classification import ECGClassifier, predict
+from ecgtwin_jax.evaluation.make_examples import read_condition, signals_mv
+from ecgtwin_jax.evaluation.people import Person, number_of
+from ecgtwin_jax.twin import ECGTwin
+
+_DIGITS = 6  # of probabilities
+
+
+class Bench(NamedTuple):
+  """What patients are judged with."""
+
+  twin: ECGTwin
+  classifier: ECGClassifier
+  prompts: list[prompts.Prompt]
+  sampling: dict
+  tuning: FrozenConfigDict
+  seed: int
+
+
+def make_twins(bench: Bench, data: Dataset, people: list[Person]) -> np.ndarray:
+  """Twins of several people from their references, (people, n, 1024, 12) mV."""
+  now = [read_condition(data, person.reference) for person in people]
+  rows = np.array([person.reference for person in people])
+  references = [ECG(x, MODEL_RATE) for x in signals_mv(data, rows)]
+  conditions, seeds = [], []
+  for person, condition in zip(people, now):
+    seed = number_of(bench.seed, person.patient)
+    rng = np.random.default_rng(seed)
+    own = prompts.draw_conditions(
+      bench.prompts, condition.age, condition.sex, rng
+    )
+    conditions.append(own)
+    seeds.append(seed)
+  n = len(conditions[0])
+  with warnings.catch_warnings():
+    # Prompts are counted where they are translated; a jittered rate may leave
+    # what its statement means.
+    warnings.simplefilter("ignore", UserWarning)
+    bases = crowd.extract_bases(bench.twin, references, now)
+    signals, _ = crowd.generate_signals(
+      bench.twin,
+      np.repeat(bases, n, axis=0),
+      [condition for own in conditions for condition in own],
+      np.repeat(seeds, n).tolist(),
+      list(range(n)) * len(people),
+      **bench.sampling,
+    )
+  return signals.reshape(len(people), n, *signals.shape[1:])
+
+
+def judge(
+  bench: Bench,
+  twins: np.ndarray,
+  labels: np.ndarray,
+  seed: int,
+  tests: dict[str, np.ndarray],
+) -> tuple[dict[str, list], str]:
+  """Fine-tunes on twins, and judges recordings after each step.
+
+  Args:
+    bench: with the population's classifier.
+    twins: (n, 1024, 12) mV, all there is to learn from.
+    labels: of the twins.
+    seed: of the fine-tuning.
+    tests: {name: recordings in mV}.
+
+  Returns:
+    {name: per recording the probability of abnormal before fine-tuning and
+    after each step}, and a digest of the final weights.
+  """
+  module, start = bench.classifier.module, bench.classifier.variables
+  found = {name: [] for name in tests}
+
+  def ask(variables):
+    for name, signals in tests.items():
+      given = predict(module, "binary", variables, signals)[:, 0]
+      found[name].append(np.round(given.astype(float), _DIGITS))
+
+  ask(start)
+  for variables in fine_tuning.tune(
+    module, start, twins, labels, bench.tuning, seed
+  ):
+    ask(variables)
+  digest = bundle.digest(jax.tree.map(np.asarray, variables))[:16]
+  scores = {name: np.stack(x, axis=1).tolist() for name, x in found.items()}
+  return scores, digest
+
+
+def load_binary(config) -> ECGClassifier:
+  """The population's classifier.
+
+  Raises:
+    ValueError: it is not there, or tells findings.
+  """
+  command = (
+    "python -m ecgtwin_jax.main --config=configs/classifier.py:small "
+    f"--config.mode=binary --workdir={config.classifier}"
+  )
+  if not os.path.exists(config.classifier):
+    raise ValueError(
+      f"config.classifier={config.classifier!r} is missing; train it with: "
+      f"{command}"
+    )
+  found = ECGClassifier.load(config.classifier)
+  if found.mode != "binary":
+    raise ValueError(
+      f"config.classifier={config.classifier!r} is {found.mode}, but must tell "
+      f"normal from abnormal: {command}"
+    )
+  return found
