@@ -44,12 +44,16 @@ def run(flags: flags_module.Flags) -> None:
       from ecgtwin_jax import app
 
       app.run(config)
+    case "diagnose":
+      from ecgtwin_jax.evaluation import diagnosis
+
+      diagnosis.run(config, flags.config_file)
     case "demo":
       demo.run(config, flags.config_file)
     case unknown:
       raise ValueError(
-        f"config.job={unknown!r} must be train, generate, explain, edit, app "
-        "or demo"
+        f"config.job={unknown!r} must be train, generate, explain, edit, app, "
+        "diagnose or demo"
       )
 
 
