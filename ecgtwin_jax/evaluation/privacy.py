@@ -256,7 +256,12 @@ def _replay_share(name, values, floor_values, patients, note, seed):
     return float((first > np.quantile(second, 1 - _TAIL)).mean())
 
   value = statistic(np.arange(len(both)))
-  interval = bootstrap_interval(statistic, patients, seed=seed)
+  interval = low, high = bootstrap_interval(statistic, patients, seed=seed)
+  if low == high == value and value in (0.0, 1.0):
+    # None or all of n patients: the bootstrap sees no spread, the exact
+    # binomial interval does.
+    edge = 0.025 ** (1 / len(np.unique(patients[asked])))
+    interval = (0.0, 1 - edge) if value == 0 else (edge, 1.0)
   return Metric(name, value, *interval, _TAIL, len(values), _LEVEL, note)
 
 
@@ -274,24 +279,24 @@ def draw(found: Found) -> Any:
   figure = Figure(figsize=(9, 5.6), layout="constrained")
   top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2))
   left, right = top.subplots(1, 2)
-  for axes, values, floor, title, label in (
+  for axes, values, floor, title, whose in (
     (
       left,
       found.generated,
       found.unseen,
       f"to the nearest of {found.training} training recordings",
-      "unseen real",
+      "unseen patients",
     ),
     (
       right,
       found.to_reference,
       found.real_to_reference,
       "to the own reference",
-      "same patient, real",
+      "the same patients",
     ),
   ):
     edges = np.linspace(min(values.min(), floor.min()) - 0.01, 1.0, 41)
-    axes.hist(floor, edges, density=True, color="0.7", label=label)
+    axes.hist(floor, edges, density=True, color="0.7", label="real")
     axes.hist(
       values,
       edges,
@@ -309,8 +314,14 @@ def draw(found: Found) -> Any:
     )
     axes.set_xlabel("correlation at the best shift")
     axes.set_yticks([])
-    axes.set_title(title, fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.set_title(f"{title}\nreal: {whose}", fontsize=10)
+  top.legend(
+    *left.get_legend_handles_labels(),
+    frameon=False,
+    fontsize=9,
+    ncols=3,
+    loc="outside lower center",
+  )
   axes = bottom.subplots()
   seconds = np.arange(found.pair.shape[1]) / 102.4
   axes.plot(seconds, found.pair[1], color="0.6", lw=1.4, label="training")

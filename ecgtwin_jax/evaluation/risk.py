@@ -16,7 +16,10 @@ def describe(metrics: list[Metric]) -> str:
   """
   known = {m.name: m for m in metrics if np.isfinite(m.value)}
   parts = [
-    _say_replay(known.get("privacy_replay_share")),
+    _say_replay(
+      known.get("privacy_replay_share"),
+      known.get("privacy_nearest_training_correlation"),
+    ),
     _say_reference(known.get("privacy_reference_replay_share")),
     *(
       _say_membership(known.get(f"privacy_membership_{kind}_auc"), holder)
@@ -37,7 +40,7 @@ def _percent(metric: Metric) -> str:
   return text
 
 
-def _say_replay(metric):
+def _say_replay(metric, correlation):
   if metric is None:
     return "Whether training recordings are replayed was not measured."
   text = (
@@ -49,7 +52,14 @@ def _say_replay(metric):
     return f"{text} Training recordings are replayed."
   if not np.isfinite(metric.low):
     return f"{text} {_TOO_FEW}"
-  return f"{text} No sign of replay."
+  text = f"{text} No sign of replay."
+  if correlation is not None and correlation.high < correlation.floor:
+    text += (
+      " They lie further from the training recordings than unseen ones do "
+      f"(mean correlation to the nearest {correlation.value:.2f} against "
+      f"{correlation.floor:.2f}), which tells of fidelity, not of privacy."
+    )
+  return text
 
 
 def _say_reference(metric):
