@@ -20,7 +20,7 @@ from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.evaluation.median_beat import RATE, Beats, find_median_beat
 
 _SMOOTH = 0.004  # s: standard deviation that slopes are smoothed with
-_STILL = 0.05  # of the steepest slope: below it QRS has not begun or is over
+_STILL = 0.09  # of the steepest slope: below it QRS has not begun or is over
 _QUIET = 0.012  # s that it has to stay below
 _QRS_BEFORE, _QRS_AFTER = 0.12, 0.16  # s around the middle
 _P_LEVEL = 0.06  # of the P wave's height: where it begins
@@ -180,8 +180,7 @@ def _find_p(x, onset, t_end, beats):
 
 
 def _coherence(each):
-  """Mean correlation between all pairs of rows."""
-  norm = np.linalg.norm(each, axis=1) + 1e-12
-  unit = each / norm[:, None]
-  n = len(unit)
-  return (np.linalg.norm(unit.sum(axis=0)) ** 2 - n) / (n * (n - 1))
+  """Median over rows of the mean correlation with the other rows."""
+  unit = each / (np.linalg.norm(each, axis=1, keepdims=True) + 1e-12)
+  alike = unit @ unit.T
+  return float(np.median((alike.sum(axis=1) - 1) / (len(unit) - 1)))
