@@ -7,7 +7,7 @@ report among a hundred.
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.clip_space import ClipSpace
@@ -18,7 +18,7 @@ from ecgtwin_jax.evaluation.metric import (
   mean_metric,
   missing,
 )
-from ecgtwin_jax.evaluation.patients import rows_of_others
+from ecgtwin_jax.evaluation.patients import mean_of_others
 
 CANDIDATES = 100  # reports
 TOPS = (1, 5)
@@ -42,7 +42,7 @@ def measure(
   Args:
     examples: what is judged.
     space: of the ECGs and reports.
-    seed: of the candidates, the strangers and the bootstrap.
+    seed: of the candidates and the bootstrap.
     published_protocol: the real ECGs are those after the autoencoder.
 
   Raises:
@@ -58,19 +58,17 @@ def measure(
   shuffled = examples.generated.get("shuffled_text")
   if shuffled is not None:
     shuffled = space.samples(shuffled)
-  strange = None
-  if len(np.unique(patients)) > 1:
-    strange = texts[rows_of_others(patients, seed)]
+  alone = len(np.unique(patients)) < 2
   scores = cosines(twins, texts)
   real_scores = cosines(real, texts)
   floor, note = np.full(len(texts), np.nan), ""
   if shuffled is not None:
     floor, note = cosines(shuffled, texts), _SHUFFLED
-  elif strange is not None:
-    floor, note = cosines(twins, strange), _STRANGERS
+  elif not alone:
+    floor, note = stranger_cosines(twins, texts, patients), _STRANGERS
   real_floor = np.full(len(texts), np.nan)
-  if strange is not None:
-    real_floor = cosines(real, strange)
+  if not alone:
+    real_floor = stranger_cosines(real, texts, patients)
   what = "decoded real ECGs" if published_protocol else "real ECGs"
   metrics = [
     mean_metric(
@@ -112,7 +110,20 @@ def cosines(
   samples: Float[np.ndarray, "n k p"], texts: Float[np.ndarray, "n p"]
 ) -> Float[np.ndarray, " n"]:
   """s_i = mean over the samples of cos(sample, text) of each row."""
-  each = _normalized(samples) * _normalized(texts)[:, None]
+  return _mean_products(samples, _normalized(texts))
+
+
+def stranger_cosines(
+  samples: Float[np.ndarray, "n k p"],
+  texts: Float[np.ndarray, "n p"],
+  patients: Shaped[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+  """Mean cosine of a row's samples and the texts of all other patients."""
+  return _mean_products(samples, mean_of_others(_normalized(texts), patients))
+
+
+def _mean_products(samples, vectors):
+  each = _normalized(samples) * vectors[:, None]
   return each.sum(axis=2).mean(axis=1)
 
 

@@ -23,6 +23,9 @@ CHANGES = {
   "change_10_to_30": (10.0, 30.0),
   "change_over_30": (30.0, float("inf")),
 }
+_STRANGERS = (
+  10  # other patients whose rate a rate is compared with, for a floor
+)
 _LEVEL = "condition"
 
 
@@ -218,9 +221,12 @@ def _floor(rates, patients, seed):
     return _pairs(rates, "shuffled_text", patients), words
   if len(np.unique(patients)) < 2:
     return _Pairs(*[np.zeros(0)] * 4), "no floor: one patient"
-  others = rates.asked[rows_of_others(patients, seed)]
+  draws = [
+    _pairs(rates, "twin", patients, rates.asked[rows_of_others(patients, s)])
+    for s in range(_STRANGERS * seed, _STRANGERS * (seed + 1))
+  ]
   words = "floor: against the rates of other patients"
-  return _pairs(rates, "twin", patients, others), words
+  return _Pairs(*map(np.concatenate, zip(*draws, strict=True))), words
 
 
 def _error(name, pairs, floor, note, seed):

@@ -1,9 +1,9 @@
-"""Rows grouped by patient: halves that share none, and rows of another one."""
+"""Rows grouped by patient: halves that share none, and rows of other ones."""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 
 class Halves(NamedTuple):
@@ -83,3 +83,24 @@ def rows_of_others(
   rng = np.random.default_rng([seed, 1])
   drawn = rng.integers(0, len(number) - count[number])
   return order[np.where(drawn < start, drawn, drawn + count[number])]
+
+
+def mean_of_others(
+  vectors: Float[np.ndarray, "n d"], patients: Shaped[np.ndarray, " n"]
+) -> Float[np.ndarray, "n d"]:
+  """m_i = mean of the vectors of all rows of other patients.
+
+  A product with m_i is the mean of the products with each of them.
+
+  Raises:
+    ValueError: there are fewer than two patients.
+  """
+  _, number, count = np.unique(
+    patients, return_inverse=True, return_counts=True
+  )
+  if len(count) < 2:
+    raise ValueError(f"{len(count)} patients: 2 are needed to find a stranger")
+  own = np.zeros((len(count), vectors.shape[1]))
+  np.add.at(own, number, vectors)
+  others = len(number) - count
+  return ((own.sum(axis=0) - own) / others[:, None])[number]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import Metric, mean_metric, missing
-from ecgtwin_jax.evaluation.patients import rows_of_others
+from ecgtwin_jax.evaluation.patients import mean_of_others
 
 PATIENTS = (10, 20, 50, 100)  # in a silhouette
 _LEVEL = "person"
@@ -66,7 +66,7 @@ def measure(
   Args:
     examples: what is judged.
     extract: maps ECGs and conditions to base vectors.
-    seed: of the strangers, the patients and the bootstrap.
+    seed: of the patients in a silhouette and the bootstrap.
     bases: from `extract_bases`, where they are at hand.
   """
   if bases is None:
@@ -85,14 +85,14 @@ def compare(
   Args:
     bases: "reference" and "real", (n, 1, d), and the arms (n, k, d).
     patients: of each row.
-    seed: of the strangers, the patients and the bootstrap.
+    seed: of the patients in a silhouette and the bootstrap.
   """
   if len(np.unique(patients)) < 2:
     why = "needs ECGs of at least 2 patients"
     return [missing("base_similarity", _LEVEL, why, len(patients))]
-  reference = bases["reference"][:, 0]
-  strangers = reference[rows_of_others(patients, seed)]
-  note = "floor: to another patient's reference"
+  reference = _normalized(bases["reference"][:, 0])
+  strangers = mean_of_others(reference, patients)
+  note = "floor: to the references of other patients"
 
   def mean(name, values, floor, note):
     return mean_metric(
@@ -101,33 +101,32 @@ def compare(
 
   metrics = []
   for arm, name in (("twin", "base_similarity"), ("real", None)):
-    floor = float(_cosine(bases[arm], strangers).mean())
+    floor = float(_similarity(bases[arm], strangers).mean())
     metrics.append(
       mean(
         name or "base_similarity_real",
-        _cosine(bases[arm], reference),
+        _similarity(bases[arm], reference),
         floor,
         note,
       )
     )
   for arm, words in _FLOORS.items():
     if arm in bases:
-      similarity = _cosine(bases[arm], reference)
+      similarity = _similarity(bases[arm], reference)
       metrics.append(
         mean(f"base_similarity_{arm}", similarity, metrics[0].floor, words)
       )
   return metrics + _silhouettes(bases, patients, seed)
 
 
-def _cosine(samples, references):
-  """(n,) mean over the samples of their cosine with the row's reference."""
+def _normalized(x):
+  x = np.asarray(x, np.float64)
+  return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
-  def normalized(x):
-    x = np.asarray(x, np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
-  each = normalized(samples) * normalized(references)[:, None]
-  return each.sum(axis=2).mean(axis=1)
+def _similarity(samples, references):
+  """(n,) mean over the samples of their product with the row's reference."""
+  return (_normalized(samples) * references[:, None]).sum(axis=2).mean(axis=1)
 
 
 def _silhouettes(bases, patients, seed):

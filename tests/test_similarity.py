@@ -1,0 +1,119 @@
+"""Base vectors of the right patient, of another one, and of anyone."""
+
+import numpy as np
+import pytest
+from toy_examples import make_examples, signals_of
+
+from ecgtwin_jax.evaluation import similarity
+
+PATIENTS = np.repeat(np.arange(12), 3)
+WIDTH = 40
+EYE = np.eye(WIDTH)
+
+
+def vectors(people, seed, samples=1, noise=0.03):
+  rng = np.random.default_rng(seed)
+  points = np.repeat(EYE[people][:, None], samples, axis=1)
+  return points + noise * rng.normal(size=points.shape)
+
+
+def measured(twin, seed=0, **arms):
+  bases = {
+    "reference": vectors(PATIENTS, 1),
+    "real": vectors(PATIENTS, 2),
+    "twin": twin,
+    **arms,
+  }
+  metrics = similarity.compare(bases, PATIENTS, seed=seed)
+  assert all(m.level == "person" for m in metrics)
+  return {m.name: m for m in metrics}
+
+
+def test_a_twin_of_the_patient_is_as_near_as_reality():
+  found = measured(vectors(PATIENTS, 3, samples=2))
+  near, real = found["base_similarity"], found["base_similarity_real"]
+  assert near.value == pytest.approx(real.value, abs=0.02)
+  assert real.value > 0.9
+  assert abs(near.floor) < 0.05 and abs(real.floor) < 0.05
+  assert found["silhouette_10_patients"].value > 0.9
+  assert found["silhouette_10_patients_real"].value > 0.9
+  assert found["silhouette_10_patients"].n == 30
+
+
+def test_a_generator_that_ignores_the_reference_scores_as_its_floor():
+  anyone = vectors(np.random.default_rng(5).integers(0, 12, 36), 3)
+  shuffled = vectors(np.random.default_rng(6).integers(0, 12, 36), 4)
+  found = measured(anyone, shuffled_reference=shuffled)
+  near = found["base_similarity"]
+  assert near.low - 0.1 < near.floor < near.high + 0.1
+  assert near.value < 0.3 < 0.9 < found["base_similarity_real"].low
+  other = found["base_similarity_shuffled_reference"]
+  assert other.value < 0.3
+  silhouette = found["silhouette_10_patients"]
+  assert silhouette.value < 0.1
+  assert silhouette.value == pytest.approx(silhouette.floor, abs=0.4)
+
+
+def test_silhouette_by_hand():
+  points = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+  found = similarity.silhouettes(points, np.array([0, 0, 1, 1]))
+  d = 1 - np.sqrt(0.5)  # cosine distance of 45 degrees
+  expected = [1, 1, (1 - d) / 1, 0]
+  np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_too_few_for_a_silhouette_or_a_stranger():
+  people = np.arange(4)
+  bases = {a: vectors(people, 1) for a in ("reference", "real", "twin")}
+  found = {m.name: m for m in similarity.compare(bases, people)}
+  assert np.isnan(found["silhouette"].value)
+  assert found["base_similarity"].value > 0.9
+  (alone,) = similarity.compare(bases, np.zeros(4, int))
+  assert np.isnan(alone.value)
+
+
+def test_bases_are_extracted_under_what_each_ecg_shows():
+  points = vectors(PATIENTS, 1)
+  given = make_examples(
+    signals_of(points[:, 0]),
+    {"twin": signals_of(vectors(PATIENTS, 2, samples=2))},
+    patients=PATIENTS,
+    references=signals_of(vectors(PATIENTS, 3)[:, 0]),
+  )
+  calls = []
+
+  def extract(signals, conditions):
+    assert len(signals) == len(conditions)
+    calls.append(len(signals))
+    return signals[:, :WIDTH, 0]
+
+  bases = similarity.extract_bases(given, extract)
+  assert calls == [36, 36, 72]
+  np.testing.assert_allclose(
+    bases["twin"], vectors(PATIENTS, 2, samples=2), atol=1e-6
+  )
+  metrics = similarity.measure(given, extract, bases=bases)
+  again = similarity.measure(given, extract)
+  assert [m[:4] for m in metrics] == [m[:4] for m in again]
+  own = make_examples(
+    given.real,
+    given.generated,
+    patients=PATIENTS,
+    bases=EYE[PATIENTS].astype(np.float32),
+  )
+  np.testing.assert_array_equal(
+    similarity.extract_bases(own, extract)["reference"][:, 0], EYE[PATIENTS]
+  )
+
+
+def test_the_picture_shows_every_kind():
+  bases = {
+    "reference": vectors(PATIENTS, 1),
+    "real": vectors(PATIENTS, 2),
+    "twin": vectors(PATIENTS, 3),
+  }
+  (axis,) = similarity.draw(bases, PATIENTS, count=5).axes
+  sizes = [len(c.get_offsets()) for c in axis.collections]
+  assert sizes == [5, 15, 15]
+  labels = [text.get_text() for text in axis.get_legend().get_texts()]
+  assert labels == ["reference", "real", "generated"]
