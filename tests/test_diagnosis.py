@@ -273,6 +273,7 @@ def test_a_stopped_job_goes_on_to_the_same_files(job, tmp_path):
 
 def test_later_recordings_have_no_part_in_fine_tuning(job, monkeypatch):
   none = {"synthetic.shares": ()}
+  monkeypatch.setattr(diagnosis_report, "write", lambda *_: [])
   before = read_lines(job("before", **none) / diagnosis.LINES)
 
   def turned(directory, split, **options):

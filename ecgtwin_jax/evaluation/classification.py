@@ -74,11 +74,12 @@ def predict(
   variables: dict,
   signals: Float[np.ndarray, "n 1024 12"],
 ) -> Float[np.ndarray, "n l"]:
-  """Probabilities of label 1, in calls of one size."""
+  """Probabilities of label 1, in calls of few sizes, since each is compiled."""
   parts = []
   for start in range(0, len(signals), _CHUNK):
-    part = np.zeros((_CHUNK, *signals.shape[1:]), np.float32)
     given = signals[start : start + _CHUNK]
+    size = 1 << (len(given) - 1).bit_length()
+    part = np.zeros((size, *signals.shape[1:]), np.float32)
     part[: len(given)] = given
     found = _predict(module, mode, variables, jnp.asarray(part))
     parts.append(np.asarray(found)[: len(given)])

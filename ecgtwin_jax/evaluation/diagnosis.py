@@ -156,7 +156,7 @@ class Job:
     if self.replaced:
       warnings.warn(
         f"{len(self.replaced)} prompted statements are not known to the twin "
-        "and replaced by the nearest; see notes.txt",
+        "and replaced; see notes.txt",
         stacklevel=2,
       )
     (self.folder / "notes.txt").write_text("\n".join([*self.notes, ""]))
@@ -240,7 +240,9 @@ class Job:
       [
         f"Patient {person.patient}, first recording: {_words(reference)}",
         *(
-          f"Twin: {', '.join(self.bench.prompts[i].statements)}" for i in shown
+          f"Twin: {', '.join(self.bench.prompts[i].statements)}, about "
+          f"{self.bench.prompts[i].heart_rate:.0f} bpm"
+          for i in shown
         ),
       ],
     )

@@ -23,9 +23,11 @@ LEVEL = "diagnosis"
 ARMS = {
   "population": "no fine-tuning",
   "own": "twins of the patient",
+  "own_whole_pass": "twins of the patient, a whole pass as published",
   "stranger": "twins of a random other patient",
   "crowd": "twins of many others",
 }
+_CONTROLS = ("population", "stranger", "crowd")
 
 
 class Outcome(NamedTuple):
@@ -130,7 +132,7 @@ def measure(
   chosen, steps = choose_scores(validation, test)
   labels, metrics = test.labels, []
   for arm, scores in chosen.items():
-    note = ARMS.get(arm, "twins of the patient, one whole pass as published")
+    note = ARMS[arm]
     if arm in steps:
       note += f"; step {steps[arm]}, chosen on validation patients"
     note += "; floor: always the commoner class"
@@ -139,11 +141,13 @@ def measure(
       def value(rows, scores=scores, function=function):
         return function(scores[rows], labels[rows])
 
-      floor = _floor(name, labels)
       full = f"diagnosis_{arm}_{name}"
-      metrics.append(_pooled(full, value, test, floor, note, seed))
-      metrics.append(_per_patient(full, value, test, floor, note, seed))
-  for arm in ("population", "stranger", "crowd"):
+      floor = _floor(name, labels)
+      metrics += [
+        _pooled(full, value, test, floor, note, seed),
+        _per_patient(f"{full}_per_patient", name, scores, test, note, seed),
+      ]
+  for arm in _CONTROLS:
     for name, function in MEASURES.items():
 
       def gain(rows, arm=arm, function=function):
@@ -164,13 +168,19 @@ def measure(
   return metrics
 
 
-def _per_patient(name, value, outcome, floor, note, seed):
+def _per_patient(name, measure, scores, outcome, note, seed):
   names, place = np.unique(outcome.patients, return_inverse=True)
-  each = np.array(
-    [value(np.flatnonzero(place == i)) for i in range(len(names))]
-  )
+  rows = [np.flatnonzero(place == i) for i in range(len(names))]
+  labels = outcome.labels
+
+  def each(scores):
+    function = MEASURES[measure]
+    return np.array([function(scores[r], labels[r]) for r in rows])
+
+  common = np.full(len(labels), float(labels.mean() > 0.5))
+  floor = 0.5 if measure == "auroc" else float(each(common).mean())
   return mean_metric(
-    f"{name}_per_patient", each, names, LEVEL, floor=floor, note=note, seed=seed
+    name, each(scores), names, LEVEL, floor=floor, note=note, seed=seed
   )
 
 
@@ -274,11 +284,17 @@ def draw(metrics: Sequence[Metric]):
     floor = known[f"diagnosis_own_{name}"].floor
     axes.axvline(floor, color="#d55e00", ls=":", label="floor")
     axes.set_yticks(
-      range(len(ARMS)), list(ARMS.values()) if name == "accuracy" else []
+      range(len(ARMS)),
+      [words.replace(", a", ",\na") for words in ARMS.values()]
+      if name == "accuracy"
+      else [],
     )
+    axes.set_xlim(-0.03, 1.03)
     axes.invert_yaxis()
     axes.set_title(name.replace("_", " "))
-  top[0].legend(fontsize=8, loc="best")
+  figure.legend(
+    *top[0].get_legend_handles_labels(), loc="outside upper left", ncols=3
+  )
   _draw_gains(bottom[0], known)
   for axes, kind in zip(bottom[1:], ("real", "synthetic")):
     _draw_shares(axes, known, kind)
@@ -291,11 +307,7 @@ def _point(axes, metric, place, color, label):
 
 
 def _draw_gains(axes, known):
-  names = [
-    (arm, name)
-    for arm in ("population", "stranger", "crowd")
-    for name in MEASURES
-  ]
+  names = [(arm, name) for arm in _CONTROLS for name in MEASURES]
   for place, (arm, name) in enumerate(names):
     metric = known[f"diagnosis_own_minus_{arm}_{name}"]
     _point(axes, metric, place, "#0072b2", None)
@@ -333,3 +345,4 @@ def _draw_shares(axes, known, kind):
   axes.axhline(0.5, color="#d55e00", ls=":")
   axes.set_xlabel("% of the training ECGs that are synthetic")
   axes.set_ylabel("AUROC")
+  axes.set_ylim(0, 1.03)

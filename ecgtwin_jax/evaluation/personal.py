@@ -83,21 +83,17 @@ def judge(
     after each step}, and a digest of the final weights.
   """
   module, start = bench.classifier.module, bench.classifier.variables
-  found = {name: [] for name in tests}
-
-  def ask(variables):
-    for name, signals in tests.items():
-      given = predict(module, "binary", variables, signals)[:, 0]
-      found[name].append(np.round(given.astype(float), _DIGITS))
-
-  ask(start)
+  asked = np.concatenate(list(tests.values()))
+  found = [predict(module, "binary", start, asked)[:, 0]]
   for variables in fine_tuning.tune(
     module, start, twins, labels, bench.tuning, seed
   ):
-    ask(variables)
+    found.append(predict(module, "binary", variables, asked)[:, 0])
   digest = bundle.digest(jax.tree.map(np.asarray, variables))[:16]
-  scores = {name: np.stack(x, axis=1).tolist() for name, x in found.items()}
-  return scores, digest
+  rows = np.round(np.stack(found, axis=1).astype(float), _DIGITS)
+  ends = np.cumsum([len(signals) for signals in tests.values()])[:-1]
+  parts = [part.tolist() for part in np.split(rows, ends)]
+  return dict(zip(tests, parts)), digest
 
 
 def load_binary(config) -> ECGClassifier:
