@@ -1,0 +1,343 @@
+"""How near is a generated twin to the true one? On simulated patients alone.
+
+The simulator gives a patient's ECG under any condition, so the twin that
+should have been generated is known.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from ecgtwin_jax import simulator
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.ecg import LEADS, MODEL_SAMPLES
+from ecgtwin_jax.evaluation.beat_measures import (
+  MEASURES,
+  difference,
+  measure_beat,
+)
+from ecgtwin_jax.evaluation.delineation import (
+  Reading,
+  read_ecg_beats,
+  read_ecgs,
+)
+from ecgtwin_jax.evaluation.examples import Examples
+from ecgtwin_jax.evaluation.median_beat import RATE
+from ecgtwin_jax.evaluation.metric import (
+  Metric,
+  bootstrap_interval,
+  mean_metric,
+  missing,
+)
+from ecgtwin_jax.simulator import Patient
+
+LEVEL = "truth"
+_BEFORE, _AFTER = 0.26, 0.44  # s of a beat that are compared, at a slow rate
+_SHIFT = 0.04  # s by which two beats are moved against each other, at most
+_ARMS = ("shuffled_reference", "zero_base", "matched_stranger")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Truth:
+  """Median beats of simulated ECGs under each row's condition.
+
+  Attributes:
+    twin: the row's patient, without noise: what should have been generated.
+    again: the same patient on another day, with noise.
+    stranger: another patient, with noise.
+  """
+
+  twin: list[Reading | None]
+  again: list[Reading | None]
+  stranger: list[Reading | None]
+
+
+def find_patients(examples: Examples, seed: int) -> list[Patient]:
+  """The simulated patient of each row of a cohort's examples.
+
+  Args:
+    examples: of a data set made by `data_prep simulated`.
+    seed: of the cohort, as its card says.
+
+  Raises:
+    ValueError: a record is not named as a cohort's, or its patient is not of
+      the sex that the condition says: it is another cohort's.
+  """
+  found = []
+  for name, condition in zip(
+    examples.real_ids, examples.conditions, strict=True
+  ):
+    number = name.split("/")[0].split("-")[0]
+    if not number.isdecimal():
+      raise ValueError(f"record {name!r} must be named as a simulated cohort's")
+    patient = simulator.cohort_patient(seed, int(number))
+    if condition.sex not in (None, patient.sex):
+      raise ValueError(
+        f"record {name!r} with {condition.sex=} must be of the cohort of "
+        f"{seed=}, where patient {number} is {patient.sex!r}"
+      )
+    found.append(patient)
+  return found
+
+
+def simulate_truth(
+  conditions: Sequence[Condition], patients: Sequence[Patient], seed: int
+) -> Truth:
+  """True recordings of each row's patient, and one of another, read alike."""
+  truth = Truth([], [], [])
+  rows = list(zip(conditions, patients, strict=True))
+  for i, (condition, patient) in enumerate(
+    tqdm(rows, desc="True twins", unit=" ECG")
+  ):
+    rng = np.random.default_rng([seed, i])
+    others = [k for k, p in enumerate(patients) if p != patient]
+    other = patients[rng.choice(others)] if others else None
+    truth.twin.append(_record(patient, condition, rng, False))
+    truth.again.append(_record(patient, condition, rng, True))
+    truth.stranger.append(_record(other, condition, rng, True))
+  return truth
+
+
+def _record(patient, condition, rng, noise):
+  if patient is None:
+    return None
+  shown = simulator.simulate(patient, condition, rng, noise)
+  return read_ecg_beats(shown.ecg.resample(MODEL_SAMPLES).signal)
+
+
+def beat_distance(
+  made: Reading | None, true: Reading | None
+) -> tuple[Float[np.ndarray, " 12"], float]:
+  """Root mean square difference (mV) of each lead, and correlation of all.
+
+  The made beat is moved by up to 40 ms to where it fits best. A fast heart's
+  beats are compared over less time, so that no neighbour takes part. nan where
+  either could not be read.
+  """
+  if made is None or true is None:
+    return np.full(len(LEADS), np.nan), math.nan
+  x, y = true.beats, made.beats
+  before = round(min(_BEFORE, 0.4 * x.rr) * RATE)
+  after = round(min(_AFTER, 0.55 * x.rr) * RATE)
+  target = x.median[x.middle - before : x.middle + after]
+  best = None
+  for shift in range(-round(_SHIFT * RATE), round(_SHIFT * RATE) + 1):
+    start = y.middle - before + shift
+    piece = y.median[start : start + before + after]
+    square = ((piece - target) ** 2).mean(axis=0)
+    if best is None or square.mean() < best[0].mean():
+      best = square, piece
+  square, piece = best
+  correlation = float(np.corrcoef(piece.ravel(), target.ravel())[0, 1])
+  return np.sqrt(square), correlation
+
+
+def _compare(made, truth):
+  """(n, 12) mV, (n,) mV over leads, and (n,) correlation."""
+  pairs = [beat_distance(a, b) for a, b in zip(made, truth, strict=True)]
+  leads = np.stack([lead for lead, _ in pairs])
+  overall = np.sqrt((leads**2).mean(axis=1))
+  return leads, overall, np.array([correlation for _, correlation in pairs])
+
+
+def measure(
+  examples: Examples, patients: Sequence[Patient], *, seed: int = 0
+) -> list[Metric]:
+  """Distance from the true twin, between a stranger's and the patient's own.
+
+  truth_score = (s - g) / (s - r) with the mean distances s of a stranger under
+  the same condition, r of a second recording of the patient, g of what was
+  generated: 0 is as far as a stranger, 1 as close as the patient.
+
+  Args:
+    examples: of a simulated cohort.
+    patients: of each row, see `find_patients`.
+    seed: of the true recordings and of resampling.
+
+  Raises:
+    ValueError: there is not one patient per row.
+  """
+  if len(patients) != len(examples.real):
+    raise ValueError(
+      f"{len(patients)=} must be the number of rows, {len(examples.real)}"
+    )
+  truth = simulate_truth(examples.conditions, patients, seed)
+  made = _read(examples.twins, "True or not: twin")
+  leads, far, alike = _means(made, truth.twin)
+  own_leads, own, own_alike = _compare(truth.again, truth.twin)
+  stranger_leads, other, other_alike = _compare(truth.stranger, truth.twin)
+  rows = examples.patients
+
+  def mean(name, values, floor, best, chosen=slice(None)):
+    note = (
+      f"floor: a stranger under the same condition; the patient's own second "
+      f"recording: {_nanmean(best[chosen]):.3g}"
+    )
+    return mean_metric(
+      name,
+      values[chosen],
+      rows[chosen],
+      LEVEL,
+      floor=_nanmean(floor[chosen]),
+      note=note,
+      seed=seed,
+    )
+
+  metrics = [
+    score(far, own, other, rows, seed),
+    mean("truth_distance_mv", far, other, own),
+    mean("truth_correlation", alike, other_alike, own_alike),
+  ]
+  for k, lead in enumerate(LEADS):
+    metrics.append(
+      mean(
+        f"truth_distance_{lead}_mv",
+        leads[:, k],
+        stranger_leads[:, k],
+        own_leads[:, k],
+      )
+    )
+  metrics += _intervals(made, truth, mean)
+  copies = {"reference": _read(examples.references[:, None], "Reference")}
+  for arm in _ARMS:
+    if arm in examples.generated:
+      copies[arm] = _read(examples.generated[arm], f"True or not: {arm}")
+  for name, readings in copies.items():
+    distance = _means(readings, truth.twin)[1]
+    found = score(distance, own, other, rows, seed)
+    metrics.append(found._replace(name=f"truth_score_{name}"))
+  return metrics
+
+
+def score(
+  made: Float[np.ndarray, " n"],
+  own: Float[np.ndarray, " n"],
+  stranger: Float[np.ndarray, " n"],
+  patients: np.ndarray,
+  seed: int,
+) -> Metric:
+  """(s - g) / (s - r) of mean distances, where all three are known."""
+  good = np.isfinite(made) & np.isfinite(own) & np.isfinite(stranger)
+  name, failed = "truth_score", f"{(~good).sum()} of {len(good)} rows failed"
+  if not good.any():
+    return missing(name, LEVEL, failed)
+  made, own, stranger = made[good], own[good], stranger[good]
+
+  def ratio(rows):
+    far, near = stranger[rows].mean(), own[rows].mean()
+    if far <= near:
+      return math.nan
+    return float((far - made[rows].mean()) / (far - near))
+
+  low, high = bootstrap_interval(ratio, patients[good], seed=seed)
+  note = (
+    "0: as far as a stranger under the same condition (the floor), 1: as close "
+    f"as the patient's own second recording; {failed}"
+  )
+  value = ratio(np.arange(len(made)))
+  return Metric(name, value, low, high, 0.0, len(made), LEVEL, note)
+
+
+def _read(signals, label):
+  """k lists of n readings."""
+  return [
+    read_ecgs(signals[:, k], label=label) for k in range(signals.shape[1])
+  ]
+
+
+def _means(made, true):
+  """As _compare, averaged over a row's generated ECGs that could be read."""
+  several = [_compare(readings, true) for readings in made]
+  return [_mean_of(parts) for parts in zip(*several, strict=True)]
+
+
+def _mean_of(parts):
+  values = np.stack(parts)
+  good = np.isfinite(values)
+  total = np.where(good, values, 0.0).sum(axis=0)
+  count = good.sum(axis=0)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _nanmean(values):
+  good = np.isfinite(values)
+  return float(values[good].mean()) if good.any() else math.nan
+
+
+def _intervals(made, truth, mean):
+  """Errors of PR, QRS and QT against the true twin's."""
+  true, again, stranger = (
+    np.stack([measure_beat(reading) for reading in readings])
+    for readings in (truth.twin, truth.again, truth.stranger)
+  )
+  twins = [
+    np.abs(difference(np.stack([measure_beat(r) for r in readings]), true))
+    for readings in made
+  ]
+  error = _mean_of(twins)
+  own, other = (np.abs(difference(x, true)) for x in (again, stranger))
+  metrics = []
+  for name in ("pr_ms", "qrs_ms", "qt_ms"):
+    k = MEASURES.index(name)
+    # Without a P wave in the true twin there is nothing to be missed.
+    known = np.isfinite(true[:, k])
+    title = f"truth_{name[:-3]}_error_ms"
+    if not known.any():
+      metrics.append(missing(title, LEVEL, "not in any true twin"))
+      continue
+    found = mean(title, error[:, k], other[:, k], own[:, k], known)
+    absent = f"{int((~known).sum())} true twins have none"
+    metrics.append(found._replace(note=f"{found.note}; {absent}"))
+  return metrics
+
+
+def draw(
+  examples: Examples,
+  patients: Sequence[Patient],
+  *,
+  shown: int = 4,
+  seed: int = 0,
+):
+  """True and generated median beats of the first few patients, lead by lead."""
+  from matplotlib.figure import Figure
+
+  _, rows = np.unique(examples.patients, return_index=True)
+  rows = np.sort(rows)[:shown]
+  truth = simulate_truth(
+    [examples.conditions[i] for i in rows], [patients[i] for i in rows], seed
+  )
+  made = read_ecgs(examples.twins[rows, 0])
+  figure = Figure(figsize=(14, 2.0 * len(rows)), layout="constrained")
+  grid = figure.subplots(len(rows), len(LEADS), sharex=True, squeeze=False)
+  sets = (
+    ("true twin", truth.twin, {"color": "black"}),
+    ("generated", made, {"color": "tab:red"}),
+    ("true, another day", truth.again, {"color": "gray", "linestyle": ":"}),
+  )
+  for r, row in enumerate(rows):
+    for label, readings, style in sets:
+      if readings[r] is None:
+        continue
+      beat = readings[r].beats
+      time = (np.arange(len(beat.median)) - beat.middle) / RATE
+      for k, axes in enumerate(grid[r]):
+        axes.plot(time, beat.median[:, k], linewidth=0.9, label=label, **style)
+    for k, axes in enumerate(grid[r]):
+      axes.set_title(LEADS[k], fontsize=8)
+      axes.tick_params(labelsize=6)
+    condition = examples.conditions[row]
+    grid[r, 0].set_ylabel("mV", fontsize=7)
+    grid[r, 1].text(
+      0.0,
+      1.25,
+      f"{condition.text()}, {condition.heart_rate:.0f} bpm",
+      fontsize=8,
+      transform=grid[r, 0].transAxes,
+    )
+  handles, labels = grid[0, 0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc="outside lower center", ncols=3)
+  return figure
