@@ -44,6 +44,10 @@ def run(flags: flags_module.Flags) -> None:
       from ecgtwin_jax import app
 
       app.run(config)
+    case "evaluate":
+      from ecgtwin_jax.evaluation import evaluate
+
+      evaluate.run(config)
     case "diagnose":
       from ecgtwin_jax.evaluation import diagnosis
 
@@ -53,7 +57,7 @@ def run(flags: flags_module.Flags) -> None:
     case unknown:
       raise ValueError(
         f"config.job={unknown!r} must be train, generate, explain, edit, app, "
-        "diagnose or demo"
+        "evaluate, diagnose or demo"
       )
 
 

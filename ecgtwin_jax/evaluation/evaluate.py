@@ -4,43 +4,25 @@ Each level is kept as soon as it is measured, so that a second run goes on
 where the first was stopped.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 import time
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from ecgtwin_jax import bundle, checkpoint
 from ecgtwin_jax.data.dataset import Dataset, load_split
-from ecgtwin_jax.evaluation import make_examples, report
-from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.metric import LEVELS, Metric, missing
+from ecgtwin_jax.evaluation import levels, make_examples, report
+from ecgtwin_jax.evaluation.levels import Bench
+from ecgtwin_jax.evaluation.metric import LEVELS, Metric
 from ecgtwin_jax.records import versions
-from ecgtwin_jax.twin import ECGTwin, load_twin
+from ecgtwin_jax.twin import load_twin
 
 EVALUATORS = ("clip", "identity", "classifier")
 _ASSETS = pathlib.Path(__file__).parent.parent / "assets"
-
-
-class Measured(NamedTuple):
-  """What a level gives: figures, pictures by name, a paragraph."""
-
-  metrics: list[Metric]
-  figures: dict
-  words: str = ""
-
-
-class Bench(NamedTuple):
-  """What the levels measure with."""
-
-  twin: ECGTwin
-  data: Dataset
-  examples: Examples
-  evaluators: dict[str, str]
-  config: object
 
 
 def run(config) -> list[Metric]:
@@ -102,8 +84,6 @@ def load_splits(directory: str, splits: tuple[str, ...]) -> Dataset:
 
 
 def _join(parts: list[Dataset]) -> Dataset:
-  import dataclasses
-
   first = parts[0]
   columns = {
     field.name: np.concatenate([getattr(part, field.name) for part in parts])
@@ -190,8 +170,8 @@ def _measure(level: str, bench: Bench, folder: pathlib.Path):
   done = kept / "metrics.json"
   if not done.exists():
     kept.mkdir(parents=True, exist_ok=True)
-    measured = _LEVELS[level](bench)
-    for name, figure in measured.figures.items():
+    measured = levels.MEASURES[level](bench)
+    for name, figure in measured.pictures.items():
       figure.savefig(kept / f"{name}.png", dpi=110, bbox_inches="tight")
     entries = [report.to_json(metric) for metric in measured.metrics]
     partial = kept / "metrics.partial"
@@ -202,8 +182,3 @@ def _measure(level: str, bench: Bench, folder: pathlib.Path):
   read = json.loads(done.read_text())
   metrics = [report.from_json(entry) for entry in read["metrics"]]
   return metrics, sorted(kept.glob("*.png")), read["words"]
-
-
-def _without(level: str, part: str) -> Measured:
-  why = f"no {part}: train one and name it with --config.{part}=DIR"
-  return Measured([missing(f"{level}_needs_{part}", level, why)], {})
