@@ -1,6 +1,7 @@
 """The identity encoder: its loss, its patients, its training, its file."""
 
 import contextlib
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from ecgtwin_jax import bundle, checkpoint, metrics, train
 from ecgtwin_jax import chain as chain_module
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.evaluation import personalization
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.stages import identity
@@ -58,6 +60,29 @@ def test_resumed_is_the_same_as_uninterrupted(folder, tmp_path):
   train.train(at(folder, half, stop_at=2), half)
   train.train(at(folder, half), half)
   runs.assert_same(half, folder / "identity")
+
+
+def test_any_number_of_devices_gives_the_same(folder, tmp_path):
+  config = at(folder, tmp_path)
+  one, _ = runs.losses_on(config, jax.devices()[:1], 2)
+  four, _ = runs.losses_on(config, jax.devices()[:4], 2)
+  np.testing.assert_allclose(four, one, rtol=1e-5)
+
+
+def test_a_judge_embeds_each_ecg_alone(folder):
+  judge = personalization.Identity(folder / "identity")
+  signals = np.random.default_rng(0).normal(size=(67, 1024, 12))
+  signals = signals.astype(np.float32)
+  z = judge.embed(signals)
+  assert z.shape == (67, 64) and judge.embed(signals[:0]).shape == (0, 64)
+  np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)
+  np.testing.assert_allclose(judge.embed(signals[65:]), z[65:], atol=1e-5)
+  hyper, weights = checkpoint.load_weights(folder / "identity", "identity")
+  module = IdentityEncoder(**hyper["model"])
+  variables = {"params": weights["params"], **weights["model_state"]}
+  want = jax.jit(module.apply)(variables, signals[:3])
+  np.testing.assert_allclose(z[:3], want, atol=1e-5)
+  assert judge.digest == bundle.digest(weights)
 
 
 def test_losses_by_hand():
@@ -179,8 +204,6 @@ def test_the_shipped_ones_are_small(name):
   assert config.cohort.to_dict() == dict(
     patients=3_000, recordings=4, path="runs/small/evaluators", seed=1000
   )
-  import importlib
-
   stage = importlib.import_module(f"ecgtwin_jax.stages.{name}")
   frozen = ml_collections.FrozenConfigDict(config)
   params, _ = jax.eval_shape(lambda: stage.init(jax.random.key(0), frozen))
