@@ -62,7 +62,6 @@ class Job:
     scaled = prompts.scale_counts(prompts.PROMPTS, config.twins_factor)
     translated, self.replaced = prompts.translate(scaled, twin.statements)
     sampling = config.sampling.to_dict()
-    sampling.pop("consistent_leads")
     tuning = FrozenConfigDict(config.fine_tuning)
     self.bench = Bench(
       twin, load_binary(config), translated, sampling, tuning, config.seed

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from ml_collections import FrozenConfigDict
 from ecgtwin_jax import bundle, crowd
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.limb_leads import make_leads_consistent
 from ecgtwin_jax.evaluation import fine_tuning, prompts
 from ecgtwin_jax.evaluation.classification import ECGClassifier, predict
 from ecgtwin_jax.evaluation.make_examples import read_condition, signals_mv
@@ -31,6 +32,29 @@ class Bench(NamedTuple):
   seed: int
 
 
+def generate(
+  twin: ECGTwin,
+  *rows: Any,
+  consistent_leads: bool = False,
+  **sampling: Any,
+) -> np.ndarray:
+  """ECGs of crowd.generate_signals, (n, 1024, 12) mV, without its warnings.
+
+  Unknown statements are counted where prompts are translated, and a jittered
+  rate may leave what its statement means.
+
+  Args:
+    twin: whose networks to use.
+    *rows: bases, conditions, seeds and numbers.
+    consistent_leads: projects on ECGs whose limb leads add up exactly.
+    **sampling: as ECGTwin.generate has them.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)
+    signals, _ = crowd.generate_signals(twin, *rows, **sampling)
+  return make_leads_consistent(signals) if consistent_leads else signals
+
+
 def make_twins(bench: Bench, data: Dataset, people: list[Person]) -> np.ndarray:
   """Twins of several people from their references, (people, n, 1024, 12) mV."""
   now = [read_condition(data, person.reference) for person in people]
@@ -47,18 +71,16 @@ def make_twins(bench: Bench, data: Dataset, people: list[Person]) -> np.ndarray:
     seeds.append(seed)
   n = len(conditions[0])
   with warnings.catch_warnings():
-    # Prompts are counted where they are translated; a jittered rate may leave
-    # what its statement means.
-    warnings.simplefilter("ignore", UserWarning)
+    warnings.simplefilter("ignore", UserWarning)  # as in generate
     bases = crowd.extract_bases(bench.twin, references, now)
-    signals, _ = crowd.generate_signals(
-      bench.twin,
-      np.repeat(bases, n, axis=0),
-      [condition for own in conditions for condition in own],
-      np.repeat(seeds, n).tolist(),
-      list(range(n)) * len(people),
-      **bench.sampling,
-    )
+  signals = generate(
+    bench.twin,
+    np.repeat(bases, n, axis=0),
+    [condition for own in conditions for condition in own],
+    np.repeat(seeds, n).tolist(),
+    list(range(n)) * len(people),
+    **bench.sampling,
+  )
   return signals.reshape(len(people), n, *signals.shape[1:])
 
 

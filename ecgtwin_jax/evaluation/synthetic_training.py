@@ -24,6 +24,7 @@ from ecgtwin_jax.evaluation import fine_tuning
 from ecgtwin_jax.evaluation.classification import ECGClassifier, predict
 from ecgtwin_jax.evaluation.lines import append_line, read_lines
 from ecgtwin_jax.evaluation.make_examples import read_condition, signals_mv
+from ecgtwin_jax.evaluation.personal import generate
 from ecgtwin_jax.twin import ECGTwin
 
 LINES = "shares.jsonl"
@@ -83,19 +84,19 @@ def make_counterparts(
       part = slice(start, start + size)
       now = [read_condition(data, int(row)) for row in firsts[part]]
       signals = signals_mv(data, firsts[part])
-      bases = crowd.extract_bases(
-        twin, [ECG(x, MODEL_RATE) for x in signals], now
-      )
       with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        made, _ = crowd.generate_signals(
-          twin,
-          bases,
-          [read_condition(data, int(row)) for row in rows[part]],
-          [seed] * len(bases),
-          list(range(start, start + len(bases))),
-          **sampling,
+        warnings.simplefilter("ignore", UserWarning)  # as in generate
+        bases = crowd.extract_bases(
+          twin, [ECG(x, MODEL_RATE) for x in signals], now
         )
+      made = generate(
+        twin,
+        bases,
+        [read_condition(data, int(row)) for row in rows[part]],
+        [seed] * len(bases),
+        list(range(start, start + len(bases))),
+        **sampling,
+      )
       partial = path.with_suffix(".partial.npy")
       np.save(partial, made.astype(np.float32))
       partial.replace(path)
@@ -139,7 +140,6 @@ def run(
     train, _ = train.without_missing()
   rows, firsts, labels = draw_training(train, settings.recordings, config.seed)
   sampling = config.sampling.to_dict()
-  sampling.pop("consistent_leads")
   folder = pathlib.Path(config.workdir)
 
   def counterparts(split, *where, seed):
