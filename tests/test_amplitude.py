@@ -33,6 +33,16 @@ def test_the_ratio_of_each_lead_is_its_gain():
   assert 1.0 < everything.low <= everything.value <= everything.high < 1.1
 
 
+def test_millivolts_count_and_not_shares():
+  high = np.zeros((4, 1024, 12), np.float32)
+  high[:, 0] = np.array([1.0, 3.0, 1.0, 3.0])[:, None]
+  gain = np.array([1.0, 2.0, 1.0, 2.0], np.float32)[:, None, None]
+  found = amplitude.measure(
+    make_examples(high, {"twin": (high * gain)[:, None]})
+  )
+  assert {m.value for m in found} == {(1 + 6) / 4}
+
+
 def test_the_autoencoders_own_ratio_stands_beside():
   given = examples()
   found = {

@@ -109,6 +109,13 @@ def test_published_protocol_uses_xqrs_at_the_models_rate_and_the_decoded():
     measured(examples(RATES), published_protocol=True)
 
 
+def test_xqrs_at_102_hz_takes_these_t_waves_for_beats():
+  x = simulated(60.0, 8)
+  assert hre.detect_rates(x[None]) == pytest.approx(60, abs=1)
+  assert hre.detect_rates(x[None], published_protocol=True) > 110
+  assert hre.detect_rates(np.stack([[x, x]] * 3)).shape == (3, 2)
+
+
 def planted(found, shuffled=None, n=400):
   rng = np.random.default_rng(0)
   asked = rng.uniform(50, 120, n)

@@ -43,10 +43,10 @@ def test_padding_is_no_neighbour():
   np.testing.assert_allclose(
     radii, np.sort(cdist(x, x), axis=1)[:, 1], rtol=1e-3
   )
-  away = points(3, 5) + 20.0
-  near = np.zeros((5, 7), np.float32)
+  # The padding of the balls lies in their middle, where this query is.
+  away = 20.0 * np.repeat(np.eye(2, 7), 2, axis=0) * [[1], [-1], [1], [-1]]
   assert not neighbours.inside_any(
-    near, away, np.ones(3, np.float32), block=4, columns=2
+    np.zeros((5, 7)), away, np.ones(4), block=4, columns=3
   ).any()
 
 

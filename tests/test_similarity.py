@@ -54,6 +54,16 @@ def test_a_generator_that_ignores_the_reference_scores_as_its_floor():
   assert silhouette.value == pytest.approx(silhouette.floor, abs=0.4)
 
 
+def test_each_arm_has_its_own_figure():
+  found = measured(
+    vectors(PATIENTS, 3),
+    zero_base=vectors(np.full(36, 30), 4),
+    matched_stranger=vectors(PATIENTS, 5),
+  )
+  assert found["base_similarity_zero_base"].value == pytest.approx(0, abs=0.05)
+  assert found["base_similarity_matched_stranger"].value > 0.9
+
+
 def test_silhouette_by_hand():
   points = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
   found = similarity.silhouettes(points, np.array([0, 0, 1, 1]))

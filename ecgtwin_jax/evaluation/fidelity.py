@@ -2,6 +2,11 @@
 
 Frechet distance, precision, recall and F1, each between sets of the same size
 whose patients differ, beside the same figure of real ECGs against real ones.
+
+Intervals of the Frechet distance are 1.96 standard deviations of its bootstrap
+over patients, to either side. That is about right where sets differ, and about
+twice too wide where they do not (Gaussians in 8 dimensions, 300 rows of 75
+patients: 0.50 where it is 0.53, and 0.10 where it is 0.04).
 """
 
 from typing import NamedTuple
