@@ -66,14 +66,13 @@ def get_config(variant="base"):
         },
         # The shipped twin, `simulated-small`.
         "small": {
-          "model.width": 96,
-          "model.heads": 4,
-          "batch_size": 192,
+          **small,
+          "batch_size": 96,
           "steps": 600,
           "log_every": 25,
           "eval_every": 200,
           "checkpoint_every": 100,
-          "optimizer.learning_rate": 1e-3,
+          "optimizer.learning_rate": 2e-3,
           "optimizer.weight_decay": 1e-3,
           "optimizer.warmup_steps": 50,
           "optimizer.clip_norm": 1.0,

@@ -12,6 +12,7 @@ from ecgtwin_jax import crowd
 from ecgtwin_jax.data.conditions import SEXES, Condition
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.limb_leads import make_leads_consistent
 from ecgtwin_jax.evaluation.examples import ARMS, Examples
 from ecgtwin_jax.twin import ECGTwin
 
@@ -213,7 +214,14 @@ def _swap_texts(conditions, rows) -> tuple[Condition, ...]:
 
 
 def _generate(
-  twin, bases, conditions, count, seed, folder, **settings
+  twin,
+  bases,
+  conditions,
+  count,
+  seed,
+  folder,
+  consistent_leads=False,
+  **settings,
 ) -> Float[np.ndarray, "n k 1024 12"]:
   """ECGs of one arm, kept in pieces so that a stop loses little."""
   folder.mkdir(exist_ok=True)
@@ -231,6 +239,8 @@ def _generate(
         [i % count for i in range(len(bases[rows]) * count)],
         **settings,
       )
+      if consistent_leads:
+        signals = make_leads_consistent(signals)
       signals = signals.reshape(-1, count, *signals.shape[1:])
       partial = path.with_suffix(".partial.npy")
       np.save(partial, signals.astype(np.float32))
