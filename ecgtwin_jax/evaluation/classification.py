@@ -25,6 +25,7 @@ from ecgtwin_jax.stages.classifier import scores
 LEVEL = "condition"
 LEAST = 5  # targets with a finding, and without it, for an area to be given
 _CHUNK = 64
+_REPEATS = 300  # of the bootstrap
 
 
 class ECGClassifier:
@@ -124,7 +125,9 @@ def measure(
       ]
       continue
     kept.append(column)
-    metrics += _metrics([column], name, examples, asked, twins, real, floors)
+    metrics += _metrics(
+      [column], name, examples, asked, twins, real, floors, seed
+    )
   metrics += _means(kept, examples, asked, twins, real, floors, seed)
   return metrics
 
@@ -145,9 +148,7 @@ def _mean_area(found, asked, columns, rows):
   return float(np.mean(areas))
 
 
-def _metrics(
-  columns, name, examples, asked, twins, real, floors, seed=0, repeats=300
-):
+def _metrics(columns, name, examples, asked, twins, real, floors, seed):
   everything = np.arange(len(asked))
   floor, note = 0.5, "floor: chance"
   if floors is not None:
@@ -157,7 +158,7 @@ def _metrics(
   for kind, found in (("generated", twins), ("real", real)):
     value = functools.partial(_mean_area, found, asked, columns)
     low, high = bootstrap_interval(
-      value, examples.patients, repeats=repeats, seed=seed
+      value, examples.patients, repeats=_REPEATS, seed=seed
     )
     ones = int((asked[:, columns] == 1).sum())
     unclear = int((asked[:, columns] < 0).sum())
@@ -193,7 +194,7 @@ def _means(kept, examples, asked, twins, real, floors, seed):
     )
 
   low, high = bootstrap_interval(
-    lost, examples.patients, repeats=300, seed=seed
+    lost, examples.patients, repeats=_REPEATS, seed=seed
   )
   difference = Metric(
     "auroc_lost_mean",
