@@ -48,7 +48,8 @@ def test_a_generator_that_ignores_the_reference_scores_as_its_floor():
   assert near.low - 0.1 < near.floor < near.high + 0.1
   assert near.value < 0.3 < 0.9 < found["base_similarity_real"].low
   other = found["base_similarity_shuffled_reference"]
-  assert other.value < 0.3
+  assert near.floor == other.value < 0.3
+  assert other.floor == pytest.approx(1 / 12, abs=0.04)
   silhouette = found["silhouette_10_patients"]
   assert silhouette.value < 0.1
   assert silhouette.value == pytest.approx(silhouette.floor, abs=0.4)

@@ -92,30 +92,31 @@ def compare(
     return [missing("base_similarity", _LEVEL, why, len(patients))]
   reference = _normalized(bases["reference"][:, 0])
   strangers = mean_of_others(reference, patients)
-  note = "floor: to the references of other patients"
 
-  def mean(name, values, floor, note):
+  def mean(name, arm, floor, note):
+    values = _similarity(bases[arm], reference)
     return mean_metric(
       name, values, patients, _LEVEL, floor=floor, note=note, seed=seed
     )
 
-  metrics = []
-  for arm, name in (("twin", "base_similarity"), ("real", None)):
-    floor = float(_similarity(bases[arm], strangers).mean())
-    metrics.append(
-      mean(
-        name or "base_similarity_real",
-        _similarity(bases[arm], reference),
-        floor,
-        note,
-      )
-    )
+  def stranger(arm):
+    return float(_similarity(bases[arm], strangers).mean())
+
+  to_strangers = "floor: to the references of other patients"
+  floor, note = stranger("twin"), to_strangers
+  if "shuffled_reference" in bases:
+    # The extractor is told age and sex, so that bases of strangers who are
+    # extracted under the patient's condition are nearer than strangers are.
+    floor = float(_similarity(bases["shuffled_reference"], reference).mean())
+    note = f"floor: {_FLOORS['shuffled_reference']}"
+  metrics = [
+    mean("base_similarity", "twin", floor, note),
+    mean("base_similarity_real", "real", stranger("real"), to_strangers),
+  ]
   for arm, words in _FLOORS.items():
     if arm in bases:
-      similarity = _similarity(bases[arm], reference)
-      metrics.append(
-        mean(f"base_similarity_{arm}", similarity, metrics[0].floor, words)
-      )
+      name, note = f"base_similarity_{arm}", f"{words}; {to_strangers}"
+      metrics.append(mean(name, arm, stranger(arm), note))
   return metrics + _silhouettes(bases, patients, seed)
 
 
