@@ -56,7 +56,7 @@ def get_config(variant="base"):
         "small": {
           **small,
           "batch_size": 64,
-          "steps": 2000,
+          "steps": 1500,
           "log_every": 50,
           "eval_every": 250,
           "checkpoint_every": 250,
