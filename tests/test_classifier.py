@@ -36,6 +36,8 @@ def cohort(tmp_path_factory):
     (["sinus rhythm", "complete right bundle branch block"], 1),
     (["sinus rhythm", "normal ECG"], 0),  # PTB-XL's NORM
     (["Possible inferior infarct"], -1),
+    (["sinus rhythm", "Wolf-Parkinson-White syndrome"], 1),
+    (["sinus rhythm", "inverted T-waves"], 1),
     (["Sinus rhythm", "Inferior infarct, possibly acute"], 1),
   ],
 )
@@ -57,6 +59,7 @@ def test_normality_by_rule(report, wanted):
     ("inferior_infarct", "Cannot rule out inferior infarct", -1),
     ("atrial_flutter", "Possible atrial flutter", -1),
     ("first_degree_av_block", "first degree AV block", 1),
+    ("first_degree_av_block", "prolonged PR interval", 1),
     ("anterior_infarct", "anteroseptal myocardial infarction", 1),
   ],
 )

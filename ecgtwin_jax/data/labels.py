@@ -21,7 +21,7 @@ FINDINGS = {
   "pacing": r"\bpac(ed|ing|emaker)\b",
   "ventricular_premature": r"ventricular (premature|ectop|extrasyst)|\bpvc",
   "atrial_premature": r"atrial (premature|ectop)|\bpac(s|\(s\))?$",
-  "first_degree_av_block": r"(1st|first)[ -]degree a-?v",
+  "first_degree_av_block": r"(1st|first)[ -]degree a-?v|prolonged pr\b",
   "right_bundle_branch_block": r"right bundle.branch block|\brbbb\b",
   "left_bundle_branch_block": r"left bundle.branch block|\blbbb\b",
   "left_anterior_fascicular_block": r"left anterior (fascicular|hemi)",
@@ -44,9 +44,9 @@ _NOT_NORMAL = re.compile(r"abnormal|except|otherwise")
 # Without a summary these, when not in doubt, make a report abnormal.
 _ABNORMAL = re.compile(
   r"block|infarct|hypertrophy|fibrillation|flutter|premature|ectop|bradycardia"
-  r"|tachycardia|\bpac(ed|ing|emaker)\b|isch[a]?emi|injury|elevation|inversion"
+  r"|tachycardia|\bpac(ed|ing|emaker)\b|isch[a]?emi|injury|elevation|inversion|inverted"
   r"|depression|abnormal|prolonged|long qt|poor r|enlargement|overload"
-  r"|wolff|escape"
+  r"|wolff?[ -]park|escape"
 )
 
 
