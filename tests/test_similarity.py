@@ -49,7 +49,7 @@ def test_a_generator_that_ignores_the_reference_scores_as_its_floor():
   assert near.value < 0.3 < 0.9 < found["base_similarity_real"].low
   other = found["base_similarity_shuffled_reference"]
   assert near.floor == other.value < 0.3
-  assert other.floor == pytest.approx(1 / 12, abs=0.04)
+  assert abs(other.floor) < 0.05
   silhouette = found["silhouette_10_patients"]
   assert silhouette.value < 0.1
   assert silhouette.value == pytest.approx(silhouette.floor, abs=0.4)
@@ -63,6 +63,15 @@ def test_each_arm_has_its_own_figure():
   )
   assert found["base_similarity_zero_base"].value == pytest.approx(0, abs=0.05)
   assert found["base_similarity_matched_stranger"].value > 0.9
+
+
+def test_what_the_condition_alone_gives_is_the_floor():
+  # Bases that hold age and sex alone, which the extractor is told.
+  told = np.ones((36, 1, WIDTH)) + vectors(PATIENTS, 3)
+  bases = dict.fromkeys(("reference", "real", "twin", "stranger"), told)
+  found = {m.name: m for m in similarity.compare(bases, PATIENTS)}
+  real = found["base_similarity_real"]
+  assert real.floor == real.value == pytest.approx(1)
 
 
 def test_silhouette_by_hand():
@@ -99,7 +108,9 @@ def test_bases_are_extracted_under_what_each_ecg_shows():
     return signals[:, :WIDTH, 0]
 
   bases = similarity.extract_bases(given, extract)
-  assert calls == [36, 36, 72]
+  assert calls == [36, 36, 36, 72]  # real, stranger, reference, twin
+  strange = bases["stranger"][:, 0].argmax(axis=1)
+  assert (strange != PATIENTS).all()
   np.testing.assert_allclose(
     bases["twin"], vectors(PATIENTS, 2, samples=2), atol=1e-6
   )

@@ -1,7 +1,9 @@
 """Person, as published: are base vectors of generated ECGs the reference's?
 
 The base extractor also guided the generation, so that this says whether the
-twin obeys it, not whether a stranger would recognise the patient.
+twin obeys it, not whether a stranger would recognise the patient. And it is
+told age and sex: bases of a stranger's ECGs, extracted under the patient's
+condition, are near the patient's. That is the floor here.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import Metric, mean_metric, missing
-from ecgtwin_jax.evaluation.patients import mean_of_others
+from ecgtwin_jax.evaluation.patients import mean_of_others, rows_of_others
 
 PATIENTS = (10, 20, 50, 100)  # in a silhouette
 _LEVEL = "person"
@@ -27,19 +29,24 @@ Extract = Callable[[np.ndarray, tuple], np.ndarray]
 
 
 def extract_bases(
-  examples: Examples, extract: Extract
+  examples: Examples, extract: Extract, *, seed: int = 0
 ) -> dict[str, Float[np.ndarray, "n _ d"]]:
   """Base vectors of all ECGs, extracted under the condition each shows.
 
   Args:
     examples: whose ECGs.
     extract: maps ECGs and conditions to base vectors.
+    seed: of the strangers.
 
   Returns:
-    {"reference": (n, 1, d), "real": (n, 1, d), arm: (n, k, d)}; those of the
-    references are the examples' own, where they are there.
+    {"reference": (n, 1, d), "real": (n, 1, d), arm: (n, k, d)}, and "stranger",
+    (n, 1, d), real ECGs of other patients under the row's condition; those of
+    the references are the examples' own, where they are there.
   """
   found = {"real": extract(examples.real, examples.conditions)[:, None]}
+  if len(np.unique(examples.patients)) > 1:
+    others = examples.real[rows_of_others(examples.patients, seed)]
+    found["stranger"] = extract(others, examples.conditions)[:, None]
   if examples.bases is None:
     bases = extract(examples.references, examples.reference_conditions)
   else:
@@ -70,7 +77,7 @@ def measure(
     bases: from `extract_bases`, where they are at hand.
   """
   if bases is None:
-    bases = extract_bases(examples, extract)
+    bases = extract_bases(examples, extract, seed=seed)
   return compare(bases, examples.patients, seed=seed)
 
 
@@ -83,7 +90,8 @@ def compare(
   """Compares base vectors with the references', row by row.
 
   Args:
-    bases: "reference" and "real", (n, 1, d), and the arms (n, k, d).
+    bases: "reference" and "real", (n, 1, d), and the arms (n, k, d); "stranger"
+      (n, 1, d) where it is there.
     patients: of each row.
     seed: of the patients in a silhouette and the bootstrap.
   """
@@ -99,24 +107,26 @@ def compare(
       name, values, patients, _LEVEL, floor=floor, note=note, seed=seed
     )
 
-  def stranger(arm):
-    return float(_similarity(bases[arm], strangers).mean())
+  def floor(arm, words):
+    if arm in bases:
+      near = _similarity(bases[arm], reference)
+      return float(near.mean()), f"floor: {words}"
+    near = _similarity(bases["real"], strangers)
+    return float(near.mean()), "floor: real ECGs to other patients' references"
 
-  to_strangers = "floor: to the references of other patients"
-  floor, note = stranger("twin"), to_strangers
+  strange = floor("stranger", "real ECGs of others under the same condition")
+  ours = strange
   if "shuffled_reference" in bases:
-    # The extractor is told age and sex, so that bases of strangers who are
-    # extracted under the patient's condition are nearer than strangers are.
-    floor = float(_similarity(bases["shuffled_reference"], reference).mean())
-    note = f"floor: {_FLOORS['shuffled_reference']}"
+    ours = floor("shuffled_reference", _FLOORS["shuffled_reference"])
   metrics = [
-    mean("base_similarity", "twin", floor, note),
-    mean("base_similarity_real", "real", stranger("real"), to_strangers),
+    mean("base_similarity", "twin", *ours),
+    mean("base_similarity_real", "real", *strange),
   ]
   for arm, words in _FLOORS.items():
     if arm in bases:
-      name, note = f"base_similarity_{arm}", f"{words}; {to_strangers}"
-      metrics.append(mean(name, arm, stranger(arm), note))
+      value, note = strange
+      note = f"{words}; {note}"
+      metrics.append(mean(f"base_similarity_{arm}", arm, value, note))
   return metrics + _silhouettes(bases, patients, seed)
 
 
