@@ -1,5 +1,6 @@
 """Intervals, wave sizes and axis of one ECG, and how well they are measured."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -102,6 +103,7 @@ def difference(
   return error
 
 
+@functools.cache
 def check_chain(
   patients: int = 60, recordings: int = 2, *, noise: bool = True, seed: int = 0
 ) -> dict[str, Check]:

@@ -209,5 +209,5 @@ def draw(examples: Examples):
   )
   axes.tick_params(axis="x", labelsize=8)
   axes.set_ylabel("share that meets the criterion")
-  axes.legend(fontsize=8)
+  figure.legend(fontsize=8, loc="outside lower center", ncols=len(bars))
   return figure

@@ -23,7 +23,8 @@ _SMOOTH = 0.004  # s: standard deviation that slopes are smoothed with
 _STILL = 0.09  # of the steepest slope: below it QRS has not begun or is over
 _QUIET = 0.012  # s that it has to stay below
 _QRS_BEFORE, _QRS_AFTER = 0.12, 0.16  # s around the middle
-_P_LEVEL = 0.06  # of the P wave's height: where it begins
+_P_LEVEL = 0.1  # of the P wave's height: where it begins
+_P_REACH = 0.12  # s from its peak within which P begins and ends
 _P_COHERENCE = 0.35  # correlation of P between beats, at least
 _P_SIZE = 0.015  # mV over leads (root mean square)
 
@@ -101,14 +102,13 @@ def _find_qrs(speed, middle):
   last = middle + round(_QRS_AFTER * RATE)
   top = first + int(np.argmax(speed[first:last]))
   quiet = round(_QUIET * RATE)
+  half = quiet // 2
   run = scipy.ndimage.maximum_filter1d(speed, quiet)
-  limit = _STILL * speed[top]
-  below = run < limit
-  before = np.flatnonzero(below[first:top])
-  after = np.flatnonzero(below[top : last + quiet])
+  before = np.flatnonzero(run[first:top] < _STILL * speed[top])
+  after = np.flatnonzero(run[top : last + quiet] < _STILL * speed[top])
+  # A pacemaker's spike rings at a low sampling rate, and is never still.
   if not len(before) or not len(after):
     return None
-  half = quiet // 2
   return first + before[-1] + half, top + after[0] - half
 
 
@@ -147,10 +147,10 @@ def _strongest(piece):
 def _find_p(x, onset, t_end, beats):
   nan = (math.nan,) * 3
   gap = beats.rr * RATE
-  start = onset - round(0.36 * RATE)
-  if math.isfinite(t_end):
-    start = max(start, round(t_end * RATE - gap) + round(0.01 * RATE))
-  start = max(start, 0)
+  # Where the T wave ends is not known, it could be taken for P.
+  if not math.isfinite(t_end):
+    return nan
+  start = round(max(t_end * RATE - gap + 0.01 * RATE, onset - 0.36 * RATE, 0))
   stop = onset - round(0.008 * RATE)
   if stop - start < 0.08 * RATE:
     return nan
@@ -172,11 +172,16 @@ def _find_p(x, onset, t_end, beats):
   each = each - each.mean(axis=1, keepdims=True)
   if _coherence(each) < _P_COHERENCE:
     return nan
-  below = np.flatnonzero(wave[:top] < _P_LEVEL * height)
-  after = np.flatnonzero(wave[top:] < _P_LEVEL * height)
-  first = below[-1] + 1 if len(below) else 0
-  last = top + after[0] if len(after) else len(wave) - 1
+  reach = round(_P_REACH * RATE)
+  first = top - _foot(wave[max(top - reach, 0) : top + 1][::-1])
+  last = top + _foot(wave[top : top + reach])
   return (start + first) / RATE, (start + top) / RATE, (start + last) / RATE
+
+
+def _foot(fall):
+  """Samples from the top of a wave to where it has come down."""
+  low = fall.min()
+  return int(np.flatnonzero(fall <= low + _P_LEVEL * (fall[0] - low))[0])
 
 
 def _coherence(each):

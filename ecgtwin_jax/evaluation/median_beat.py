@@ -134,12 +134,15 @@ def _add_missed(x, middles, usual):
   pieces = _cut(x, middles[usual], before, after)
   median = np.median(pieces, axis=0)
   rest = x.copy()
-  following = np.append(middles[1:] - before, len(x))
-  for middle, limit in zip(middles[usual], following[usual], strict=True):
-    first, last = max(middle - before, 0), min(middle + after, limit, len(x))
-    if last <= first:
-      continue
-    rest[first:last] -= median[first - middle + before : last - middle + before]
+  # A beat's T wave goes before what precedes an early next beat's QRS.
+  limits = np.append(middles[1:] - round(_QRS * RATE), len(x))
+  done = 0
+  for middle, limit in zip(middles[usual], limits[usual], strict=True):
+    first, last = max(middle - before, done), min(middle + after, limit, len(x))
+    if last > first:
+      piece = median[first - middle + before : last - middle + before]
+      rest[first:last] -= piece
+      done = last
   size, typical = _sizes(rest, median)
   steep, typically = _sizes(
     np.gradient(rest, axis=0), np.gradient(median, axis=0)

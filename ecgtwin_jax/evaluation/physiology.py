@@ -246,7 +246,9 @@ def draw(examples: Examples):
   for column, axes in enumerate(figure.subplots(2, 4).flat):
     sets = [x[np.isfinite(x[:, column]), column] for x in (real, twins)]
     title, _, unit = MEASURES[column].rpartition("_")
-    axes.set_title(f"{title.replace('_', ' ')} ({unit})", fontsize=9)
+    axes.set_title(
+      f"{title.replace('_', ' ')} ({unit.replace('mv', 'mV')})", fontsize=9
+    )
     axes.set_yticks([])
     pooled = np.concatenate(sets)
     if not len(pooled):

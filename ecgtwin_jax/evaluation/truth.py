@@ -38,6 +38,7 @@ from ecgtwin_jax.simulator import Patient
 LEVEL = "truth"
 _BEFORE, _AFTER = 0.26, 0.44  # s of a beat that are compared, at a slow rate
 _SHIFT = 0.04  # s by which two beats are moved against each other, at most
+_SHOWN = ("I", "II", "aVF", "V1", "V3", "V6")
 _ARMS = ("shuffled_reference", "zero_base", "matched_stranger")
 
 
@@ -311,33 +312,30 @@ def draw(
     [examples.conditions[i] for i in rows], [patients[i] for i in rows], seed
   )
   made = read_ecgs(examples.twins[rows, 0])
-  figure = Figure(figsize=(14, 2.0 * len(rows)), layout="constrained")
-  grid = figure.subplots(len(rows), len(LEADS), sharex=True, squeeze=False)
+  figure = Figure(figsize=(13, 2.2 * len(rows)), layout="constrained")
+  strips = figure.subfigures(len(rows), squeeze=False)[:, 0]
   sets = (
     ("true twin", truth.twin, {"color": "black"}),
     ("generated", made, {"color": "tab:red"}),
     ("true, another day", truth.again, {"color": "gray", "linestyle": ":"}),
   )
   for r, row in enumerate(rows):
+    grid = strips[r].subplots(1, len(_SHOWN))
     for label, readings, style in sets:
       if readings[r] is None:
         continue
       beat = readings[r].beats
       time = (np.arange(len(beat.median)) - beat.middle) / RATE
-      for k, axes in enumerate(grid[r]):
-        axes.plot(time, beat.median[:, k], linewidth=0.9, label=label, **style)
-    for k, axes in enumerate(grid[r]):
-      axes.set_title(LEADS[k], fontsize=8)
-      axes.tick_params(labelsize=6)
+      for lead, axes in zip(_SHOWN, grid, strict=True):
+        signal = beat.median[:, LEADS.index(lead)]
+        axes.plot(time, signal, linewidth=1.0, label=label, **style)
+    for lead, axes in zip(_SHOWN, grid, strict=True):
+      axes.set_title(lead, fontsize=9, loc="right")
+      axes.tick_params(labelsize=7)
     condition = examples.conditions[row]
-    grid[r, 0].set_ylabel("mV", fontsize=7)
-    grid[r, 1].text(
-      0.0,
-      1.25,
-      f"{condition.text()}, {condition.heart_rate:.0f} bpm",
-      fontsize=8,
-      transform=grid[r, 0].transAxes,
-    )
-  handles, labels = grid[0, 0].get_legend_handles_labels()
+    title = f"{condition.text()}, {condition.heart_rate:.0f} bpm"
+    strips[r].suptitle(title, fontsize=9)
+    grid[0].set_ylabel("mV", fontsize=8)
+  handles, labels = strips[0].axes[0].get_legend_handles_labels()
   figure.legend(handles, labels, loc="outside lower center", ncols=3)
   return figure

@@ -1,0 +1,158 @@
+"""Criteria per condition: what is asked for, what is met, and the floor."""
+
+import numpy as np
+import pytest
+from evaluated import make_examples, real_signals, recordings, signal
+
+from ecgtwin_jax import simulator
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.evaluation import criteria
+from ecgtwin_jax.evaluation.asked import CRITERIA, asks_for
+from ecgtwin_jax.evaluation.delineation import read_ecg_beats
+from ecgtwin_jax.evaluation.ecg_criteria import check_criteria
+
+# What shows each criterion on the simulator, and at which rate.
+SHOWN = {
+  "lvh": (("Sinus rhythm", "Left ventricular hypertrophy"), 70),
+  "st_elevation": (("Sinus rhythm", "Inferior infarct, possibly acute"), 70),
+  "lbbb": (("Sinus rhythm", "Left bundle branch block"), 70),
+  "rbbb": (("Sinus rhythm", "Right bundle branch block"), 70),
+  "av_block": (("Sinus rhythm", "1st degree A-V block"), 70),
+  "fibrillation": (("Atrial fibrillation",), 85),
+  "pvc": (("Sinus rhythm", "Ventricular premature complex"), 70),
+  "pac": (("Sinus rhythm", "Atrial premature complex"), 70),
+  "bradycardia": (("Sinus bradycardia",), 50),
+  "tachycardia": (("Sinus tachycardia",), 120),
+}
+
+
+def met(number, statements, rate, seed=0):
+  patient = simulator.cohort_patient(17, number)
+  condition = Condition(statements, rate, patient.age, patient.sex)
+  x = signal(patient, condition, seed + number)
+  return check_criteria(read_ecg_beats(x), condition)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_criterion_is_met_where_it_is_shown_and_not_elsewhere(criterion):
+  statements, rate = SHOWN[criterion]
+  shown = [met(number, statements, rate)[criterion] for number in range(12)]
+  plain = [met(n, ("Sinus rhythm",), 70, 50)[criterion] for n in range(12)]
+  assert np.mean(shown) >= 0.8
+  assert np.mean(plain) <= 0.1
+
+
+def test_nothing_is_met_by_what_cannot_be_read():
+  condition = Condition(["Sinus rhythm"], 70)
+  assert not any(check_criteria(None, condition).values())
+
+
+@pytest.mark.parametrize(
+  ("statement", "criterion"),
+  [
+    ("Left ventricular hypertrophy", "lvh"),
+    ("LVH with secondary repolarization abnormality", "lvh"),
+    ("Inferior infarct, possibly acute", "st_elevation"),
+    ("ACUTE ANTERIOR MI", "st_elevation"),
+    ("Lateral ST elevation, consider injury", "st_elevation"),
+    ("complete left bundle branch block", "lbbb"),
+    ("RBBB with left anterior fascicular block", "rbbb"),
+    ("1st degree A-V block", "av_block"),
+    ("first degree AV block", "av_block"),
+    ("Atrial fibrillation with rapid ventricular response", "fibrillation"),
+    ("Atrial fibrillation with rapid ventricular response", "tachycardia"),
+    ("Sinus rhythm with PVC(s)", "pvc"),
+    ("ventricular premature complex", "pvc"),
+    ("Premature ventricular contractions", "pvc"),
+    ("Atrial premature complexes", "pac"),
+    ("Sinus rhythm with PACs", "pac"),
+    ("Supraventricular extrasystole", "pac"),
+    ("Sinus bradycardia", "bradycardia"),
+    ("sinus tachycardia", "tachycardia"),
+  ],
+)
+def test_statements_ask_for_criteria(statement, criterion):
+  condition = Condition(["Abnormal ECG", statement], 70)
+  assert asks_for(condition, criterion) is True
+
+
+@pytest.mark.parametrize(
+  ("statement", "criterion"),
+  [
+    ("Inferior infarct, age undetermined", "st_elevation"),
+    ("subendocardial injury in lateral leads", "st_elevation"),
+    ("incomplete left bundle branch block", "lbbb"),
+    ("Incomplete RBBB", "rbbb"),
+    ("Supraventricular premature beat", "pvc"),
+    ("No evidence of left ventricular hypertrophy", "lvh"),
+    ("Atrial fibrillation is no longer present", "fibrillation"),
+    ("Tachycardia-bradycardia syndrome", "tachycardia"),
+    ("Tachycardia-bradycardia syndrome", "bradycardia"),
+    ("Normal ECG", "lvh"),
+  ],
+)
+def test_statements_that_only_look_like_it_do_not(statement, criterion):
+  assert asks_for(Condition([statement], 70), criterion) is False
+
+
+def test_what_looks_alike_is_neither():
+  assert asks_for(Condition(["Ventricular pacing"], 70), "lbbb") is None
+  assert asks_for(Condition(["Atrial flutter"], 70), "fibrillation") is None
+  with pytest.raises(ValueError, match="criterion='nothing' must be one of"):
+    asks_for(Condition(["Normal ECG"], 70), "nothing")
+
+
+def examples_that(ignore, patients=26, each=3):
+  """Twins of a generator that obeys its text, or ignores it."""
+  shown = recordings(patients, each)
+  order = np.random.default_rng(1).permutation(len(shown))
+
+  def made(rows, seed):
+    return np.stack(
+      [
+        signal(one.patient, shown[row].condition, seed + i)
+        for i, (one, row) in enumerate(zip(shown, rows, strict=True))
+      ]
+    )
+
+  shuffled = made(order, 1000)
+  twins = shuffled if ignore else made(range(len(shown)), 2000)
+  return make_examples(twins, patients, each, shuffled_text=shuffled)
+
+
+def test_a_generator_that_ignores_the_text_is_at_the_floor():
+  ignoring = {m.name: m for m in criteria.measure(examples_that(True))}
+  obeying = {m.name: m for m in criteria.measure(examples_that(False))}
+  one, other = ignoring["criteria_index"], obeying["criteria_index"]
+  assert one.value == one.floor
+  assert abs(one.value) < 0.15
+  assert one.low < 0.05
+  assert other.value == pytest.approx(1, abs=0.12)
+  assert other.low > 0.7
+  for name in ("bradycardia", "tachycardia"):
+    assert obeying[f"criterion_{name}_share"].value > 0.9
+    assert ignoring[f"criterion_{name}_share"].value < 0.4
+    assert obeying[f"criterion_{name}_unasked_share"].value < 0.1
+
+
+def test_generated_as_real_is_as_real():
+  examples = make_examples(real_signals())
+  metrics = criteria.measure(examples)
+  named = {m.name: m for m in metrics}
+  assert len(named) == len(metrics)
+  shares, unread = criteria.check_all(examples)
+  assert unread["real"] == unread["twin"]
+  for criterion, share in shares.items():
+    metric = named[f"criterion_{criterion}_share"]
+    assert metric.level == "condition"
+    if not share.asked.any():
+      assert np.isnan(metric.value)
+      assert metric.note == "no report asks for it"
+      continue
+    assert metric.value == share.real[share.asked].mean()
+    assert metric.floor == share.real[share.free].mean()
+
+
+def test_criteria_draw():
+  figure = criteria.draw(make_examples(real_signals()))
+  assert len(figure.axes) == 1

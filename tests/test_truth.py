@@ -1,0 +1,118 @@
+"""Distance from the true twin: the patient near 1, a stranger near 0."""
+
+import functools
+
+import numpy as np
+import pytest
+from evaluated import SEED, make_examples, real_signals, recordings, signal
+
+from ecgtwin_jax import simulator
+from ecgtwin_jax.evaluation import truth
+from ecgtwin_jax.evaluation.delineation import read_ecg_beats
+
+
+def patients():
+  return truth.find_patients(make_examples(real_signals()), SEED)
+
+
+@functools.cache
+def measured(kind):
+  shown = recordings()
+  own = patients()
+  each = len(shown) // len(set(own))
+  donors = own if kind == "own" else own[each:] + own[:each]
+  twins = np.stack(
+    [
+      signal(donor, one.condition, 500 + i)
+      for i, (donor, one) in enumerate(zip(donors, shown, strict=True))
+    ]
+  )
+  examples = make_examples(twins, shuffled_reference=twins)
+  metrics = truth.measure(examples, own)
+  named = {m.name: m for m in metrics}
+  assert len(named) == len(metrics)
+  return named
+
+
+def test_the_patients_of_a_cohort_are_found_again():
+  for found, shown in zip(patients(), recordings(), strict=True):
+    assert found == simulator.cohort_patient(SEED, shown.patient_id)
+
+
+def test_another_cohort_is_refused():
+  examples = make_examples(real_signals())
+  with pytest.raises(ValueError, match="must be of the cohort of seed=4"):
+    truth.find_patients(examples, SEED + 1)
+  with pytest.raises(ValueError, match="must be the number of rows"):
+    truth.measure(examples, patients()[:-1])
+
+
+def test_a_second_true_recording_is_near_1():
+  metric = measured("own")["truth_score"]
+  assert metric.value == pytest.approx(1, abs=0.1)
+  assert metric.low > 0.8
+  assert metric.level == "truth"
+  assert measured("own")["truth_correlation"].value > 0.95
+
+
+def test_a_copy_of_a_stranger_is_near_0():
+  metric = measured("stranger")["truth_score"]
+  assert metric.value == pytest.approx(0, abs=0.3)
+  assert metric.low < 0 < metric.high
+  assert metric.floor == 0
+
+
+def test_distances_and_intervals_lie_between_the_patient_and_a_stranger():
+  near, far = measured("own"), measured("stranger")
+  for name in (
+    "truth_distance_mv",
+    "truth_distance_V3_mv",
+    "truth_pr_error_ms",
+    "truth_qt_error_ms",
+  ):
+    assert near[name].value < 0.7 * near[name].floor, name
+    assert far[name].value > near[name].value, name
+
+
+def test_arms_and_the_reference_have_scores_of_their_own():
+  found = measured("own")
+  arm = found["truth_score_shuffled_reference"]
+  assert arm.value == found["truth_score"].value
+  assert found["truth_score_reference"].value < 0.75
+
+
+def test_the_true_twin_itself_has_no_distance():
+  reading = read_ecg_beats(real_signals()[0])
+  leads, correlation = truth.beat_distance(reading, reading)
+  np.testing.assert_array_equal(leads, 0)
+  assert correlation == pytest.approx(1)
+
+
+def test_distance_is_in_millivolt_and_lead_by_lead():
+  shown = recordings()[0]
+  x = shown.ecg.resample(1024).signal.astype(np.float64)
+  reading, double = read_ecg_beats(x), read_ecg_beats(2 * x)
+  leads, correlation = truth.beat_distance(double, reading)
+  assert correlation == pytest.approx(1, abs=1e-3)
+  beats = reading.beats
+  before = round(min(0.26, 0.4 * beats.rr) * 500)
+  after = round(min(0.44, 0.55 * beats.rr) * 500)
+  piece = beats.median[beats.middle - before : beats.middle + after]
+  np.testing.assert_allclose(leads, np.sqrt((piece**2).mean(axis=0)), rtol=0.05)
+
+
+def test_what_cannot_be_read_is_counted_and_not_replaced():
+  leads, correlation = truth.beat_distance(None, None)
+  assert np.isnan(leads).all()
+  assert np.isnan(correlation)
+  far = np.array([0.2, np.nan, 0.2, 0.2])
+  own, stranger = np.full(4, 0.1), np.full(4, 0.3)
+  metric = truth.score(far, own, stranger, np.arange(4), 0)
+  assert metric.value == pytest.approx(0.5)
+  assert metric.n == 3
+  assert "1 of 4 rows failed" in metric.note
+
+
+def test_truth_draws():
+  figure = truth.draw(make_examples(real_signals()), patients(), shown=2)
+  assert len(figure.axes) == 12
