@@ -126,17 +126,17 @@ def load_binary(config) -> ECGClassifier:
   """
   command = (
     "python -m ecgtwin_jax.main --config=configs/classifier.py:small "
-    f"--config.mode=binary --workdir={config.classifier}"
+    "--config.mode=binary --workdir="
   )
   if not os.path.exists(config.classifier):
     raise ValueError(
       f"config.classifier={config.classifier!r} is missing; train it with: "
-      f"{command}"
+      f"{command}{config.classifier}"
     )
   found = ECGClassifier.load(config.classifier)
   if found.mode != "binary":
     raise ValueError(
       f"config.classifier={config.classifier!r} is {found.mode}, but must tell "
-      f"normal from abnormal: {command}"
+      f"normal from abnormal: {command}DIR"
     )
   return found
