@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy import stats
 
 from ecgtwin_jax import crowd
 from ecgtwin_jax.data.dataset import Dataset
+from ecgtwin_jax.data.labels import auroc
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.evaluation.make_examples import (
   Choice,
@@ -94,21 +94,6 @@ def denoising_losses(
   )
 
 
-def roc_auc(
-  members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]
-) -> float:
-  """Probability that a member's score is above another's; equal ones half.
-
-  Raises:
-    ValueError: there are no members, or no others.
-  """
-  n, m = len(members), len(others)
-  if not n or not m:
-    raise ValueError(f"{n} members and {m} others must both be some")
-  ranks = stats.rankdata(np.concatenate([members, others]))
-  return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
-
-
 def auc_metric(
   name: str,
   members: Float[np.ndarray, " n"],
@@ -134,18 +119,13 @@ def auc_metric(
   if not len(members) or not len(others):
     return missing(name, "privacy", "no members or no others to compare")
   scores = np.concatenate([members, others])
-  inside = np.arange(len(scores)) < len(members)
-
-  def statistic(rows):
-    drawn = inside[rows]
-    if drawn.all() or not drawn.any():
-      return float("nan")
-    return roc_auc(scores[rows[drawn]], scores[rows[~drawn]])
-
+  inside = (np.arange(len(scores)) < len(members)).astype(np.int8)
   interval = bootstrap_interval(
-    statistic, joined(member_patients, other_patients), seed=seed
+    lambda rows: auroc(scores[rows], inside[rows]),
+    joined(member_patients, other_patients),
+    seed=seed,
   )
-  value = roc_auc(members, others)
+  value = auroc(scores, inside)
   count = f"{len(members)} members, {len(others)} others"
   note = f"{note}; {count}".lstrip("; ")
   return Metric(name, value, *interval, 0.5, len(scores), "privacy", note)
