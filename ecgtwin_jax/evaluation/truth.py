@@ -125,14 +125,15 @@ def beat_distance(
   before = round(min(_BEFORE, 0.4 * x.rr) * RATE)
   after = round(min(_AFTER, 0.55 * x.rr) * RATE)
   target = x.median[x.middle - before : x.middle + after]
-  best = None
-  for shift in range(-round(_SHIFT * RATE), round(_SHIFT * RATE) + 1):
-    start = y.middle - before + shift
-    piece = y.median[start : start + before + after]
-    square = ((piece - target) ** 2).mean(axis=0)
-    if best is None or square.mean() < best[0].mean():
-      best = square, piece
-  square, piece = best
+  shift = round(_SHIFT * RATE)
+  reach = y.median[y.middle - before - shift : y.middle + after + shift]
+  windows = np.lib.stride_tricks.sliding_window_view(reach, len(target), axis=0)
+  # |window - target|^2 of each shift, but for the constant |target|^2.
+  power = np.insert(np.cumsum((reach**2).sum(axis=1)), 0, 0.0)
+  error = power[len(target) :] - power[: -len(target)]
+  error = error - 2 * np.einsum("wkl,lk->w", windows, target)
+  piece = windows[np.argmin(error)].T
+  square = ((piece - target) ** 2).mean(axis=0)
   correlation = float(np.corrcoef(piece.ravel(), target.ravel())[0, 1])
   return np.sqrt(square), correlation
 
