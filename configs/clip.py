@@ -1,7 +1,7 @@
 """The ECG-text CLIP whose projections are the space of the evaluation.
 
   python -m ecgtwin_jax.main --config=configs/clip.py           one GPU
-  python -m ecgtwin_jax.main --config=configs/clip.py:small     8 min, 4 cores
+  python -m ecgtwin_jax.main --config=configs/clip.py:small     5 CPU minutes
   python -m ecgtwin_jax.main --config=configs/clip.py:smoke     seconds on a CPU
 
 Expect validation/top1_report, the right report among those of the batch, far

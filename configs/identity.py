@@ -1,7 +1,7 @@
 """The identity encoder that the evaluation finds people with.
 
   python -m ecgtwin_jax.main --config=configs/identity.py         one GPU
-  python -m ecgtwin_jax.main --config=configs/identity.py:small   8 min, 4 cores
+  python -m ecgtwin_jax.main --config=configs/identity.py:small   5 CPU minutes
   python -m ecgtwin_jax.main --config=configs/identity.py:smoke   seconds, CPU
 
 It trains on simulated patients whom no generator meets. On real data give it
