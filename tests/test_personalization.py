@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ecgtwin_jax import checkpoint
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation import personalization
 from ecgtwin_jax.evaluation.examples import Examples
+from ecgtwin_jax.simulator import cohort_recordings
 
 PATIENTS, TARGETS = 41, 3
 SINUS = Condition(["Sinus rhythm"], 70.0)
@@ -145,6 +147,44 @@ def test_one_patient_cannot_be_told_from_others():
   got = measured(make_examples(patients=4))
   assert np.isnan(got["identity_top5_share"].value)
   assert got["identity_top1_share"].note.startswith("gallery of 4 of 4")
+
+
+def test_the_shipped_judge_knows_people_it_has_never_met():
+  patients = 40
+  recordings = np.stack(
+    [
+      [each.ecg.resample().signal for each in cohort_recordings(77, number, 2)]
+      for number in range(patients)
+    ]
+  )
+  examples = Examples(
+    patients=np.arange(patients),
+    references=recordings[:, 0],
+    reference_conditions=(SINUS,) * patients,
+    real=recordings[:, 1],
+    conditions=(SINUS,) * patients,
+    generated={"twin": np.roll(recordings[:, 1:], 1, axis=0)},
+    reference_ids=tuple(f"{i}/0" for i in range(patients)),
+    real_ids=tuple(f"{i}/1" for i in range(patients)),
+  )
+  judge = personalization.Identity()
+  found = personalization.measure(examples, judge.embed, gallery=40)
+  got = {metric.name: metric.value for metric in found}
+  assert got["identity_top1_share_real_second"] > 0.75
+  assert got["identity_equal_error_rate_real_second"] < 0.15
+  # Real ECGs, but of somebody else.
+  assert got["identity_top1_share"] < 0.15
+  assert got["identity_equal_error_rate"] > 0.35
+
+
+def test_the_shipped_evaluators_are_small_and_in_half_precision():
+  files = list(personalization.SHIPPED.glob("*"))
+  assert sum(file.stat().st_size for file in files) < 12e6
+  for part, limit in (("identity", 2e6), ("clip", 3e6)):
+    path = personalization.SHIPPED / f"{part}.safetensors"
+    assert path.stat().st_size <= limit
+    hyper, _ = checkpoint.load_weights(personalization.SHIPPED, part)
+    assert hyper["part"] == part
 
 
 def test_the_picture_has_a_line_per_arm():
