@@ -25,7 +25,7 @@ from ecgtwin_jax import crowd
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
-from ecgtwin_jax.evaluation import fidelity, make_examples
+from ecgtwin_jax.evaluation import frechet, make_examples
 from ecgtwin_jax.evaluation.clip_space import ClipSpace
 from ecgtwin_jax.evaluation.evaluate import find_evaluator
 from ecgtwin_jax.evaluation.metric import bootstrap_interval
@@ -55,8 +55,9 @@ class Bench:
     self.real = make_examples.signals_mv(data, choice.targets)
     # Of other patients, so that nobody is compared with himself.
     others = np.flatnonzero(~np.isin(data.patient_number, self.patients))
-    self.space = ClipSpace(find_evaluator("clip", clip))
-    self.others = self.space.ecgs(make_examples.signals_mv(data, others))
+    self.space = ClipSpace.load(find_evaluator("clip", clip), table=data.table)
+    points = self.space.ecgs(make_examples.signals_mv(data, others))
+    self.others = frechet.fit(points)
 
   def _extract(self, signals, conditions):
     ecgs = make_examples.as_ecgs(signals)
@@ -87,8 +88,8 @@ class Bench:
       np.linalg.norm(bases, axis=1) * np.linalg.norm(self.bases, axis=1)
     )
     statistics = {
-      "frechet": lambda rows: fidelity.frechet_distance(
-        points[rows], self.others
+      "frechet": lambda rows: frechet.distance(
+        frechet.fit(points[rows]), self.others
       ),
       "rate_error": lambda rows: np.nanmean(errors[rows]),
       "similarity": lambda rows: cosine[rows].mean(),

@@ -37,6 +37,7 @@ def get_config(variant="base"):
     null_condition=True,  # learned null statement and null patient
   )
   config.schedule = dict(steps=1000, start=0.00085, end=0.012, kind="linear")
+  config.loss_weighting = "uniform"  # over steps, as published; or "min_snr"
   config.timesteps = (0, 999)  # first and last step that is trained
   # Share of examples that lose a condition, so that guidance can tell with
   # from without.

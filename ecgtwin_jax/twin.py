@@ -88,7 +88,11 @@ class ECGTwin:
       ValueError: no twin of that name comes with the package.
     """
     assets = pathlib.Path(__file__).parent / "assets"
-    known = sorted(p.parent.name for p in assets.glob(f"*/{bundle.INDEX}"))
+    known = sorted(
+      p.parent.name
+      for p in assets.glob(f"*/{bundle.INDEX}")
+      if set(REQUIRED) <= set(bundle.parts(p.parent))
+    )
     if name not in known:
       raise ValueError(f"{name=} must be one of {', '.join(known)}")
     return cls.from_checkpoint(assets / name, encoder)

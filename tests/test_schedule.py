@@ -11,6 +11,7 @@ import pytest
 from ecgtwin_jax.diffusion.schedule import (
   Schedule,
   add_noise,
+  loss_weight,
   sample_timesteps,
   snr,
 )
@@ -103,3 +104,17 @@ def test_numbers_out_of_range_are_refused(wrong):
 def test_empty_range_of_steps_is_refused(low, high):
   with pytest.raises(ValueError, match="low="):
     sample_timesteps(jax.random.key(0), 3, low, high)
+
+
+def test_weights_of_the_loss_by_hand():
+  schedule = Schedule()
+  t = jnp.array([0, 500, 999])
+  ones = loss_weight(schedule, t, "uniform")
+  np.testing.assert_array_equal(ones, 1.0)
+  got = loss_weight(schedule, t, "min_snr")
+  signal = schedule.alphas_cumprod[np.array([0, 500, 999])]
+  snr = signal / (1 - signal)
+  assert snr[0] > 5 > snr[1] > snr[2]
+  np.testing.assert_allclose(got, [5 / snr[0], 1.0, 1.0], rtol=1e-5)
+  with pytest.raises(ValueError, match="weighting='cosine' must be one of uni"):
+    loss_weight(schedule, t, "cosine")

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 KINDS = ("linear", "cosine")
+WEIGHTINGS = ("uniform", "min_snr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,31 @@ def snr(schedule: Schedule, t: Int[Array, " b"]) -> Float[Array, " b"]:
   """SNR(t) = signal_rate[t]^2 / noise_rate[t]^2, for weights of the loss."""
   share = schedule.alphas_cumprod
   return look_up(share / (1 - share), t)
+
+
+def loss_weight(
+  schedule: Schedule, t: Int[Array, " b"], weighting: str
+) -> Float[Array, " b"]:
+  """Weight of an example's squared error of the predicted noise.
+
+  Args:
+    schedule: the noise schedule.
+    t: its steps.
+    weighting: "uniform", 1 as published; or "min_snr", min(snr, 5) / snr with
+      snr = signal variance / noise variance, which counts the nearly clean
+      steps less.
+
+  Raises:
+    ValueError: unknown weighting.
+
+  Source: Hang et al. 2023, Efficient Diffusion Training via Min-SNR Weighting.
+  """
+  if weighting not in WEIGHTINGS:
+    raise ValueError(f"{weighting=} must be one of {', '.join(WEIGHTINGS)}")
+  if weighting == "uniform":
+    return jnp.ones(t.shape)
+  ratio = snr(schedule, t)
+  return jnp.minimum(ratio, 5.0) / ratio
 
 
 def sample_timesteps(

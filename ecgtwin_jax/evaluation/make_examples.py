@@ -68,7 +68,7 @@ def _later(data, reference, targets):
   return different & (targets != reference)
 
 
-def read_condition(data: Dataset, row: int) -> Condition:
+def read_condition(data: Dataset, row: int | np.integer) -> Condition:
   """The condition that a row of a data set shows."""
   ids = data.statement_ids[row]
   age, sex = float(data.age[row]), int(data.sex[row])

@@ -7,6 +7,8 @@ import json
 import math
 import pathlib
 
+import numpy as np
+
 from ecgtwin_jax.evaluation.metric import LEVELS, Metric
 
 FIELDS = ("name", "value", "low", "high", "floor", "n", "level", "note")
@@ -55,7 +57,7 @@ def from_json(entry: dict) -> Metric:
   return Metric(**values)
 
 
-def number(value: float | int) -> str:
+def number(value: float | int | np.number) -> str:
   """Four digits, or a dash for what is not a number."""
   if value is None or not math.isfinite(value):
     return "–"

@@ -19,6 +19,7 @@ from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.diffusion.schedule import (
   Schedule,
   add_noise,
+  loss_weight,
   sample_timesteps,
 )
 from ecgtwin_jax.models.base_extractor import BaseExtractor
@@ -230,7 +231,7 @@ def noise_errors(
 
 
 def loss(config, params, model_state, frozen, batch, rng):
-  """Squared error of the predicted noise, summed per latent, batch mean."""
+  """Squared error of the predicted noise, summed per latent, weighted mean."""
   keys = jax.random.split(rng, 4)
   latent = splits.draw_latent(
     keys[0], batch["mean"], batch["std"], frozen["scale"]
@@ -243,8 +244,9 @@ def loss(config, params, model_state, frozen, batch, rng):
   errors = noise_errors(
     config, params, frozen, latent, t, eps, batch, *conditions
   )
+  weights = loss_weight(Schedule(**config.schedule), t, config.loss_weighting)
   metrics = {"mse": errors.mean() / latent[0].size}
-  return errors.mean(), (model_state, metrics)
+  return (weights * errors).mean(), (model_state, metrics)
 
 
 @functools.partial(jax.jit, static_argnums=0)

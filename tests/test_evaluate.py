@@ -1,0 +1,87 @@
+import json
+import pathlib
+
+import pytest
+
+from ecgtwin_jax.evaluation import evaluate, levels
+from ecgtwin_jax.flags import load_config
+
+CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "evaluate.py"
+
+
+def make_config(chain, workdir, **changes):
+  config = load_config(str(CONFIG))
+  config.twin = str(chain / "stage2" / "twin")
+  config.data = str(chain / "simulated")
+  config.workdir = str(workdir)
+  config.patients, config.conditions = 4, 1
+  config.training_recordings = 20
+  config.sampling.steps = 2
+  config.update(changes)
+  return config
+
+
+@pytest.fixture(scope="module")
+def evaluated(chain, tmp_path_factory):
+  config = make_config(chain, tmp_path_factory.mktemp("evaluated"))
+  return config, evaluate.run(config)
+
+
+def test_every_level_is_in_the_report(evaluated):
+  config, metrics = evaluated
+  folder = pathlib.Path(config.workdir)
+  entries = json.loads((folder / "metrics.json").read_text())["metrics"]
+  assert len(entries) == len(metrics) > 50
+  assert {m["level"] for m in entries} == set(config.levels)
+  fields = {"name", "value", "low", "high", "floor", "n", "level", "note"}
+  assert all(set(m) == fields for m in entries)
+  page = (folder / "report.html").read_text()
+  pictures = list(folder.glob("levels/*/*.png"))
+  assert len(pictures) >= 6 and page.count("data:image/png") == len(pictures)
+  assert "no claim about hearts" in page and "seed" in page
+  assert all((folder / f"{level}.csv").exists() for level in config.levels)
+
+
+def test_a_second_run_reads_what_is_there(evaluated, monkeypatch):
+  config, metrics = evaluated
+
+  def fail(*arguments, **more):
+    raise AssertionError("measured or generated again")
+
+  monkeypatch.setattr(
+    levels, "MEASURES", {**dict.fromkeys(config.levels, fail)}
+  )
+  monkeypatch.setattr(evaluate.make_examples.crowd, "generate_signals", fail)
+  again = evaluate.run(config)
+  assert [m.name for m in again] == [m.name for m in metrics]
+
+
+def test_a_workdir_of_something_else_is_refused(chain, evaluated):
+  config, _ = evaluated
+  other = make_config(chain, config.workdir, seed=1)
+  with pytest.raises(ValueError, match="with seed=0, not 1: name another"):
+    evaluate.run(other)
+
+
+def test_bad_settings_are_named(chain, tmp_path):
+  with pytest.raises(ValueError, match=r"levels=\['taste'\] must be of"):
+    evaluate.run(make_config(chain, tmp_path, levels=("taste",)))
+  with pytest.raises(ValueError, match="must name at least one split"):
+    evaluate.run(make_config(chain, tmp_path, splits=()))
+  wrong = make_config(chain, tmp_path, clip=str(chain / "vae"))
+  with pytest.raises(ValueError, match="holds no clip"):
+    evaluate.run(wrong)
+
+
+def test_splits_are_joined(chain):
+  both = evaluate.load_splits(str(chain / "simulated"), ("validation", "test"))
+  parts = [
+    evaluate.load_splits(str(chain / "simulated"), (split,))
+    for split in ("validation", "test")
+  ]
+  assert len(both) == sum(map(len, parts))
+  assert both.split == "validation+test"
+  assert both.record_id.tolist() == [
+    *parts[0].record_id.tolist(),
+    *parts[1].record_id.tolist(),
+  ]
