@@ -98,13 +98,25 @@ def parse_value(text: str, default, key: str):
       except (ValueError, SyntaxError):
         return text
     if isinstance(default, (tuple, list)):
-      return tuple(ast.literal_eval(f"({text.strip('()[]')},)") if text else ())
+      words = all(isinstance(item, str) for item in default)
+      items = text.strip("()[] ,")
+      return tuple(_item(i, words) for i in items.split(",")) if items else ()
     return type(default)(text)
   except (KeyError, ValueError, SyntaxError):
     kind = type(default).__name__
     raise ValueError(
       f"--config.{key}={text!r} must be of type {kind} (default {default!r})"
     ) from None
+
+
+def _item(text: str, words: bool):
+  """One of a tuple: a number or, where words are allowed, a bare word."""
+  try:
+    return ast.literal_eval(text.strip())
+  except (ValueError, SyntaxError):
+    if not words:
+      raise
+    return text.strip()
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:

@@ -38,7 +38,7 @@ def test_every_level_is_in_the_report(evaluated):
   page = (folder / "report.html").read_text()
   pictures = list(folder.glob("levels/*/*.png"))
   assert len(pictures) >= 6 and page.count("data:image/png") == len(pictures)
-  assert "no claim about hearts" in page and "seed" in page
+  assert "no claim about hearts" in page and "Too few" in page
   assert all((folder / f"{level}.csv").exists() for level in config.levels)
 
 
@@ -61,6 +61,17 @@ def test_a_workdir_of_something_else_is_refused(chain, evaluated):
   other = make_config(chain, config.workdir, seed=1)
   with pytest.raises(ValueError, match="with seed=0, not 1: name another"):
     evaluate.run(other)
+
+
+def test_what_does_not_apply_says_so(evaluated):
+  config, before = evaluated
+  config = config.copy_and_resolve_references()
+  config.not_applicable = ("amplitude", "limb_lead")
+  after = evaluate.run(config)
+  assert [m.name for m in after] == [m.name for m in before]
+  changed = [m for m in after if "not applicable" in m.note]
+  assert all("amplitude" in m.name or "limb_lead" in m.name for m in changed)
+  assert len(changed) > 6 and not any(m.value == m.value for m in changed)
 
 
 def test_bad_settings_are_named(chain, tmp_path):

@@ -15,9 +15,9 @@ import numpy as np
 
 from ecgtwin_jax import bundle, checkpoint
 from ecgtwin_jax.data.dataset import Dataset, load_split
-from ecgtwin_jax.evaluation import levels, make_examples, report
+from ecgtwin_jax.evaluation import levels, make_examples, report, risk
 from ecgtwin_jax.evaluation.levels import Bench
-from ecgtwin_jax.evaluation.metric import LEVELS, Metric
+from ecgtwin_jax.evaluation.metric import LEVELS, Metric, missing
 from ecgtwin_jax.records import versions
 from ecgtwin_jax.twin import load_twin
 
@@ -55,21 +55,21 @@ def run(config) -> list[Metric]:
     **config.sampling.to_dict(),
   )
   bench = Bench(twin, data, examples, evaluators, config)
-  metrics, pictures, words = [], {}, {}
+  metrics, pictures = [], {}
   for level in LEVELS:
     if level not in config.levels:
       continue
     started = time.monotonic()
-    own, pictures[level], words[level] = _measure(level, bench, folder)
-    metrics += own
+    own, pictures[level] = _measure(level, bench, folder)
+    metrics += [_applicable(metric, config.not_applicable) for metric in own]
     print(
       f"{level}: {len(own)} figures, {time.monotonic() - started:.0f} s",
       flush=True,
     )
   report.write_metrics(folder, metrics)
-  about = _about(config, bench, folder)
+  words = {"privacy": risk.describe(metrics)}
   page = report.write_html(
-    folder, about, metrics, pictures, {k: v for k, v in words.items() if v}
+    folder, _about(config, bench, folder), metrics, pictures, words
   )
   print(f"{time.monotonic() - began:.0f} s; report: {page}")
   return metrics
@@ -175,10 +175,16 @@ def _measure(level: str, bench: Bench, folder: pathlib.Path):
       figure.savefig(kept / f"{name}.png", dpi=110, bbox_inches="tight")
     entries = [report.to_json(metric) for metric in measured.metrics]
     partial = kept / "metrics.partial"
-    partial.write_text(
-      json.dumps({"metrics": entries, "words": measured.words})
-    )
+    partial.write_text(json.dumps(entries))
     partial.replace(done)
-  read = json.loads(done.read_text())
-  metrics = [report.from_json(entry) for entry in read["metrics"]]
-  return metrics, sorted(kept.glob("*.png")), read["words"]
+  metrics = [report.from_json(entry) for entry in json.loads(done.read_text())]
+  return metrics, sorted(kept.glob("*.png"))
+
+
+def _applicable(metric: Metric, excluded: tuple[str, ...]) -> Metric:
+  """The metric, or that it does not apply to these data."""
+  found = [part for part in excluded if part in metric.name]
+  if not found:
+    return metric
+  why = f"not applicable to these data: config.not_applicable has {found[0]!r}"
+  return missing(metric.name, metric.level, why)

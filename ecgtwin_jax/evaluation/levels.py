@@ -18,7 +18,6 @@ from ecgtwin_jax.evaluation import (
   personalization,
   physiology,
   privacy,
-  risk,
   similarity,
   truth,
 )
@@ -49,11 +48,10 @@ class Bench(NamedTuple):
 
 
 class Measured(NamedTuple):
-  """What a level gives: figures, pictures by name, a paragraph."""
+  """What a level gives: figures, and pictures by name."""
 
   metrics: list[Metric]
   pictures: dict
-  words: str = ""
 
 
 def measure_fidelity(bench: Bench) -> Measured:
@@ -166,9 +164,7 @@ def measure_privacy(bench: Bench) -> Measured:
     seed=config.seed,
     found=found,
   )
-  return Measured(
-    metrics, {"nearest": privacy.draw(found)}, risk.describe(metrics)
-  )
+  return Measured(metrics, {"nearest": privacy.draw(found)})
 
 
 def _clip_space(bench: Bench) -> ClipSpace:
