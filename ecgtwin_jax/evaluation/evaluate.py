@@ -122,6 +122,7 @@ def _what(config, twin, data, evaluators) -> dict:
   return {
     "twin": twin.digest,
     "data": data.card["fingerprint"],
+    "data_options": data.card["options"],
     "splits": list(config.splits),
     "patients": config.patients,
     "conditions": config.conditions,

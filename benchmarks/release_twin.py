@@ -1,0 +1,143 @@
+"""Makes the twin that comes with the package, with what was measured of it.
+
+  python -m ecgtwin_jax.main --config=configs/stage2.py:small
+  python -m ecgtwin_jax.main --config=configs/evaluate.py \\
+    --config.twin=runs/small/stage2/twin --workdir=runs/small/evaluated
+  python -m benchmarks.release_twin --twin=runs/small/stage2/twin \\
+    --evaluation=runs/small/evaluated --note="Trained on 4 CPU cores."
+
+Writes the weights in half precision and a model card whose figures are read
+from the evaluation's metrics.json.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+
+from ecgtwin_jax import bundle
+from ecgtwin_jax.evaluation.report import from_json, number
+
+ASSETS = pathlib.Path(__file__).parent.parent / "ecgtwin_jax" / "assets"
+LIMIT = 12_000_000  # bytes
+# What the card shows, beside every criterion.
+SHOWN = (
+  "fid fid_real rfid precision recall amplitude_ratio heart_rate_mae_bpm "
+  "heart_rate_mae_bpm_real heart_rate_slope heart_rate_failed_share "
+  "criteria_index clip_score clip_score_real rclip report_top1 "
+  "report_top1_real auroc_generated_mean auroc_real_mean limb_lead_error_uv base_similarity "
+  "base_similarity_real identity_top1_share identity_top1_share_real_second "
+  "identity_equal_error_rate truth_score privacy_replay_share"
+).split()
+CARD = """# simulated-small
+
+An ECG digital twin trained on simulated patients alone. It comes with
+ECGTwin-JAX so that every function can be tried without data or training:
+`ecgtwin_jax.ECGTwin.from_pretrained("simulated-small")`.
+
+## Data and training
+
+{patients:,} simulated patients with {recordings} recordings each (simulator
+version {version}, seed {seed}; split by patient 8:1:1), statements embedded by
+`{encoder}`. Recipe: `configs/vae.py:small`, `configs/stage1.py:small` and
+`configs/stage2.py:small`, made by one command,
+`python -m ecgtwin_jax.main --config=configs/stage2.py:small`. {note}
+
+| part | parameters |
+|---|---|
+{parts}
+
+Stored in half precision.
+
+## Measured
+
+On {unseen} simulated patients that no training saw, up to {conditions} target
+conditions each, seed {evaluation_seed}; 95% intervals by bootstrap over
+patients; the judging networks were trained on other simulated patients. The
+floor is the same figure where nothing of the kind was learned; the note says
+which.
+
+| measure | value | 95% interval | floor | N | note |
+|---|---|---|---|---|---|
+{rows}
+
+All figures: `python -m ecgtwin_jax.main --config=configs/evaluate.py`.
+
+## Intended use and limits
+
+For trying the software, for teaching and for tests. The simulator is a test
+bench with a known truth, no model of disease: nothing here is a finding about
+hearts, and on recorded ECGs the twin is out of its depth. Not for clinical use;
+generated ECGs are synthetic and must not be used for diagnosis or treatment.
+"""
+
+
+def make_card(evaluation: pathlib.Path, weights: dict, note: str) -> str:
+  """The model card, its figures read from the evaluation."""
+  read = json.loads((evaluation / "metrics.json").read_text())["metrics"]
+  what = json.loads((evaluation / "evaluated.json").read_text())
+  metrics = [from_json(entry) for entry in read]
+  rows = [
+    f"| {m.name} | {number(m.value)} | {number(m.low)} to {number(m.high)} | "
+    f"{number(m.floor)} | {m.n} | {m.note} |"
+    for m in metrics
+    if np.isfinite(m.value)
+    and (m.name in SHOWN or m.name.startswith("criterion_"))
+  ]
+  parts = [
+    f"| {part} | {sum(x.size for x in _leaves(variables['params'])):,} |"
+    for part, (_, variables) in weights.items()
+  ]
+  options = what["data_options"]
+  return CARD.format(
+    **options,
+    encoder=options["statement_encoder"],
+    note=note,
+    parts="\n".join(parts),
+    rows="\n".join(rows),
+    unseen=what["patients"],
+    conditions=what["conditions"],
+    evaluation_seed=what["seed"],
+  )
+
+
+def _leaves(tree):
+  for value in tree.values():
+    if isinstance(value, dict):
+      yield from _leaves(value)
+    else:
+      yield value
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--twin", required=True)
+  parser.add_argument("--evaluation", required=True, help="its workdir")
+  parser.add_argument("--note", default="", help="hardware and time")
+  parser.add_argument("--output", default=str(ASSETS / "simulated-small"))
+  arguments = parser.parse_args()
+  weights = {
+    part: bundle.read_part(arguments.twin, part)
+    for part in bundle.parts(arguments.twin)
+  }
+  output = pathlib.Path(arguments.output)
+  card = make_card(pathlib.Path(arguments.evaluation), weights, arguments.note)
+  bundle.write_twin(
+    output,
+    weights,
+    sources=dict.fromkeys(weights, "configs/*.py:small"),
+    card=card,
+    table=bundle.read_table(arguments.twin),
+    dtype=np.float16,
+  )
+  size = sum(path.stat().st_size for path in output.iterdir())
+  if size > LIMIT:
+    raise ValueError(f"{output}: {size=} bytes must be at most {LIMIT}")
+  print(f"{output}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+  main()
