@@ -26,9 +26,10 @@ SHOWN = (
   "fid fid_real rfid precision recall amplitude_ratio heart_rate_mae_bpm "
   "heart_rate_mae_bpm_real heart_rate_slope heart_rate_failed_share "
   "criteria_index clip_score clip_score_real rclip report_top1 "
-  "report_top1_real auroc_generated_mean auroc_real_mean limb_lead_error_uv base_similarity "
-  "base_similarity_real identity_top1_share identity_top1_share_real_second "
-  "identity_equal_error_rate truth_score privacy_replay_share"
+  "report_top1_real auroc_generated_mean auroc_real_mean limb_lead_error_uv "
+  "base_similarity base_similarity_real identity_top1_share "
+  "identity_top1_share_real_second identity_equal_error_rate "
+  "truth_score privacy_replay_share"
 ).split()
 CARD = """# simulated-small
 
