@@ -205,7 +205,7 @@ def summarise(rows: list[dict]) -> list[dict]:
 def draw(rows: list[dict], table: list[dict]) -> Figure:
   """Per kind a good example, and what changes and stays by threshold."""
   figure = Figure(figsize=(14, 13), layout="constrained")
-  grid = figure.subplots(len(KINDS), 3, width_ratios=(4, 1, 1))
+  grid = figure.subplots(len(KINDS), 3, width_ratios=(4, 1, 1), squeeze=False)
   for line, name in zip(grid, KINDS, strict=True):
     _draw_example(line[0], choose_example(rows, name), KINDS[name])
     own = [row for row in table if row["kind"] == name]
