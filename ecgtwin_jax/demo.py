@@ -1,6 +1,5 @@
 """The whole chain at small size: cohort, every stage, a twin, pictures."""
 
-import ctypes
 import json
 import pathlib
 import shutil
@@ -12,8 +11,6 @@ from ecgtwin_jax.metrics import read_metrics
 from ecgtwin_jax.twin import ECGTwin
 
 CHAIN = ("vae", "stage1", "stage2")
-# Names in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def _last_evaluation(workdir: str) -> dict:
@@ -26,23 +23,6 @@ def _last_evaluation(workdir: str) -> dict:
     for name, value in metrics[last].items()
     if name.startswith(prefix)
   }
-
-
-def keep_freed_memory() -> None:
-  """Has malloc keep what is freed: a step's buffers return a moment later.
-
-  XLA takes them anew in every step, and on CPU a fifth of the time went into
-  the system's clearing of fresh pages. For glibc; elsewhere nothing happens.
-  To be called before JAX starts its threads.
-  """
-  mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-  if mallopt is not None:
-    for parameter, value in (
-      (_M_MMAP_MAX, 0),
-      (_M_TRIM_THRESHOLD, 2**31 - 1),
-      (_M_ARENA_MAX, 1),
-    ):
-      mallopt(parameter, value)
 
 
 def run(config, config_file: str) -> dict:

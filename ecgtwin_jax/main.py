@@ -7,6 +7,7 @@ import traceback
 from ecgtwin_jax import flags as flags_module
 
 TRACEBACK = "ECGTWIN_TRACEBACK"
+TRAINING = ("train", "diagnose", "demo")  # jobs that do
 
 
 def run(flags: flags_module.Flags) -> None:
@@ -14,10 +15,10 @@ def run(flags: flags_module.Flags) -> None:
   config = flags.config
   if flags.workdir is not None:
     config.workdir = flags.workdir
-  if config.job == "demo":
-    from ecgtwin_jax import demo
+  if config.job in TRAINING:
+    from ecgtwin_jax import host_memory
 
-    demo.keep_freed_memory()
+    host_memory.keep_freed()
   if flags.multihost:
     import jax
 
@@ -53,6 +54,8 @@ def run(flags: flags_module.Flags) -> None:
 
       diagnosis.run(config, flags.config_file)
     case "demo":
+      from ecgtwin_jax import demo
+
       demo.run(config, flags.config_file)
     case unknown:
       raise ValueError(

@@ -28,6 +28,7 @@ FLOORS = {
   "ecgtwin_jax.conditioning": 2,
   "ecgtwin_jax.flags": 2,
   "ecgtwin_jax.flops": 2,
+  "ecgtwin_jax.host_memory": 0,
   "ecgtwin_jax.hub_folder": 2,
   "ecgtwin_jax.language_model": 2,
   "ecgtwin_jax.manifest": 2,

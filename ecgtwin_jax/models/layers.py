@@ -225,7 +225,10 @@ class MLP(nn.Module):
         features, kernel_init=self.kernel_init, dtype=self.dtype, name=name
       )
 
-    hidden = self.activation(dense(self.hidden, "linear_1")(x))
+    # What lies within the activation is computed again in the backward pass:
+    # hidden states are the widest there are.
+    activate = jax.checkpoint(self.activation)
+    hidden = activate(dense(self.hidden, "linear_1")(x))
     return dense(x.shape[-1], "linear_2")(hidden)
 
 

@@ -1,0 +1,101 @@
+"""What a compiled training step sends between devices."""
+
+import functools
+import math
+import re
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from ecgtwin_jax import sharding, train
+from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.stages import base_extractor, denoiser
+
+ROWS = 16
+STAGES = {"stage1": base_extractor, "stage2": denoiser}
+_SHAPE = re.compile(r"(?:f32|s32|pred|u32|bf16)\[([\d,]*)\]")
+_COLLECTIVE = re.compile(
+  r"= (\(.*?\)|\S+) (all-reduce|all-gather|reduce-scatter|all-to-all|"
+  r"collective-permute)(?:-start)?\("
+)
+
+
+def compile_step(name, devices):
+  """The text of a step's program, and how many numbers its gradients are."""
+  config = load_config(f"configs/{name}.py:smoke")
+  config.batch_size = ROWS
+  config = FrozenConfigDict(config)
+  stage, mesh = STAGES[name], sharding.make_mesh(devices=devices)
+  one = {
+    "mean": np.zeros((ROWS, 128, 4), "f4"),
+    "std": np.zeros((ROWS, 128, 4), "f4"),
+    "statement_ids": np.zeros((ROWS, 3), "i4"),
+    "patient": np.zeros((ROWS, 3), "f4"),
+  }
+  rows = {"index": np.arange(ROWS, dtype="i4")}
+  if name == "stage1":
+    rows |= {f"reference_{key}": x for key, x in one.items()}
+    rows["patient_id"] = np.arange(ROWS, dtype="i4")
+  else:
+    rows["base"] = np.zeros((ROWS, config.model.base_width), "f4")
+  frozen = {"table": np.zeros((5, 768), "f4"), "scale": np.ones((), "f4")}
+  shapes = sharding.place_state(
+    jax.eval_shape(functools.partial(train.init_state, config, stage)), mesh
+  )
+  state = jax.tree.map(
+    lambda x: sharding.put(np.zeros(x.shape, x.dtype), x.sharding), shapes
+  )
+  step, _ = train.compile_step(
+    config,
+    stage,
+    state,
+    sharding.put_replicated(frozen, mesh),
+    sharding.put_batch(one | rows, mesh),
+    mesh,
+  )
+  sizes = [x.size for x in jax.tree.leaves(state.params)]
+  return step.as_text(), sum(sizes)
+
+
+def collectives(text):
+  """[(kind, shapes)] of a program's collectives."""
+  found = []
+  for shapes, kind in _COLLECTIVE.findall(text):
+    shapes = [
+      tuple(map(int, x.split(","))) if x else () for x in _SHAPE.findall(shapes)
+    ]
+    found.append((kind, shapes))
+  return found
+
+
+def numbers(shapes):
+  return sum(math.prod(shape) for shape in shapes)
+
+
+def test_stage_2_reduces_its_gradients_once_and_gathers_nothing():
+  text, gradients = compile_step("stage2", jax.devices())
+  found = collectives(text)
+  assert {kind for kind, _ in found} == {"all-reduce"}
+  # One holds every gradient, but for positions beyond the longest report.
+  *others, largest = sorted(numbers(shapes) for _, shapes in found)
+  assert gradients - 25 * 64 <= largest < gradients + 100
+  assert sum(others) < 100
+
+
+def test_stage_1_reduces_once_and_gathers_base_vectors_alone():
+  text, gradients = compile_step("stage1", jax.devices())
+  found = collectives(text)
+  reduced = [numbers(s) for kind, s in found if kind == "all-reduce"]
+  large = [size for size in reduced if size > ROWS * 64]
+  # Those of both sides of a pair, in one operation.
+  assert len(large) == 1 and large[0] < 2 * gradients + 100
+  gathered = [s for kind, s in found if kind != "all-reduce"]
+  assert {kind for kind, _ in found} == {"all-reduce", "all-gather"}
+  # Base vectors (rows, 64), and a few numbers per row.
+  assert all(numbers(shapes) <= ROWS * 64 for shapes in gathered)
+
+
+def test_one_device_sends_nothing():
+  text, _ = compile_step("stage2", jax.devices()[:1])
+  assert collectives(text) == []
