@@ -166,7 +166,7 @@ class Desk:
       known = list(now.statements), now.heart_rate, now.age, now.sex
       return Seen(picture, text, *known)
     # The statements are for the user to say; the rest may stand in the header.
-    header = fill_condition(reference, "not said", 60, None, None, "{}")
+    header = fill_condition(reference, "not said", 60.0, None, None, "{}")
     found = round(rate, 1) if np.isfinite(rate) else None
     return Seen(picture, text, [], found, header.age, header.sex)
 
