@@ -3,7 +3,7 @@
   python -m benchmarks.recipe_choice --vae=DIR --latents=DIR \\
     --base_extractor=DIR --data=DIR --steps=1000
 
-Trains the `demo` denoiser with each recipe on the same latents, batches, noise
+Trains the `small` denoiser with each recipe on the same latents, batches, noise
 and seed, and measures ECGs of held-out patients from each with the default
 sampler, as sampler_steps does. The predicted noise's error is no measure here:
 schedules make it another task. Recipes that are there already are read.
@@ -33,7 +33,7 @@ RECIPES = {
 
 def train_twin(arguments, number: int, changes: dict) -> pathlib.Path:
   """The twin of one recipe."""
-  config = load_config(f"{ROOT}/configs/stage2.py:demo")
+  config = load_config(f"{ROOT}/configs/stage2.py:small")
   config.update_from_flattened_dict(changes)
   config.workdir = f"{arguments.output}/recipe-{number}"
   config.data, config.steps = arguments.data, arguments.steps
