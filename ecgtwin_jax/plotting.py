@@ -313,7 +313,8 @@ def _draw_traces(axes, ecg, leads, middle, color):
 
 
 def _write(axes, x, y, text, size, weight="normal", color=_INK):
-  axes.text(x, y, text, size=size, weight=weight, va="center", color=color)
+  style = dict(size=size, weight=weight, va="center", color=color)
+  axes.text(x, y, text, parse_math=False, **style)
 
 
 def _write_scale(axes, note=""):

@@ -213,3 +213,9 @@ def test_what_is_refused():
     plotting.plot_edits([], [])
   with pytest.raises(ValueError, match="must end with"):
     plotting.plot_attention(ecg, np.ones((128, 2)), ["one"])
+
+
+def test_a_title_is_text_not_mathematics(tmp_path):
+  path = tmp_path / "a.png"
+  figure = plotting.plot_ecg(make_steps(), path, title="a $\\nothing$ of")
+  assert "a $\\nothing$ of" in names(figure) and path.stat().st_size > 1000
