@@ -21,7 +21,8 @@ def twin(chain):
 def test_a_choice_pairs_first_recordings_with_later_ones(data):
   choice = make_examples.choose(data, patients=7, conditions=2, seed=3)
   patients = data.patient_number[choice.targets]
-  assert len(choice.targets) == 14 and len(np.unique(patients)) == 7
+  assert 7 < len(choice.targets) <= 14 and len(np.unique(patients)) == 7
+  assert np.unique(patients, return_counts=True)[1].max() == 2
   np.testing.assert_array_equal(
     data.patient_number[choice.references], patients
   )

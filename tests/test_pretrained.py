@@ -1,0 +1,62 @@
+"""The twin that comes with the package: there, small, described, usable."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+import ecgtwin_jax as et
+from ecgtwin_jax import bundle, generate
+from ecgtwin_jax.data.ecg import example_ecg
+from ecgtwin_jax.data.heart_rate import detect_heart_rate
+from ecgtwin_jax.flags import load_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHIPPED = ROOT / "ecgtwin_jax" / "assets" / "simulated-small"
+NOW = et.Condition(["Sinus rhythm", "Inferior infarct, possibly acute"], 82)
+
+
+def test_it_makes_ecgs_at_about_the_rate_asked_for():
+  twin = et.ECGTwin.from_pretrained("simulated-small")
+  base = twin.extract_base(example_ecg(), NOW)
+  errors = []
+  for rate, text in ((55, "Sinus bradycardia"), (115, "Sinus tachycardia")):
+    out = twin.generate(base, et.Condition([text], rate), num_samples=4)
+    assert out.signals.shape == (4, 1024, 12)
+    assert 0.2 < np.abs(out.signals).max() < 8  # mV
+    found = [detect_heart_rate(s, 102.4, "energy") for s in out.signals]
+    errors.append(np.median(found) - rate)
+  # A twin that ignored the rate would miss one of the two by 30 or more.
+  assert np.abs(errors).max() < 25
+
+
+def test_it_is_small_and_its_card_has_figures_with_floors():
+  assert sum(p.stat().st_size for p in SHIPPED.iterdir()) <= 12e6
+  card = (SHIPPED / "README.md").read_text()
+  for name in ("heart_rate_mae_bpm", "identity_top1_share", "criterion_pvc"):
+    row = next(l for l in card.splitlines() if l.startswith(f"| {name}"))
+    value, floor = (row.split("|")[k].strip() for k in (2, 4))
+    assert re.fullmatch(r"[\d.e-]+", value) and re.fullmatch(r"[\d.e-]+", floor)
+  assert "Not for clinical use" in card and "simulated" in card
+
+
+def test_half_precision_is_read_as_single(tmp_path):
+  hyper, variables = bundle.read_part(SHIPPED, "denoiser")
+  assert hyper["dropout"]["base"] > 0  # so that guidance exists
+  leaf = variables["params"]["output"]["kernel"]
+  assert leaf.dtype == np.float32
+  np.testing.assert_array_equal(leaf, leaf.astype(np.float16))
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+  with pytest.raises(ValueError, match=r"must be one of simulated-small$"):
+    et.ECGTwin.from_pretrained("mimic-large")
+
+
+def test_it_is_what_generate_uses_unless_told_otherwise(tmp_path, capsys):
+  config = load_config(f"{ROOT}/configs/generate.py")
+  config.workdir, config.num_samples = str(tmp_path), 1
+  generate.run(config)
+  assert "1 ECGs in" in capsys.readouterr().out
+  assert (tmp_path / "overview.png").stat().st_size > 10_000
