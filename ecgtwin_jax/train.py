@@ -65,17 +65,27 @@ def init_state(config, stage) -> TrainState:
   )
 
 
-def train_step(config, stage, state: TrainState, frozen, batch):
+def train_step(
+  config, stage, state: TrainState, frozen, batch, everywhere=None
+):
   """One optimizer step on one global batch.
 
   The key is fold_in(seed, step) and noise is drawn for the global batch, so
   the number of devices changes nothing. With config.accumulate = n the batch
   is cut into n micro-batches whose gradients are averaged.
 
+  Args:
+    everywhere: the sharding of what every device holds whole. Split parameters
+      are gathered to it before they are used, so that splitting changes where
+      they lie and not how anything is computed.
+
   Returns:
     (new state, scalars).
   """
   rng = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
+  used = state.params
+  if everywhere is not None:
+    used = jax.lax.with_sharding_constraint(used, everywhere)
   gradient = jax.value_and_grad(
     functools.partial(stage.loss, config), has_aux=True
   )
@@ -85,7 +95,7 @@ def train_step(config, stage, state: TrainState, frozen, batch):
     index, micro_batch = inputs
     key = jax.random.fold_in(rng, index)
     (loss, (model_state, scalars)), new = gradient(
-      state.params, model_state, frozen, micro_batch, key
+      used, model_state, frozen, micro_batch, key
     )
     grads = jax.tree.map(lambda g, n: g + n / config.accumulate, grads, new)
     return (grads, model_state), {"loss": loss, **scalars}
@@ -123,7 +133,12 @@ def compile_step(config, stage, state: TrainState, frozen, batch, mesh):
   places = jax.tree.map(lambda x: x.sharding, state)
   everywhere = sharding.replicated(mesh)
   step = jax.jit(
-    functools.partial(train_step, config, stage),
+    functools.partial(
+      train_step,
+      config,
+      stage,
+      everywhere=everywhere if config.fsdp > 1 else None,
+    ),
     in_shardings=(places, everywhere, sharding.rows(mesh)),
     out_shardings=(places, everywhere),
     donate_argnums=0,
