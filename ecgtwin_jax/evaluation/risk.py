@@ -73,7 +73,7 @@ def _say_reference(metric):
     return f"{text} The reference shows through: treat it as disclosed."
   if not np.isfinite(metric.low):
     return f"{text} {_TOO_FEW}"
-  return f"{text} The reference is not copied."
+  return f"{text} No sign that the reference is copied."
 
 
 def _say_membership(metric, holder):
