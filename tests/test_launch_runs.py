@@ -129,7 +129,7 @@ def slurm(folder, srun, state="RUNNING"):
 )
 def test_slurm_job_requeues_on_75(tmp_path, code, state, requeued):
   job = slurm(tmp_path, f"exit {code}", state)
-  assert job.wait(timeout=20) == code
+  assert job.wait(timeout=120) == code
   calls = (tmp_path / "calls").read_text()
   assert ("scontrol requeue 7" in calls) == requeued
 
@@ -140,7 +140,7 @@ def test_slurm_job_saves_before_the_time_limit(tmp_path):
   wait_for(tmp_path / "calls", "srun")
   job.send_signal(signal.SIGTERM)  # as scancel does; the steps get it too
   job.send_signal(signal.SIGUSR1)  # as --signal says
-  assert job.wait(timeout=20) == 75
+  assert job.wait(timeout=120) == 75
   calls = (tmp_path / "calls").read_text()
   assert "scancel --signal=TERM 7\n" in calls
   assert "scontrol requeue 7\n" in calls
@@ -210,7 +210,7 @@ def test_local_processes_are_told_to_save(tmp_path, sign):
     job.send_signal(sign)
   else:
     os.killpg(job.pid, sign)  # as a terminal does on Ctrl-C
-  output, _ = job.communicate(timeout=20)
+  output, _ = job.communicate(timeout=120)
   assert job.returncode == 75
   assert sorted(output.splitlines()) == [
     *("[0] a", "[0] b", "[0] saved", "[1] a", "[1] b", "[1] saved")
@@ -229,7 +229,7 @@ def test_local_processes_end_with_their_reader(tmp_path):
   )
   assert job.stdout.readline() == b"[0] a\n"
   job.stdout.close()  # as `| head -1` does
-  job.wait(timeout=20)
+  job.wait(timeout=120)
   time.sleep(0.3)
   beats = (tmp_path / "beats").read_bytes()
   time.sleep(0.3)
