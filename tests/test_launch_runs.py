@@ -198,12 +198,15 @@ def test_local_processes_are_told_to_save(tmp_path, sign):
     f"trap 'echo saved; exit 75' TERM; printf 'a\\rb\\n'; cd {tmp_path}; "
     "echo up >$SLURM_PROCID; for _ in {1..600}; do sleep 0.05; done"
   )
+  # A background job of a shell ignores SIGINT, and so would its children.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
   job = subprocess.Popen(
     [LAUNCH / "local_processes.sh", "2", "--", "bash", "-c", script],
     stdout=subprocess.PIPE,
     text=True,
     start_new_session=True,
   )
+  signal.signal(signal.SIGINT, before)
   for number in "01":
     wait_for(tmp_path / number, "up")
   if sign == signal.SIGTERM:
