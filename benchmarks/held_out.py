@@ -1,6 +1,6 @@
 """Held-out simulated patients, and tables whose cells can be resumed.
 
-What guidance_effect, edit_effect and attention_share share.
+What the tables of sampling, guidance, editing and attention share.
 """
 
 import argparse

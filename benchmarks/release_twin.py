@@ -19,7 +19,6 @@ import numpy as np
 from ecgtwin_jax import bundle
 from ecgtwin_jax.evaluation.report import from_json, number
 
-ASSETS = pathlib.Path(__file__).parent.parent / "ecgtwin_jax" / "assets"
 LIMIT = 12_000_000  # bytes
 # What the card shows, beside every criterion.
 SHOWN = (
@@ -119,7 +118,9 @@ def main() -> None:
   parser.add_argument("--twin", required=True)
   parser.add_argument("--evaluation", required=True, help="its workdir")
   parser.add_argument("--note", default="", help="hardware and time")
-  parser.add_argument("--output", default=str(ASSETS / "simulated-small"))
+  parser.add_argument(
+    "--output", default=str(bundle.shipped("simulated-small"))
+  )
   arguments = parser.parse_args()
   weights = {
     part: bundle.read_part(arguments.twin, part)

@@ -12,8 +12,6 @@ Writes sampler_steps.json, .csv and .png.
 """
 
 import argparse
-import csv
-import json
 import pathlib
 import time
 
@@ -21,6 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from benchmarks import held_out
 from ecgtwin_jax import crowd
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.ecg import MODEL_RATE
@@ -84,9 +83,7 @@ class Bench:
     )
     errors = np.abs(found - asked)
     bases = self._extract(signals, self.conditions)
-    cosine = (bases * self.bases).sum(axis=1) / (
-      np.linalg.norm(bases, axis=1) * np.linalg.norm(self.bases, axis=1)
-    )
+    cosine = held_out.cosine(bases, self.bases)
     statistics = {
       "frechet": lambda rows: frechet.distance(
         frechet.fit(points[rows]), self.others
@@ -94,14 +91,13 @@ class Bench:
       "rate_error": lambda rows: np.nanmean(errors[rows]),
       "similarity": lambda rows: cosine[rows].mean(),
     }
-    measured = {}
+    measured = {"failed_rates": int(np.isnan(found).sum())}
     for name, statistic in statistics.items():
       value = float(statistic(np.arange(len(signals))))
       low, high = bootstrap_interval(statistic, self.patients, repeats=200)
       if name == "frechet":  # of a resample it is larger: the width counts
         low, high = value - (high - low) / 2, value + (high - low) / 2
       measured[name] = [value, low, high]
-    measured["failed_rates"] = int(np.isnan(found).sum())
     return measured
 
 
@@ -111,18 +107,17 @@ def cells(bench: Bench, kept: pathlib.Path) -> list[dict]:
   wanted = [(sampler, steps) for steps in STEPS for sampler in SAMPLERS]
   rows = []
   for sampler, steps in tqdm([("real", 0), *wanted], desc="cells"):
-    path = kept / f"{sampler}-{steps}.json"
-    if not path.exists():
+
+    def make(sampler=sampler, steps=steps):
       began = time.monotonic()
       real = sampler == "real"
       signals = bench.real if real else bench.generate(sampler, steps)
+      seconds = round(time.monotonic() - began, 1)
       cell = {"sampler": sampler, "steps": steps, "n": len(signals)}
-      cell["seconds"] = round(time.monotonic() - began, 1)
-      cell |= bench.measure(signals)
-      partial = path.with_suffix(".partial")
-      partial.write_text(json.dumps(cell))
-      partial.replace(path)
-    rows.append(json.loads(path.read_text()))
+      return {**cell, "seconds": seconds, **bench.measure(signals)}
+
+    name = f"{sampler}-{steps}.json"
+    rows.append(held_out.read_or_make(kept / name, make))
   return rows
 
 
@@ -169,28 +164,16 @@ def main() -> None:
   folder = pathlib.Path(arguments.output)
   data = load_split(arguments.data, "test", kind="ecg")
   twin = load_twin(arguments.twin)
-  make_examples.claim(
-    folder / "cells",
-    {
-      "twin": twin.digest,
-      "data": data.card["fingerprint"],
-      "ecgs": arguments.ecgs,
-    },
-  )
+  about = {
+    "twin": twin.digest,
+    "data": data.card["fingerprint"],
+    "ecgs": arguments.ecgs,
+  }
+  make_examples.claim(folder / "cells", about)
   rows = cells(
     Bench(twin, data, arguments.ecgs, arguments.clip), folder / "cells"
   )
-  (folder / "sampler_steps.json").write_text(
-    json.dumps({"rows": rows}, indent=1)
-  )
-  with open(folder / "sampler_steps.csv", "w", newline="") as file:
-    writer = csv.writer(file)
-    ends = ("", "_low", "_high")
-    head = ["sampler", "steps", "n", "seconds", "failed_rates"]
-    writer.writerow([*head, *(m + end for m in MEASURES for end in ends)])
-    for row in rows:
-      values = [value for name in MEASURES for value in row[name]]
-      writer.writerow([*(row[key] for key in head), *values])
+  held_out.write_table(folder / "sampler_steps", about, rows)
   draw(rows).savefig(folder / "sampler_steps.png", dpi=130)
   print((folder / "sampler_steps.csv").read_text())
 

@@ -8,6 +8,7 @@ README.md, the model card.
 import hashlib
 import json
 import os
+import pathlib
 
 import numpy as np
 from etils import epath
@@ -37,6 +38,11 @@ def digest(tree) -> str:
     total.update(f"{name} {value.shape} {value.dtype}".encode())
     total.update(value.tobytes())
   return total.hexdigest()
+
+
+def shipped(name: str) -> pathlib.Path:
+  """Where a bundle lies that comes with the package."""
+  return pathlib.Path(__file__).parent / "assets" / name
 
 
 def is_twin(path) -> bool:

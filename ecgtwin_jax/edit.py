@@ -3,8 +3,6 @@
 import json
 import pathlib
 
-import numpy as np
-
 from ecgtwin_jax.records import (
   as_json,
   describe,
@@ -15,6 +13,7 @@ from ecgtwin_jax.records import (
   versions,
   write_ecgs,
 )
+from ecgtwin_jax.results import Edited
 from ecgtwin_jax.twin import load_twin
 
 
@@ -44,16 +43,11 @@ def run(config) -> str:
     **change,
     **config.sampling.to_dict(),
   )
-  folder = pathlib.Path(config.workdir)
-  write_ecgs(folder, [*out.source.ecgs, *out.edited.ecgs], config.format)
-  picture = str(folder / "edited.png")
   made = next(
     f"{name} {value}" for name, value in change.items() if value is not None
   )
   made += f", weight {config.weight:g}, threshold {config.threshold:g}"
-  out.plot(picture, titles=(describe(target), made))
-  moved = np.abs(out.edited.signals - out.source.signals)
-  record = {
+  about = {
     "reference": reference.record,
     "now": as_json(now),
     "source": as_json(target),
@@ -62,9 +56,33 @@ def run(config) -> str:
     "seed": config.seed,
     "num_samples": config.num_samples,
     **config.sampling.to_dict(),
-    "largest_change_mv": [round(float(x.max()), 4) for x in moved],
-    "versions": versions(),
   }
+  titles = (describe(target), made)
+  picture = write_edit(config.workdir, out, titles, about, config.format)
+  print(f"{config.num_samples} edits in {config.workdir}; picture: {picture}")
+  return picture
+
+
+def write_edit(
+  folder, out: Edited, titles: tuple[str, str], about: dict, file_format: str
+) -> str:
+  """Writes both sides' ECGs, edited.png and edited.json into a folder.
+
+  Args:
+    folder: made where it is not there.
+    out: what was edited.
+    titles: above each side of the picture.
+    about: where it came from, for edited.json.
+    file_format: "wfdb", "npz" or "csv".
+
+  Returns:
+    The path of the picture.
+  """
+  folder = pathlib.Path(folder)
+  write_ecgs(folder, [*out.source.ecgs, *out.edited.ecgs], file_format)
+  picture = str(folder / "edited.png")
+  out.plot(picture, titles=titles)
+  moved = [round(float(x), 4) for x in out.largest_change_mv()]
+  record = {**about, "largest_change_mv": moved, "versions": versions()}
   (folder / "edited.json").write_text(json.dumps(record, indent=1))
-  print(f"{config.num_samples} edits in {folder}; picture: {picture}")
   return picture

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shutil
 import warnings
@@ -14,14 +13,13 @@ import numpy as np
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
+from ecgtwin_jax.edit import write_edit
 from ecgtwin_jax.generate import write_results
 from ecgtwin_jax.plotting import plot_ecg
 from ecgtwin_jax.records import (
   as_json,
   describe,
   fill_condition,
-  versions,
-  write_ecgs,
 )
 from ecgtwin_jax.sampling import Settings
 from ecgtwin_jax.twin import ECGTwin
@@ -246,21 +244,17 @@ class Desk:
       base = self.twin.extract_base(reference, now)
       out = self.twin.edit(base, target, **made, **sampling)
     inside = pathlib.Path(folder) / "edits"
-    write_ecgs(inside, [*out.source.ecgs, *out.edited.ecgs], self.file_format)
-    picture = str(inside / "edited.png")
-    words = f"{change.kind} {', '.join(names)}"
-    out.plot(picture, titles=(describe(target), words))
-    record = {
+    about = {
       "reference": reference.record,
       "now": as_json(now),
       "source": as_json(target),
       "edit": made,
       "twin": self.twin.digest,
       **sampling,
-      "versions": versions(),
     }
-    (inside / "edited.json").write_text(json.dumps(record, indent=1))
-    moved = np.abs(out.edited.signals - out.source.signals).max(axis=(1, 2))
+    titles = (describe(target), f"{change.kind} {', '.join(names)}")
+    picture = write_edit(inside, out, titles, about, self.file_format)
+    moved = out.largest_change_mv()
     lines = [
       f"Largest change: {', '.join(f'{x:.2f}' for x in moved)} mV.",
       *notes,

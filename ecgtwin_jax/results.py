@@ -48,6 +48,11 @@ class Edited:
   source: Generated
   edited: Generated
 
+  def largest_change_mv(self) -> Float[np.ndarray, " n"]:
+    """Largest absolute change of each ECG over its leads, mV."""
+    moved = np.abs(self.edited.signals - self.source.signals)
+    return moved.max(axis=(1, 2))
+
   def plot(self, path: str | os.PathLike | None = None, **options):
     """Draws each source above its edit; see `plotting.plot_edits`."""
     from ecgtwin_jax import plotting

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,15 +86,14 @@ class ECGTwin:
     Raises:
       ValueError: no twin of that name comes with the package.
     """
-    assets = pathlib.Path(__file__).parent / "assets"
     known = sorted(
       p.parent.name
-      for p in assets.glob(f"*/{bundle.INDEX}")
+      for p in bundle.shipped("").glob(f"*/{bundle.INDEX}")
       if set(REQUIRED) <= set(bundle.parts(p.parent))
     )
     if name not in known:
       raise ValueError(f"{name=} must be one of {', '.join(known)}")
-    return cls.from_checkpoint(assets / name, encoder)
+    return cls.from_checkpoint(bundle.shipped(name), encoder)
 
   @property
   def statements(self) -> tuple[str, ...]:

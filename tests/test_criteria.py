@@ -154,5 +154,5 @@ def test_generated_as_real_is_as_real():
 
 
 def test_criteria_draw():
-  figure = criteria.draw(make_examples(real_signals()))
+  figure = criteria.draw(criteria.check_all(make_examples(real_signals())))
   assert len(figure.axes) == 1

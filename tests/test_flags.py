@@ -66,8 +66,18 @@ def test_help_lists_the_keys(capsys):
   assert "--config.optimizer.learning_rate=" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["vae", "stage1", "stage2"])
-@pytest.mark.parametrize("variant", ["base", "paper", "smoke", "demo"])
+STAGES = ("vae", "stage1", "stage2")
+JUDGES = ("clip", "identity", "classifier")
+VARIANTS = (
+  *(
+    (name, v) for name in STAGES for v in "base paper small smoke demo".split()
+  ),
+  *((name, v) for name in JUDGES for v in "base small smoke".split()),
+  *(("diagnose", v) for v in "base small smoke".split()),
+)
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_every_variant_is_complete_locked_and_static(name, variant):
   from ml_collections import FrozenConfigDict
 
@@ -76,3 +86,23 @@ def test_every_variant_is_complete_locked_and_static(name, variant):
   assert isinstance(hash(FrozenConfigDict(config)), int)
   with pytest.raises(AttributeError):
     config.no_such_key = 1
+
+
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [
+    ("amplitude,limb_lead", ("amplitude", "limb_lead")),
+    ("('amplitude',)", ("amplitude",)),
+    ("", ()),
+  ],
+)
+def test_a_tuple_of_words(text, words):
+  config = flags.load_config("configs/evaluate.py")
+  flags.override(config, "not_applicable", text)
+  assert config.not_applicable == words
+
+
+def test_a_word_among_numbers_is_refused():
+  config = flags.load_config("configs/stage2.py")
+  with pytest.raises(ValueError, match="timesteps='0,last' must be of type tu"):
+    flags.override(config, "timesteps", "0,last")

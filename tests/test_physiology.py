@@ -207,7 +207,9 @@ def test_the_floor_is_of_sets_of_the_same_size():
 
 
 def test_physiology_draws():
-  figure = physiology.draw(make_examples(real_signals()))
+  figure = physiology.draw(
+    physiology.measure_beats(make_examples(real_signals()))
+  )
   assert len(figure.axes) == len(MEASURES)
 
 

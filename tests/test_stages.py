@@ -1,5 +1,7 @@
 """The losses of the stages, by hand and by their properties."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -80,6 +82,24 @@ def test_padded_statements_are_zeros_and_masked():
   text = clip.mean_embedding(table, ids)
   np.testing.assert_allclose(text[0], (table[3] + table[0]) / 2)
   np.testing.assert_array_equal(text[1], 0)
+
+
+def test_padding_behind_the_longest_report_of_all_splits_goes():
+  @dataclasses.dataclass
+  class Split:
+    statement_ids: np.ndarray
+
+  short = Split(np.array([[4, -1, -1, -1], [-1, -1, -1, -1]]))
+  long = Split(np.array([[1, 2, 3, -1]]))
+  train, validation = splits._trim_reports(splits.Splits(short, long))
+  np.testing.assert_array_equal(
+    train.statement_ids, [[4, -1, -1], [-1, -1, -1]]
+  )
+  np.testing.assert_array_equal(validation.statement_ids, [[1, 2, 3]])
+  # A report of nothing keeps one place, which is padding.
+  empty = Split(np.full((2, 4), -1))
+  for split in splits._trim_reports(splits.Splits(empty, empty)):
+    assert split.statement_ids.tolist() == [[-1], [-1]]
 
 
 def test_a_measured_scale_gives_way_to_a_given_one():

@@ -112,10 +112,14 @@ class Dataset:
     known = np.isfinite(self.patient).all(axis=1)
     if known.all():
       return self, 0
-    columns = {name: getattr(self, name)[known] for name in _COLUMNS}
-    arrays = {name: array[known] for name, array in self.arrays.items()}
-    kept = dataclasses.replace(self, arrays=arrays, **columns)
+    kept = self.select(known)
     return kept, len(self) - len(kept)
+
+  def select(self, rows: np.ndarray) -> "Dataset":
+    """Some of the recordings: a mask, or row numbers."""
+    columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
+    arrays = {name: array[rows] for name, array in self.arrays.items()}
+    return dataclasses.replace(self, arrays=arrays, **columns)
 
   def require(self, kind: str) -> None:
     """Refuses the data set unless it holds that kind, "ecg" or "latent".

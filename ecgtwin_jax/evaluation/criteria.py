@@ -41,7 +41,11 @@ class Shares(NamedTuple):
   shuffled: Float[np.ndarray, " n"] | None
 
 
-def check_all(examples: Examples) -> tuple[dict[str, Shares], dict[str, int]]:
+# Of each criterion its shares; of each set of ECGs how many are unreadable.
+Checked = tuple[dict[str, Shares], dict[str, int]]
+
+
+def check_all(examples: Examples) -> Checked:
   """Shares of every criterion, and how many ECGs of each set are unreadable."""
   sets = {"real": examples.real[:, None], "twin": examples.twins}
   if "shuffled_text" in examples.generated:
@@ -81,15 +85,22 @@ def _check_set(signals, conditions: Sequence[Condition], name):
   return met.reshape(n, k, -1).mean(axis=1), unread
 
 
-def measure(examples: Examples, *, seed: int = 0) -> list[Metric]:
+def measure(
+  examples: Examples, *, seed: int = 0, checked: Checked | None = None
+) -> list[Metric]:
   """Shares of generated ECGs that meet each criterion where it is asked for.
 
   An ECG that cannot be read meets nothing. Per criterion: the share where it
   is asked for, with the share among real ECGs not asked for it as floor, and
   the share where it is not asked for. criteria_index sums them up: 0 as if the
   text were ignored, 1 as the real ECGs.
+
+  Args:
+    examples: what is judged.
+    seed: of the bootstrap.
+    checked: of `check_all`, where it is at hand.
   """
-  shares, unread = check_all(examples)
+  shares, unread = check_all(examples) if checked is None else checked
   counted = ", ".join(f"{n} {name}" for name, n in unread.items())
   note = f"unreadable ECGs, which meet nothing: {counted}"
   patients = examples.patients
@@ -181,11 +192,15 @@ def _summarise(shares, patients, seed):
   )
 
 
-def draw(examples: Examples):
-  """Bars: share that meets each criterion, asked for it and not."""
+def draw(checked: Checked):
+  """Bars: share that meets each criterion, asked for it and not.
+
+  Args:
+    checked: of `check_all`.
+  """
   from matplotlib.figure import Figure
 
-  shares, _ = check_all(examples)
+  shares, _ = checked
   shares = {k: v for k, v in shares.items() if v.asked.any()}
   figure = Figure(figsize=(10, 4), layout="constrained")
   axes = figure.subplots()
@@ -194,7 +209,7 @@ def draw(examples: Examples):
     "real, asked": [s.real[s.asked] for s in shares.values()],
     "generated, asked": [s.twins[s.asked] for s in shares.values()],
   }
-  if "shuffled_text" in examples.generated:
+  if all(s.shuffled is not None for s in shares.values()):
     bars["another's text"] = [s.shuffled[s.asked] for s in shares.values()]
   bars["generated, not asked"] = [s.twins[s.free] for s in shares.values()]
   bars["real, not asked"] = [s.real[s.free] for s in shares.values()]

@@ -22,7 +22,6 @@ from ecgtwin_jax.records import versions
 from ecgtwin_jax.twin import load_twin
 
 EVALUATORS = ("clip", "identity", "classifier")
-_ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 
 
 def run(config) -> list[Metric]:
@@ -101,7 +100,7 @@ def find_evaluator(part: str, path: str | None) -> str | None:
   Raises:
     ValueError: `path` holds no such network.
   """
-  shipped = _ASSETS / "simulated-evaluators"
+  shipped = bundle.shipped("simulated-evaluators")
   if path is not None:
     if not checkpoint.has_weights(path, part):
       raise ValueError(f"config.{part}={path!r} holds no {part}")

@@ -75,8 +75,9 @@ def measure_condition(bench: Bench) -> Measured:
     examples, seed=seed, published_protocol=published, rates=rates
   )
   pictures = {"heart_rate": heart_rate_error.draw(rates)}
-  metrics += criteria.measure(examples, seed=seed)
-  pictures["criteria"] = criteria.draw(examples)
+  checked = criteria.check_all(examples)
+  metrics += criteria.measure(examples, seed=seed, checked=checked)
+  pictures["criteria"] = criteria.draw(checked)
   if "clip" in bench.evaluators:
     metrics += alignment.measure(
       examples, _clip_space(bench), seed=seed, published_protocol=published
@@ -94,8 +95,11 @@ def measure_condition(bench: Bench) -> Measured:
 
 
 def measure_physiology(bench: Bench) -> Measured:
-  metrics = physiology.measure(bench.examples, seed=bench.config.seed)
-  return Measured(metrics, {"physiology": physiology.draw(bench.examples)})
+  beats = physiology.measure_beats(bench.examples)
+  metrics = physiology.measure(
+    bench.examples, seed=bench.config.seed, beats=beats
+  )
+  return Measured(metrics, {"physiology": physiology.draw(beats)})
 
 
 def measure_person(bench: Bench) -> Measured:
@@ -138,10 +142,13 @@ def measure_privacy(bench: Bench) -> Measured:
   rng = np.random.default_rng([config.seed, 2])
   rows = np.sort(rng.permutation(len(train))[:limit])
   others = np.sort(rng.permutation(len(unseen))[:limit])
-  found = privacy.find(
-    bench.examples,
+  signals = (
     make_examples.signals_mv(train, rows),
     make_examples.signals_mv(unseen, others),
+  )
+  found = privacy.find(
+    bench.examples,
+    *signals,
     train_patients=train.patient_number[rows],
     validation_patients=unseen.patient_number[others],
     seed=config.seed,
@@ -158,8 +165,7 @@ def measure_privacy(bench: Bench) -> Measured:
   )
   metrics = privacy.measure(
     bench.examples,
-    make_examples.signals_mv(train, rows),
-    make_examples.signals_mv(unseen, others),
+    *signals,
     losses=losses if len(losses) == 2 else None,
     seed=config.seed,
     found=found,

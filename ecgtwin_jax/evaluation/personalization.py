@@ -8,7 +8,6 @@ under another condition. Real second recordings are the ceiling.
 
 import functools
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,9 +22,7 @@ from ecgtwin_jax.evaluation.metric import Metric, bootstrap_interval, missing
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.retrieval import crossing, equal_error_rate, found_within
 
-SHIPPED = (
-  pathlib.Path(__file__).parent.parent / "assets" / "simulated-evaluators"
-)
+SHIPPED = bundle.shipped("simulated-evaluators")
 GALLERY = 100  # patients; retrieval among more is harder
 CEILING = "real_second"
 _CHUNK = 64

@@ -1,6 +1,7 @@
 """Do generated ECGs have the intervals, waves and spectra of real ones?"""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import scipy.signal
@@ -74,18 +75,42 @@ def spectrum_distance(
   return float(np.sqrt(np.mean((10 * np.log10(ratio)) ** 2)))
 
 
-def measure(examples: Examples, *, seed: int = 0) -> list[Metric]:
+class Beats(NamedTuple):
+  """MEASURES of every ECG, nan where one failed.
+
+  Attributes:
+    real: of the target recordings.
+    references: of the recordings that stand for the patients.
+    twins: of every generated ECG of a row.
+  """
+
+  real: Float[np.ndarray, "n m"]
+  references: Float[np.ndarray, "n m"]
+  twins: Float[np.ndarray, "n k m"]
+
+
+def measure_beats(examples: Examples) -> Beats:
+  """Measures the beats of all ECGs, which takes most of this level's time."""
+  n, k = examples.twins.shape[:2]
+  flat = examples.twins.reshape(n * k, *examples.twins.shape[2:])
+  return Beats(
+    measure_ecgs(examples.real, "Beats of real ECGs"),
+    measure_ecgs(examples.references, "Beats of references"),
+    measure_ecgs(flat, "Beats of generated ECGs").reshape(n, k, -1),
+  )
+
+
+def measure(
+  examples: Examples, *, seed: int = 0, beats: Beats | None = None
+) -> list[Metric]:
   """Intervals, waves, spectrum and limb leads of the generated ECGs.
 
   Args:
     examples: what is compared; every generated ECG of a row is measured.
     seed: of halves, resampling and the simulated check of the measuring.
+    beats: of `measure_beats`, where they are at hand.
   """
-  n, k = examples.twins.shape[:2]
-  flat = examples.twins.reshape(n * k, *examples.twins.shape[2:])
-  real = measure_ecgs(examples.real, "Beats of real ECGs")
-  reference = measure_ecgs(examples.references, "Beats of references")
-  twins = measure_ecgs(flat, "Beats of generated ECGs").reshape(n, k, -1)
+  real, reference, twins = measure_beats(examples) if beats is None else beats
   check = check_chain(seed=seed)
   metrics = []
   for column, name in enumerate(MEASURES):
@@ -99,6 +124,7 @@ def measure(examples: Examples, *, seed: int = 0) -> list[Metric]:
       check[name],
       seed,
     )
+  flat = examples.twins.reshape(-1, *examples.twins.shape[2:])
   metrics.append(_spectrum(examples, flat, seed))
   return metrics + _limb_leads(examples, flat, seed)
 
@@ -234,14 +260,15 @@ def _limb_leads(examples, flat, seed):
   return metrics
 
 
-def draw(examples: Examples):
-  """Small multiples: distributions of MEASURES, real against generated."""
+def draw(beats: Beats):
+  """Small multiples: distributions of MEASURES, real against generated.
+
+  Args:
+    beats: of `measure_beats`.
+  """
   from matplotlib.figure import Figure
 
-  n, k = examples.twins.shape[:2]
-  flat = examples.twins.reshape(n * k, *examples.twins.shape[2:])
-  real = measure_ecgs(examples.real, "Beats of real ECGs")
-  twins = measure_ecgs(flat, "Beats of generated ECGs")
+  real, twins = beats.real, beats.twins.reshape(-1, beats.twins.shape[-1])
   figure = Figure(figsize=(11, 5), layout="constrained")
   for column, axes in enumerate(figure.subplots(2, 4).flat):
     sets = [x[np.isfinite(x[:, column]), column] for x in (real, twins)]

@@ -87,8 +87,8 @@ def describe_labels(split: str, names, rows) -> str:
   )
   unclear = int((rows[:, 0] == labels_module.UNCLEAR).sum())
   return (
-    f"{split}: of {len(rows)} recordings: {counts}; neither normal nor "
-    f"abnormal by their report, left out: {unclear}"
+    f"{split}: of {len(rows)} recordings: {counts}; {names[0]} or "
+    f"not is unclear: {unclear}"
   )
 
 

@@ -4,7 +4,6 @@ Trained on real (or simulated) ECGs alone, of patients of its own, so that it
 can judge a generator it never met.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.data import pipeline
-from ecgtwin_jax.data.dataset import Dataset, load_split
+from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.retrieval import equal_error_rate, found_within
 from ecgtwin_jax.stages import splits
@@ -41,16 +40,7 @@ def load_data(config) -> splits.Splits:
     raise ValueError(f"{config.patients=} must be 'train' or 'validation'")
   whole = load_split(config.data, "validation", kind="ecg")
   apart = whole.patient_number % _HELD_OUT == 0
-  return splits.Splits(_select(whole, ~apart), _select(whole, apart))
-
-
-def _select(dataset: Dataset, rows: np.ndarray) -> Dataset:
-  columns = "record_id patient_id time heart_rate age sex statement_ids".split()
-  return dataclasses.replace(
-    dataset,
-    arrays={name: array[rows] for name, array in dataset.arrays.items()},
-    **{name: getattr(dataset, name)[rows] for name in columns},
-  )
+  return splits.Splits(whole.select(~apart), whole.select(apart))
 
 
 def load_frozen(config, data) -> dict:
