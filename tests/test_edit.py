@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
-from ecgtwin_jax import main
+from ecgtwin_jax import main, plotting, records
 from ecgtwin_jax.data.ecg import example_ecg
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -118,7 +118,16 @@ def test_given_embeddings_are_kept_when_a_statement_is_added(twin, base):
   assert distance(out.edited, out.source) > 1e-4
 
 
-def test_the_job_writes_sources_edits_and_their_picture(chain, tmp_path):
+def test_the_job_writes_sources_edits_and_their_picture(
+  chain, twin, tmp_path, monkeypatch
+):
+  drawn = []
+  plot = plotting.plot_edits
+  monkeypatch.setattr(
+    plotting,
+    "plot_edits",
+    lambda *a, **k: drawn.append(k["titles"]) or plot(*a, **k),
+  )
   arguments = [
     f"--config={ROOT}/configs/edit.py",
     f"--config.twin={chain}/stage2/twin",
@@ -126,16 +135,37 @@ def test_the_job_writes_sources_edits_and_their_picture(chain, tmp_path):
     "--config.sampling.steps=4",
     f"--config.add={RBBB}",
     "--config.weight=1.5",
+    "--config.threshold=0.5",
+    "--config.seed=3",
+    "--config.target.statements=Sinus bradycardia",
+    "--config.target.heart_rate=50",
     f"--workdir={tmp_path}",
   ]
   assert main.main(arguments) == 0
   record = json.loads((tmp_path / "edited.json").read_text())
   assert record["edit"]["add"] == RBBB
   assert record["edit"]["weight"] == 1.5
+  assert record["edit"]["threshold"] == 0.5
   assert min(record["largest_change_mv"]) > 0
   assert (tmp_path / "edited.png").stat().st_size > 10_000
-  for name in ("source_0", "source_1", "edited_0", "edited_1"):
-    assert "synthetic" in et.read_ecg(tmp_path / f"{name}.hea").comments[0]
+  then = et.Condition(["Sinus bradycardia"], 50, 81, "F")
+  ((source_title, edit_title),) = drawn
+  assert source_title == records.describe(then)
+  assert edit_title == f"add {RBBB}, weight 1.5, threshold 0.5"
+  now = et.Condition(
+    ["Sinus rhythm", "Inferior infarct, possibly acute"], 82, 81, "F"
+  )
+  options = dict(add=RBBB, weight=1.5, threshold=0.5, **OPTIONS)
+  out = twin.edit(twin.extract_base(example_ecg(), now), then, **options)
+  sides = {"source": out.source.signals, "edited": out.edited.signals}
+  for name, signals in sides.items():
+    for i, signal in enumerate(signals):
+      ecg = et.read_ecg(tmp_path / f"{name}_{i}.hea")
+      assert "synthetic" in ecg.comments[0]
+      np.testing.assert_allclose(ecg.signal, signal, atol=6e-4)
+  moved = [np.abs(a - b).max() for a, b in zip(*sides.values())]
+  np.testing.assert_allclose(record["largest_change_mv"], moved, atol=1e-3)
+  assert moved[0] != moved[1]
 
 
 def test_an_unequal_swap_is_one_line_in_words(chain, tmp_path, capsys):

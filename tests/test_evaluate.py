@@ -63,6 +63,65 @@ def test_a_workdir_of_something_else_is_refused(chain, evaluated):
     evaluate.run(other)
 
 
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("splits", ("validation",)),
+    ("patients", 3),
+    ("conditions", 2),
+    ("num_samples", 2),
+    ("arms", ("twin",)),
+    ("published_protocol", True),
+    ("training_recordings", 21),
+    ("sampling", {"steps": 3}),
+  ],
+)
+def test_any_setting_of_something_else_is_refused(chain, evaluated, key, value):
+  config, _ = evaluated
+  other = make_config(chain, config.workdir, **{key: value})
+  with pytest.raises(ValueError, match=f"with {key}=.*: name another"):
+    evaluate.run(other)
+
+
+def test_another_data_set_is_refused(chain, evaluated, monkeypatch):
+  config, _ = evaluated
+  load = evaluate.load_splits
+
+  def load_other(*arguments):
+    data = load(*arguments)
+    data.card["fingerprint"] = "another"
+    return data
+
+  monkeypatch.setattr(evaluate, "load_splits", load_other)
+  with pytest.raises(ValueError, match=r"with data=.*: name another"):
+    evaluate.run(config)
+
+
+def test_the_settings_of_generating_are_handed_on(chain, tmp_path, monkeypatch):
+  class Stopped(Exception):
+    pass
+
+  def make(*arguments, **given):
+    handed.update(given)
+    raise Stopped
+
+  handed = {}
+  monkeypatch.setattr(evaluate.make_examples, "make", make)
+  arms = ("twin", "zero_base")
+  changes = dict(seed=5, num_samples=3, arms=arms)
+  with pytest.raises(Stopped):
+    evaluate.run(make_config(chain, tmp_path, **changes))
+  assert handed.items() >= {**changes, "steps": 2}.items()
+
+
+def test_a_judge_is_the_given_one_or_the_shipped_one(monkeypatch):
+  shipped = str(evaluate.bundle.shipped("simulated-evaluators"))
+  assert evaluate.find_evaluator("clip", None) == shipped
+  assert evaluate.find_evaluator("vae", None) is None
+  monkeypatch.setattr(evaluate.checkpoint, "has_weights", lambda *a: True)
+  assert evaluate.find_evaluator("clip", "mine") == "mine"
+
+
 def test_what_does_not_apply_says_so(evaluated):
   config, before = evaluated
   config = config.copy_and_resolve_references()
@@ -96,3 +155,4 @@ def test_splits_are_joined(chain):
     *parts[0].record_id.tolist(),
     *parts[1].record_id.tolist(),
   ]
+  assert len(both.arrays["ecg"]) == len(both)

@@ -5,6 +5,7 @@ import pytest
 
 import ecgtwin_jax as et
 from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.data.limb_leads import lead_residual
 from ecgtwin_jax.evaluation import make_examples
 
 
@@ -44,6 +45,24 @@ def test_without_pairs_there_is_nothing_to_choose(chain):
     make_examples.choose(data, patients=2, conditions=1, seed=0)
 
 
+def test_a_target_differs_from_the_reference_that_is_kept(data):
+  import dataclasses
+
+  # All at one rate; the last recording of each repeats the first's report.
+  text = np.full_like(data.statement_ids, -1)
+  patient = data.patient_number
+  for number in np.unique(patient):
+    rows = np.flatnonzero(patient == number)
+    rows = rows[np.argsort(data.time[rows])]
+    text[rows, 0] = np.arange(len(rows))
+    text[rows[-1]] = text[rows[0]]
+  rate = np.full_like(data.heart_rate, 70)
+  data = dataclasses.replace(data, heart_rate=rate, statement_ids=text)
+  choice = make_examples.choose(data, patients=99, conditions=99, seed=0)
+  assert len(choice.targets) > 9
+  assert (text[choice.targets, 0] != text[choice.references, 0]).all()
+
+
 def test_a_row_is_read_as_condition_and_signal(data):
   condition = make_examples.read_condition(data, 5)
   ids = data.statement_ids[5]
@@ -74,6 +93,8 @@ def test_strangers_are_strangers_and_matched_ones_alike():
   )
   matched = make_examples.matched_rows(patients, now)
   assert matched[0] == 4 and now[matched[2]].sex == "F"
+  now = (shown("a", 50, "F"), shown("a", 50, "M"), shown("b", 50, "F"))
+  assert make_examples.matched_rows(np.arange(3), now)[0] == 2
 
 
 def test_arms_differ_in_what_the_twin_was_given(data, twin, tmp_path):
@@ -92,6 +113,52 @@ def test_arms_differ_in_what_the_twin_was_given(data, twin, tmp_path):
   np.testing.assert_allclose(made.twins[1], one.signals, atol=1e-4)
 
 
+def test_each_arm_is_given_what_its_name_says(
+  data, twin, tmp_path, monkeypatch
+):
+  given = []
+
+  def generate(twin, bases, conditions, seeds, numbers, **settings):
+    given.append((bases, tuple(conditions)))
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(len(bases), 1024, 12)).astype(np.float32), None
+
+  monkeypatch.setattr(make_examples.crowd, "generate_signals", generate)
+  choice = make_examples.choose(data, patients=4, conditions=2, seed=0)
+  made = make_examples.make(twin, data, choice, tmp_path, consistent_leads=True)
+  bases, then = made.bases, made.conditions
+  for i, ecg in enumerate(make_examples.as_ecgs(made.references)):
+    now = made.reference_conditions[i]
+    assert now == make_examples.read_condition(data, choice.references[i])
+    assert then[i] == make_examples.read_condition(data, choice.targets[i])
+    own = twin.extract_base(ecg, now)
+    np.testing.assert_allclose(bases[i], own, atol=1e-4)
+  real = make_examples.as_ecgs(made.real)
+  decoded = twin.decode(np.stack([twin.networks.encode(ecg) for ecg in real]))
+  np.testing.assert_allclose(made.decoded, decoded, atol=1e-4)
+  assert np.abs(lead_residual(made.twins[:, 0])).max() < 1e-4
+  arms = dict(zip(make_examples.ARMS, given, strict=True))
+  strangers = made.patients[:, None] != made.patients
+  for arm, (used, shown) in arms.items():
+    if arm == "shuffled_text":
+      continue
+    assert shown == then
+    if arm == "zero_base":
+      assert not used.any()
+      continue
+    same = (used[:, None] == bases).all(axis=-1)
+    assert same.any(axis=1).all()
+    assert not (same & (strangers == (arm == "twin"))).any()
+  used, shown = arms["shuffled_text"]
+  np.testing.assert_array_equal(used, bases)
+  for i, one in enumerate(shown):
+    assert (one.age, one.sex) == (then[i].age, then[i].sex)
+    assert (one.statements, one.heart_rate) in [
+      (then[k].statements, then[k].heart_rate)
+      for k in np.flatnonzero(strangers[i])
+    ]
+
+
 def test_what_was_generated_is_read_again(data, twin, tmp_path, monkeypatch):
   choice = make_examples.choose(data, patients=3, conditions=1, seed=0)
   monkeypatch.setattr(make_examples, "_ROWS", 2)
@@ -99,6 +166,10 @@ def test_what_was_generated_is_read_again(data, twin, tmp_path, monkeypatch):
   first = make_examples.make(twin, data, choice, tmp_path, **arguments)
   pieces = sorted((tmp_path / "twin").iterdir())
   assert [p.name for p in pieces] == ["000000.npy", "000002.npy"]
+  last = twin.generate(
+    first.bases[2], first.conditions[2], num_samples=1, steps=2, seed=2
+  )
+  np.testing.assert_allclose(first.twins[2], last.signals, atol=1e-4)
   pieces[1].unlink()
   calls = []
   generate = make_examples.crowd.generate_signals
@@ -120,4 +191,6 @@ def test_unknown_arms_and_another_folder_are_refused(data, twin, tmp_path):
   make_examples.claim(tmp_path, {"seed": 1, "arms": ("twin",)})
   with pytest.raises(ValueError, match="with seed=1, not 2: name another"):
     make_examples.claim(tmp_path, {"seed": 2, "arms": ("twin",)})
+  with pytest.raises(ValueError, match=r"with arms=\['twin'\], not None"):
+    make_examples.claim(tmp_path, {"seed": 1})
   assert json.loads((tmp_path / "evaluated.json").read_text())["seed"] == 1

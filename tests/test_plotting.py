@@ -158,6 +158,14 @@ def test_an_edit_stands_under_its_source_and_before_it(tmp_path):
   assert behind.get_ydata()[0] == before.get_ydata()[0] < above.get_ydata()[0]
 
 
+def test_titles_of_recordings_without_a_name():
+  unnamed = ECG(make_steps().signal, 500)
+  found = names(plotting.plot_overview(unnamed, [unnamed, make_steps()]))
+  assert {"Reference", "Twin 1", "Twin 2 steps"} <= set(found)
+  found = names(plotting.plot_edits([unnamed], [unnamed]))
+  assert {"source", "edit"} <= set(found)
+
+
 def test_attention_colours_the_time_in_which_a_statement_stands_out(tmp_path):
   attention = np.full((128, 3), [0.5, 0.3, 0.2])
   attention[32:64] += [-0.1, 0.1, 0.0]  # 2.5 s to 5 s
@@ -169,7 +177,7 @@ def test_attention_colours_the_time_in_which_a_statement_stands_out(tmp_path):
   )
   assert path.stat().st_size > 10_000
   found = names(figure)
-  assert {"II", "aVF", "Ectopic beat   mean 32%"} <= set(found)
+  assert {"II", "aVF", "Ectopic beat   mean 32%", "steps"} <= set(found)
   shades = figure.axes[0].get_images()
   assert len(shades) == 2
   for shade in shades:
@@ -192,8 +200,9 @@ def test_attention_colours_the_time_in_which_a_statement_stands_out(tmp_path):
 
 def test_attention_without_a_choice_has_no_colour():
   figure = plotting.plot_attention(
-    make_steps(), np.ones((128, 1)), ["Sinus rhythm"]
+    make_steps(), np.ones((128, 1)), ["Sinus rhythm"], title="A title"
   )
+  assert "A title" in names(figure) and "steps" not in names(figure)
   for shade in figure.axes[0].get_images():
     assert shade.get_array()[..., 3].max() == 0
 

@@ -59,4 +59,5 @@ def test_it_is_what_generate_uses_unless_told_otherwise(tmp_path, capsys):
   config.workdir, config.num_samples = str(tmp_path), 1
   generate.run(config)
   assert "1 ECGs in" in capsys.readouterr().out
+  assert len(list(tmp_path.glob("*.hea"))) == 1
   assert (tmp_path / "overview.png").stat().st_size > 10_000

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy import stats
-from test_pipeline import make_dataset
 
 from ecgtwin_jax.conditioning import ConditionArrays
 from ecgtwin_jax.data.conditions import Condition
@@ -13,6 +12,7 @@ from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.make_examples import choose
 from ecgtwin_jax.evaluation.metric import Metric, missing
 from ecgtwin_jax.twin import ECGTwin
+from test_pipeline import make_dataset
 
 SINUS = Condition(["Sinus rhythm"], 70.0)
 TRAIN, UNSEEN, TARGETS = 150, 60, 60
@@ -79,6 +79,9 @@ def test_a_generator_that_copies_its_training_set_is_caught(sets):
   assert share.value > 0.95 and share.low > 0.85 and share.floor == 0.05
   assert got["privacy_nearest_training_correlation"].value > 0.9
   assert got["privacy_membership_distance_auc"].low > 0.55
+  largest = got["privacy_largest_training_correlation"]
+  unseen, _ = replay.nearest(sets["validation"], sets["train"])
+  assert largest.value > largest.floor == unseen.max()
   text = privacy.describe(list(got.values()))
   assert "Training recordings are replayed" in text
   assert "No sign that the reference is copied" in text
@@ -105,9 +108,40 @@ def test_a_generator_that_hands_the_reference_back_is_caught(sets):
   assert share.value == share.high == 1
   assert share.low == pytest.approx(0.025 ** (1 / 30))
   assert got["privacy_reference_correlation"].value > 0.999
+  assert got["privacy_reference_correlation"].floor < 0.9
   assert got["privacy_replay_share"].low <= 0.05
   text = privacy.describe(list(got.values()))
   assert "The reference shows through" in text and "No sign of replay" in text
+
+
+def test_a_drawn_recording_keeps_its_patient_and_its_reference(sets):
+  examples = make_examples(sets["honest"], sets["references"], sets["real"])
+  both = sets["train"], sets["validation"]
+  every = privacy.find(examples, *both)
+  some = privacy.find(
+    examples,
+    *both,
+    train_patients=1000 + np.arange(TRAIN),
+    validation_patients=2000 + np.arange(UNSEEN),
+    limit=13,
+  )
+  assert set(some.member_patients) <= set(range(1000, 1000 + TRAIN))
+  unseen = every.unseen[some.unseen_patients - 2000]
+  np.testing.assert_allclose(some.unseen, unseen, atol=1e-5)
+  for values, of_all in (
+    (some.to_reference, every.to_reference),
+    (some.real_to_reference, every.real_to_reference),
+  ):
+    assert np.abs(values[:, None] - of_all).min(axis=1).max() < 1e-5
+
+
+def test_the_names_of_patients_of_two_sets_may_coincide(sets):
+  names = np.arange(UNSEEN)
+  same = measured(sets, sets["honest"], validation_patients=names)
+  other = measured(sets, sets["honest"], validation_patients=1000 + names)
+  name = "privacy_replay_share"
+  assert same[name].low == other[name].low
+  assert same[name].high == other[name].high
 
 
 def test_blocks_equal_all_at_once(sets):
@@ -262,6 +296,14 @@ def test_words_follow_the_numbers():
   assert "tells of fidelity" in privacy.describe([share, far])
   near = far._replace(value=0.6, high=0.7)
   assert "tells of fidelity" not in privacy.describe([share, near])
+  attack = share._replace(name="privacy_membership_loss_auc", floor=0.5)
+  for low, value, words in (
+    (0.45, 0.55, "(0.45 to 0.90): no better than a guess."),
+    (0.51, 0.55, "barely better"),
+    (0.55, 0.7, "in part"),
+  ):
+    found = attack._replace(low=low, value=value, high=0.9)
+    assert words in privacy.describe([found])
   unknown = [missing("privacy_replay_share", "privacy", "none")]
   assert "replayed was not measured" in privacy.describe(unknown)
 

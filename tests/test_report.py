@@ -35,6 +35,8 @@ def test_metrics_are_json_that_comes_back(tmp_path):
     "level": "fidelity",
     "note": "a <b>",
   }
+  endless = METRICS[0]._replace(high=math.inf)
+  assert report.to_json(endless)["high"] is None
   again = [report.from_json(entry) for entry in entries]
   assert again[0].value == 0.5 and math.isnan(again[1].value)
   with open(tmp_path / "physiology.csv") as file:
@@ -56,12 +58,15 @@ def test_the_page_holds_tables_words_and_pictures(tmp_path):
   page = report.write_html(
     tmp_path,
     {"twin": "<script>"},
-    METRICS,
+    [METRICS[0]._replace(floor=0.125), METRICS[1]],
     {"fidelity": [picture]},
     {"physiology": "Nothing & nobody."},
   ).read_text()
   assert "<script>" not in page and "&lt;script&gt;" in page
-  assert "0.25 to 0.75" in page and "a &lt;b&gt;" in page
+  cells = "<td>0.5<td>0.25 to 0.75<td>0.125<td>7<td>a &lt;b&gt;"
+  assert cells in page.replace("</td>", "")
+  assert "<td>–<td>–<td>–<td>0<td>no beats" in page.replace("</td>", "")
+  assert page.count("<img") == 1 and page.index("<img") < page.index("axis_deg")
   assert "alt='heart rate'" in page and "iVBORw" not in page
   assert "Nothing &amp; nobody." in page and page.count("<h2") == 2
 
@@ -91,3 +96,14 @@ def test_failed_measurements_are_counted_not_replaced():
 def test_one_patient_has_no_interval():
   low, high = bootstrap_interval(lambda rows: 1.0, np.zeros(9))
   assert math.isnan(low) and math.isnan(high)
+
+
+@pytest.mark.parametrize(("every", "known"), [(3, False), (2, True)])
+def test_an_interval_needs_half_of_its_resamples(every, known):
+  calls = iter(range(100))
+  interval = bootstrap_interval(
+    lambda rows: 1.0 if next(calls) % every == 0 else NAN,
+    np.arange(4),
+    repeats=100,
+  )
+  assert np.isfinite(interval).all() == known

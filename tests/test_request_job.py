@@ -10,6 +10,7 @@ import pytest
 import ecgtwin_jax as et
 from ecgtwin_jax import crowd, main, request_job
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
+from ecgtwin_jax.data.limb_leads import lead_residual
 from ecgtwin_jax.data.wfdb_record import quiet_wfdb
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.records import SUFFIXES
@@ -17,7 +18,7 @@ from ecgtwin_jax.records import SUFFIXES
 ROOT = pathlib.Path(__file__).parent.parent
 COLUMNS = (
   "record start now_statements now_heart_rate now_age now_sex"
-  " target_statements target_heart_rate n seed"
+  " target_statements target_heart_rate target_age target_sex n seed"
 ).split()
 GOOD = dict(
   record=EXAMPLE_RECORD,
@@ -236,7 +237,7 @@ def test_interrupted_and_resumed_gives_the_same_files(
   assert ages == {p: p.stat().st_mtime_ns for p in parts.rglob("row*.*")}
 
 
-def test_a_changed_row_or_setting_is_made_anew(chain, tmp_path):
+def test_a_changed_row_or_setting_is_made_anew(chain, tmp_path, monkeypatch):
   rows = [dict(GOOD, n=1, seed=i) for i in range(3)]
   out = tmp_path / "out"
   request_job.run(make_config(chain, write_requests(tmp_path, rows), out))
@@ -251,6 +252,34 @@ def test_a_changed_row_or_setting_is_made_anew(chain, tmp_path):
   assert not list(out.rglob("*.hea"))
   ecg = et.read_ecg(out / "row_00002" / "row00002_0.npz")
   assert "heart_rate: 60, age: 81, sex: F" in ecg.comments
+  assert np.abs(lead_residual(ecg.signal[None])).max() > 1e-3
+  options = {"format": "npz", "sampling.consistent_leads": True}
+  request_job.run(make_config(chain, path, out, **options))
+  ecg = et.read_ecg(out / "row_00002" / "row00002_0.npz")
+  assert np.abs(lead_residual(ecg.signal[None])).max() < 1e-4
+  assert any("consistent_leads: True" in line for line in ecg.comments)
+  load = request_job.load_twin
+
+  def load_other(*arguments):
+    twin = load(*arguments)
+    twin.digest = "another"
+    return twin
+
+  monkeypatch.setattr(request_job, "load_twin", load_other)
+  request_job.run(make_config(chain, path, out, **options))
+  row = json.loads((out / "row_00002" / "row.json").read_text())
+  assert row["twin"] == "another"
+
+
+def test_a_target_may_have_an_age_and_a_sex_of_its_own(chain, tmp_path):
+  rows = [dict(GOOD, n=1, target_age=30, target_sex="M")]
+  path = write_requests(tmp_path, rows)
+  request_job.run(make_config(chain, path, tmp_path / "out"))
+  folder = tmp_path / "out" / "row_00001"
+  comments = et.read_ecg(folder / "row00001_0").comments
+  assert "heart_rate: 80, age: 30, sex: M" in comments
+  row = json.loads((folder / "row.json").read_text())
+  assert (row["now"]["age"], row["now"]["sex"]) == (81, "F")
 
 
 def test_a_row_that_cannot_be_written_is_reported(chain, tmp_path, monkeypatch):

@@ -84,18 +84,24 @@ def test_padded_statements_are_zeros_and_masked():
   np.testing.assert_array_equal(text[1], 0)
 
 
-def test_padding_behind_the_longest_report_of_all_splits_goes():
+def test_padding_behind_the_longest_report_of_all_splits_goes(monkeypatch):
   @dataclasses.dataclass
   class Split:
     statement_ids: np.ndarray
+    card: dict = dataclasses.field(default_factory=dict)
 
   short = Split(np.array([[4, -1, -1, -1], [-1, -1, -1, -1]]))
-  long = Split(np.array([[1, 2, 3, -1]]))
+  long = Split(np.array([[1, 2, 0, -1]]))
   train, validation = splits._trim_reports(splits.Splits(short, long))
   np.testing.assert_array_equal(
     train.statement_ids, [[4, -1, -1], [-1, -1, -1]]
   )
-  np.testing.assert_array_equal(validation.statement_ids, [[1, 2, 3]])
+  np.testing.assert_array_equal(validation.statement_ids, [[1, 2, 0]])
+  both = splits.Splits(short, long)
+  monkeypatch.setattr(splits, "load_splits", lambda *given: both)
+  monkeypatch.setattr(splits, "check_latents", lambda *given: None)
+  for split in splits.load_pairs(smoke("stage2")):
+    assert split.statement_ids.shape[1] == 3
   # A report of nothing keeps one place, which is padding.
   empty = Split(np.full((2, 4), -1))
   for split in splits._trim_reports(splits.Splits(empty, empty)):

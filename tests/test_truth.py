@@ -1,14 +1,15 @@
 """Distance from the true twin: the patient near 1, a stranger near 0."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
-from evaluated import SEED, make_examples, real_signals, recordings, signal
 
 from ecgtwin_jax import simulator
 from ecgtwin_jax.evaluation import truth
 from ecgtwin_jax.evaluation.delineation import read_ecg_beats
+from evaluated import SEED, make_examples, real_signals, recordings, signal
 
 
 def patients():
@@ -45,6 +46,23 @@ def test_another_cohort_is_refused():
     truth.find_patients(examples, SEED + 1)
   with pytest.raises(ValueError, match="must be the number of rows"):
     truth.measure(examples, patients()[:-1])
+
+
+def test_truth_is_of_the_patient_and_a_stranger_is_another(monkeypatch):
+  shown = []
+
+  def record(patient, condition, rng, noise):
+    shown.append((patient, condition, noise))
+    return patient
+
+  monkeypatch.setattr(truth, "_record", record)
+  own = [*patients()[:3] * 3, patients()[-1]]
+  conditions = [one.condition for one in recordings()[: len(own)]]
+  found = truth.simulate_truth(conditions, own, 0)
+  assert found.twin == found.again == own
+  assert all(a != b for a, b in zip(found.stranger, own, strict=True))
+  assert [noise for _, _, noise in shown] == [False, True, True] * len(own)
+  assert [shown[3 * i][1] for i in range(len(own))] == conditions
 
 
 def test_a_second_true_recording_is_near_1():
@@ -101,6 +119,40 @@ def test_distance_is_in_millivolt_and_lead_by_lead():
   np.testing.assert_allclose(leads, np.sqrt((piece**2).mean(axis=0)), rtol=0.05)
 
 
+def beats_of(median):
+  reading = read_ecg_beats(real_signals()[0])
+  beats = dataclasses.replace(reading.beats, median=median)
+  return dataclasses.replace(reading, beats=beats)
+
+
+def test_a_beat_is_moved_to_where_it_fits_best():
+  rng = np.random.default_rng(0)
+  shape = read_ecg_beats(real_signals()[0]).beats.median.shape
+  target, made = rng.normal(size=(2, *shape)).cumsum(axis=1)
+  beats = beats_of(target).beats
+  before = round(min(0.26, 0.4 * beats.rr) * 500)
+  after = round(min(0.44, 0.55 * beats.rr) * 500)
+
+  def cut(median, moved):
+    middle = beats.middle + moved
+    return median[middle - before : middle + after]
+
+  pieces = [cut(made, moved) - cut(target, 0) for moved in range(-20, 21)]
+  best = min(pieces, key=lambda piece: (piece**2).sum())
+  leads, _ = truth.beat_distance(beats_of(made), beats_of(target))
+  np.testing.assert_allclose(leads, np.sqrt((best**2).mean(axis=0)))
+  for moved, near in ((20, True), (-20, True), (25, False)):
+    late = beats_of(np.roll(target, moved, axis=0))
+    leads, _ = truth.beat_distance(late, beats_of(target))
+    assert (leads.max() < 1e-9) == near
+  # The nearest, not what has the largest product.
+  followed = target.copy()
+  end = beats.middle + after
+  followed[end:] = 1000 * np.sign(target[end - 1])
+  leads, _ = truth.beat_distance(beats_of(followed), beats_of(target))
+  assert leads.max() < 1e-9
+
+
 def test_what_cannot_be_read_is_counted_and_not_replaced():
   leads, correlation = truth.beat_distance(None, None)
   assert np.isnan(leads).all()
@@ -111,8 +163,21 @@ def test_what_cannot_be_read_is_counted_and_not_replaced():
   assert metric.value == pytest.approx(0.5)
   assert metric.n == 3
   assert "1 of 4 rows failed" in metric.note
+  own_lost = np.where(np.arange(4) == 3, np.nan, own)
+  again = truth.score(far, own_lost, stranger, np.arange(4), 0)
+  assert again.n == 2 and again.value == pytest.approx(0.5)
+  # A stranger who is no further than the patient tells nothing.
+  assert np.isnan(truth.score(far, stranger, own, np.arange(4), 0).value)
+  several = [np.array([1.0, 2.0, np.nan]), np.array([3.0, np.nan, np.nan])]
+  np.testing.assert_array_equal(truth._mean_of(several), [2.0, 2.0, np.nan])
 
 
 def test_truth_draws():
   figure = truth.draw(make_examples(real_signals()), patients(), shown=2)
   assert len(figure.axes) == 12
+  # The second strip is the second patient's.
+  lines = {line.get_label(): line for line in figure.axes[6].lines}
+  reading = read_ecg_beats(real_signals()[3])
+  np.testing.assert_allclose(
+    lines["generated"].get_ydata(), reading.beats.median[:, 0]
+  )
