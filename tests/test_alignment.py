@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from toy_examples import PlantedSpace, make_examples, signals_of
 
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation import alignment
+from toy_examples import PlantedSpace, make_examples, signals_of
 
 N, REPORTS, WIDTH = 400, 20, 23
 EYE = np.eye(WIDTH)

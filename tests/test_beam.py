@@ -4,9 +4,9 @@ import importlib.util
 import sys
 
 import pytest
-from recordings import contents, copy_ptbxl
 
 from data_prep import ptbxl
+from recordings import contents, copy_ptbxl
 
 needs_beam = pytest.mark.skipif(
   importlib.util.find_spec("apache_beam") is None,

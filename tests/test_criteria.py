@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from evaluated import make_examples, real_signals, recordings, signal
 
 from ecgtwin_jax import simulator
 from ecgtwin_jax.data.conditions import Condition
@@ -10,6 +9,7 @@ from ecgtwin_jax.evaluation import criteria
 from ecgtwin_jax.evaluation.asked import CRITERIA, asks_for
 from ecgtwin_jax.evaluation.delineation import read_ecg_beats
 from ecgtwin_jax.evaluation.ecg_criteria import check_criteria
+from evaluated import make_examples, real_signals, recordings, signal
 
 # What shows each criterion on the simulator, and at which rate.
 SHOWN = {

@@ -2,12 +2,12 @@
 
 import functools
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import golden
 from ecgtwin_jax import torch_import
 from ecgtwin_jax.diffusion import editing
 from ecgtwin_jax.diffusion.samplers import SAMPLERS, draw_noise, sample

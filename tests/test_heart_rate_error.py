@@ -4,11 +4,11 @@ import functools
 
 import numpy as np
 import pytest
-from toy_examples import make_examples
 
 from ecgtwin_jax import simulator
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation import heart_rate_error as hre
+from toy_examples import make_examples
 
 RATES = (50.0, 60.0, 75.0, 90.0, 105.0, 130.0)
 

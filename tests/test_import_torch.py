@@ -3,7 +3,6 @@
 import hashlib
 import sys
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 import ecgtwin_jax as et
+import golden
 from ecgtwin_jax import bundle, checkpoint, torch_import
 from ecgtwin_jax.data.ecg import example_ecg
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from launching import LAUNCH, POD, TRAIN, program, run
 
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+
 from launching import (
   GCLOUD,
   LAUNCH,

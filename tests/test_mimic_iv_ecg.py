@@ -6,6 +6,13 @@ import gzip
 import numpy as np
 import pytest
 import scipy.signal
+
+from data_prep import mimic_iv_ecg
+from data_prep.__main__ import main
+from data_prep.rows import hashed_split
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.leads import LEADS
+from ecgtwin_jax.simulator import sample_patient, simulate
 from recordings import (
   card,
   read_physical,
@@ -14,13 +21,6 @@ from recordings import (
   write_csv,
   write_record,
 )
-
-from data_prep import mimic_iv_ecg
-from data_prep.__main__ import main
-from data_prep.rows import hashed_split
-from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.leads import LEADS
-from ecgtwin_jax.simulator import sample_patient, simulate
 
 RELEASED = ("I", "II", "III", "aVR", "aVF", "aVL", *LEADS[6:])  # aVF first
 MACHINE = ("bandwidth", "filtering", "rr_interval", "p_onset", "p_end")

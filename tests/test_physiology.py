@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluated import make_examples, real_signals
 
 from ecgtwin_jax import simulator
 from ecgtwin_jax.data.conditions import Condition
@@ -19,6 +18,7 @@ from ecgtwin_jax.evaluation.beat_measures import (
 )
 from ecgtwin_jax.evaluation.delineation import read_ecg_beats
 from ecgtwin_jax.evaluation.halves import compare_halves, split_patients
+from evaluated import make_examples, real_signals
 
 
 def show(number, *statements, rate=72.0, noise=True, seed=1):

@@ -6,6 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import scipy.signal
+
+from data_prep import ptbxl
+from data_prep.__main__ import main
+from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.data.heart_rate import detect_heart_rate
+from ecgtwin_jax.data.leads import LEADS
+from ecgtwin_jax.data.rules import RecordingError
 from recordings import (
   PTBXL,
   card,
@@ -16,13 +23,6 @@ from recordings import (
   write_csv,
   write_record,
 )
-
-from data_prep import ptbxl
-from data_prep.__main__ import main
-from ecgtwin_jax.data.dataset import load_split
-from ecgtwin_jax.data.heart_rate import detect_heart_rate
-from ecgtwin_jax.data.leads import LEADS
-from ecgtwin_jax.data.rules import RecordingError
 
 
 @pytest.fixture(scope="module")

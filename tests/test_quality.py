@@ -5,11 +5,11 @@ import pathlib
 
 import numpy as np
 import pytest
-from recordings import LEADS, write_record
 
 from data_prep import quality
 from data_prep.rows import Row, read_row
 from ecgtwin_jax.simulator import cohort_recordings
+from recordings import LEADS, write_record
 
 ROOT = pathlib.Path(__file__).parent.parent
 

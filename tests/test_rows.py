@@ -9,6 +9,11 @@ import time
 
 import numpy as np
 import pytest
+
+from data_prep import ptbxl, tables
+from data_prep.rows import HELD_OUT, hashed_split
+from ecgtwin_jax.data.dataset import SPLITS
+from ecgtwin_jax.data.rules import RecordingError
 from recordings import (
   card,
   contents,
@@ -17,11 +22,6 @@ from recordings import (
   recordings,
   rejections,
 )
-
-from data_prep import ptbxl, tables
-from data_prep.rows import HELD_OUT, hashed_split
-from ecgtwin_jax.data.dataset import SPLITS
-from ecgtwin_jax.data.rules import RecordingError
 
 COPIES = 200
 

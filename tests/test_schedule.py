@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import golden
 from ecgtwin_jax.diffusion.schedule import (
   Schedule,
   add_noise,

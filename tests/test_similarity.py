@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from toy_examples import make_examples, signals_of
 
 from ecgtwin_jax.evaluation import similarity
+from toy_examples import make_examples, signals_of
 
 PATIENTS = np.repeat(np.arange(12), 3)
 WIDTH = 40

@@ -5,6 +5,11 @@ import shutil
 import numpy as np
 import pytest
 import scipy.signal
+
+from data_prep import wfdb_folder
+from data_prep.__main__ import main
+from data_prep.rows import hashed_split
+from ecgtwin_jax.data.ecg import EXAMPLE_RECORD
 from recordings import (
   PTBXL,
   card,
@@ -13,11 +18,6 @@ from recordings import (
   rejections,
   write_csv,
 )
-
-from data_prep import wfdb_folder
-from data_prep.__main__ import main
-from data_prep.rows import hashed_split
-from ecgtwin_jax.data.ecg import EXAMPLE_RECORD
 
 EXAMPLE = {
   "record": "ptb/s0010_re_10s.hea",
