@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from toy_examples import PlantedSpace, make_examples, signals_of
 
 from ecgtwin_jax.evaluation import fidelity, precision_recall
+from toy_examples import PlantedSpace, make_examples, signals_of
 
 PEOPLE = np.repeat(np.arange(60), 5)
 N, WIDTH = len(PEOPLE), 5
@@ -38,6 +38,26 @@ def test_a_generator_as_good_as_reality_has_its_floor():
   assert found["fid"].n == N // 2
 
 
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_few_patients_with_many_rows_have_a_distance(count):
+  people = np.repeat(np.arange(count), 40)
+  real = normal(0, len(people), WIDTH)
+  metrics = fidelity.compare(
+    real,
+    {"twin": normal(1, len(people), 1, WIDTH)},
+    people,
+    fidelity.plan(people),
+    repeats=40,
+  )
+  found = {m.name: m for m in metrics}["fid"]
+  assert 0 < found.value < 5
+  # Of so few, most resamples leave a half without patients: no interval.
+  if count < 8:
+    assert np.isnan(found.low) and np.isnan(found.high)
+  else:
+    assert found.low <= found.value <= found.high
+
+
 def test_a_shifted_generator_is_as_far_as_its_shift():
   shift = np.array([3.0, 0.0, 0.0, 0.0, 0.0])
   found = figures(
@@ -47,6 +67,40 @@ def test_a_shifted_generator_is_as_far_as_its_shift():
   assert found["rfid"].low > 10
   assert found["precision"].value == found["recall"].value == 0
   assert found["f1"].value == 0
+  # |m|^2 moves by 2 |m| times the error of the difference of the means.
+  spread = 2 * 15 * np.sqrt(1 / N + 1 / (2 * N))
+  width = found["fid"].high - found["fid"].low
+  assert width == pytest.approx(2 * 1.96 * spread, rel=0.4)
+
+
+def test_a_narrow_generator_is_precise_and_a_wide_one_is_not():
+  real = normal(0, N, WIDTH)
+  narrow = figures(real, {"twin": 0.01 * normal(1, N, 1, WIDTH)})
+  assert narrow["precision"].value == 1
+  assert narrow["recall"].value < 0.05
+  wide = figures(real, {"twin": 10 * normal(1, N, 1, WIDTH)})
+  assert wide["precision"].value < 0.05
+  assert wide["recall"].value > 0.95
+
+
+def test_intervals_of_precision_resample_patients():
+  far = 100.0 * (PEOPLE % 2)[:, None, None]
+  found = figures(normal(0, N, WIDTH), {"twin": normal(1, N, 1, WIDTH) + far})
+  metric = found["precision"]
+  # Of 60 patients a half is far off: of 300 rows it would be half as wide.
+  share = metric.floor / 2
+  width = 2 * 1.96 * metric.floor * np.sqrt(0.25 / 60)
+  assert metric.value == pytest.approx(share, abs=0.1)
+  assert metric.high - metric.low == pytest.approx(width, rel=0.2)
+
+
+def test_halves_differ_are_used_both_ways_round_and_have_a_limit():
+  rows = fidelity.plan(PEOPLE, splits=2, limit=20)
+  assert rows.size == 20 and len(rows.real) == len(rows.generated) == 4
+  one, other = rows.real[0]
+  assert not set(PEOPLE[one]) & set(PEOPLE[other])
+  assert rows.real[1][0] is other and rows.real[1][1] is one
+  assert set(rows.real[2][0]) not in (set(one), set(other))
 
 
 def two_modes(seed, share):
@@ -88,14 +142,14 @@ def test_sets_have_one_size_however_many_samples_there_are():
 
 
 def test_too_few_rows_are_said_to_be_too_few():
-  people = np.arange(8)
+  people = np.arange(10)
   rows = fidelity.plan(people)
   metrics = fidelity.compare(
-    normal(0, 8, WIDTH), {"twin": normal(1, 8, 1, WIDTH)}, people, rows
+    normal(0, 10, WIDTH), {"twin": normal(1, 10, 1, WIDTH)}, people, rows
   )
   found = {m.name: m for m in metrics}
   assert np.isnan(found["fid"].value) and np.isnan(found["rfid"].value)
-  assert found["fid"].note == "needs more than 5 rows in each set, here 4"
+  assert found["fid"].note == "needs more than 5 rows in each set, here 5"
   assert np.isfinite(found["precision"].value)
   few = fidelity.compare(
     normal(0, 6, WIDTH),

@@ -9,6 +9,7 @@ twice too wide where they do not (Gaussians in 8 dimensions, 300 rows of 75
 patients: 0.50 where it is 0.53, and 0.10 where it is 0.04).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -174,17 +175,24 @@ def _frechet_metrics(real, sets, patients, rows, seed, repeats):
   count = number.max() + 1
   values = _distances(real, sets, rows, np.ones(len(real)))
   rng = np.random.default_rng([seed, 2])
+  parts = [part for pair in (*rows.generated, *rows.real) for part in pair]
   resampled = []
   for _ in range(repeats):
-    weights = np.bincount(rng.integers(0, count, count), minlength=count)
-    resampled.append(_distances(real, sets, rows, weights[number] * 1.0))
+    drawn = np.bincount(rng.integers(0, count, count), minlength=count)
+    weights = drawn[number] * 1.0
+    # Of few patients, a resample can leave a half without any.
+    if min(weights[part].sum() for part in parts) > 1:
+      resampled.append(_distances(real, sets, rows, weights))
+  known = 2 * len(resampled) >= repeats
 
   def metric(name, figure, floor, note):
     value = figure(values)
     # A resample repeats rows, which widens every Frechet distance: its spread
     # is of use, its mean is not.
-    spread = 1.96 * float(np.std([figure(r) for r in resampled], ddof=1))
-    low, high = max(value - spread, 0.0), value + spread
+    spread = math.nan
+    if known:
+      spread = 1.96 * float(np.std([figure(r) for r in resampled], ddof=1))
+    low, high = np.maximum(value - spread, 0.0), value + spread
     note = f"{note}; {rows.words}"
     return Metric(name, value, low, high, floor, size, _LEVEL, note)
 
