@@ -1,6 +1,8 @@
 """How cost grows: time against batch, steps, length of report, and cohort size.
 
-  python -m benchmarks.growth [--parts denoiser,steps,index,table,training]
+  python -m benchmarks.growth
+  python -m benchmarks.growth --parts=index,table,report
+  python -m benchmarks.growth --parts=steps,denoiser,training
 
 For each quantity: the seconds at each size, and the exponent between the first
 and the last, log(time ratio) / log(size ratio): 1 is linear. CPU time of the
@@ -16,7 +18,7 @@ import numpy as np
 from benchmarks.timing import spread, take_turns
 
 
-def report(name: str, calls: dict, runs: int) -> None:
+def measure(name: str, calls: dict, runs: int) -> None:
   """Times calls by size; prints a line of a table in Markdown."""
   seconds = take_turns(calls, runs, warm=1, clock=time.process_time)
   medians = {size: spread(each)[1] for size, each in seconds.items()}
@@ -32,8 +34,8 @@ def denoiser(runs: int) -> None:
   def call(batch, statements=3):
     return workloads.denoiser_call(batch, "float32", statements).call
 
-  report("denoiser call, by batch", {b: call(b) for b in (1, 4, 16, 64)}, runs)
-  report(
+  measure("denoiser call, by batch", {b: call(b) for b in (1, 4, 16, 64)}, runs)
+  measure(
     "denoiser call of 8, by statements of a report",
     {s: call(8, s) for s in (1, 3, 6, 18)},
     runs,
@@ -46,7 +48,7 @@ def training(runs: int) -> None:
   sizes = (2, 4, 8, 16)
   for make in (workloads.stage2_step, workloads.stage1_step):
     calls = {b: make(b, "float32").call for b in sizes}
-    report(f"{make.__name__}, by batch", calls, runs)
+    measure(f"{make.__name__}, by batch", calls, runs)
 
 
 def steps(runs: int) -> None:
@@ -58,7 +60,7 @@ def steps(runs: int) -> None:
   def call(count):
     return lambda: end_to_end.make_twins(twin, *given, 1, steps=count)
 
-  report(
+  measure(
     "1 twin decoded, by steps", {n: call(n) for n in (5, 10, 20, 40)}, runs
   )
 
@@ -86,12 +88,12 @@ def index(runs: int) -> None:
     given = columns(rng, patients, recordings)
     return lambda: PairIndex.from_columns(**given)
 
-  report(
+  measure(
     "pair index, by patients of 10 recordings",
     {p: build(p, 10) for p in (1_000, 4_000, 16_000, 64_000)},
     runs,
   )
-  report(
+  measure(
     "pair index of 100 patients, by recordings of each",
     {r: build(100, r) for r in (10, 100, 1_000)},
     runs,
@@ -102,7 +104,7 @@ def index(runs: int) -> None:
     numbers = rng.integers(0, len(pairs), 4096)
     return lambda: [pairs.pair(numbers) for _ in range(50)]
 
-  report(
+  measure(
     "50 x 4096 pairs drawn, by patients",
     {p: draw(p) for p in (1_000, 4_000, 16_000, 64_000)},
     runs,
@@ -123,7 +125,7 @@ def table(runs: int) -> None:
     given = texts(count)
     return lambda: StatementTable.from_encoder(given, encoder)
 
-  report(
+  measure(
     "statement table made (hashed-v1), by statements",
     {n: make(n) for n in sizes},
     runs,
@@ -134,14 +136,61 @@ def table(runs: int) -> None:
     wanted = texts(count)[:100]
     return lambda: [made.ids(wanted) for _ in range(100)]
 
-  report(
+  measure(
     "100 x 100 statements looked up, by size of the table",
     {n: look_up(n) for n in sizes},
     runs,
   )
 
 
-PARTS = {f.__name__: f for f in (index, table, steps, denoiser, training)}
+def report(runs: int) -> None:
+  """Counts of a data set, and what an evaluation compares set by set."""
+  import contextlib
+  import io
+  import tempfile
+
+  from data_prep import builder, describe, simulated
+  from ecgtwin_jax.evaluation import fidelity
+
+  with tempfile.TemporaryDirectory() as folder:
+
+    def counted(patients):
+      config = simulated.SimulatedConfig(patients=patients, recordings=5)
+      with contextlib.redirect_stdout(io.StringIO()):
+        made = builder.prepare(
+          simulated.Simulated, config, f"{folder}/{patients}"
+        )
+
+      def call():
+        with contextlib.redirect_stdout(io.StringIO()):
+          describe.describe(made)
+
+      return call
+
+    measure(
+      "data set described, by patients of 5 recordings",
+      {p: counted(p) for p in (50, 200, 800)},
+      runs,
+    )
+  rng = np.random.default_rng(0)
+
+  def compared(count):
+    points = rng.standard_normal((2, count, 64), np.float32)
+    people = np.arange(count) // 4
+    plan = fidelity.plan(people)
+    sets = {"twin": points[1][:, None]}
+    return lambda: fidelity.compare(points[0], sets, people, plan, repeats=20)
+
+  measure(
+    "Frechet distance, precision, recall, by ECGs",
+    {n: compared(n) for n in (500, 2_000, 8_000)},
+    runs,
+  )
+
+
+PARTS = {
+  f.__name__: f for f in (index, table, report, steps, denoiser, training)
+}
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ _KERNELS = (
 )
 _TWINS = ("twins8_ddpm1000", "twins8_default")
 _ALONE = ("twins50_default", "mass_generation")
+_INPUT = ("data_preparation", "pair_batches")
 _PROCESSES = (
   "first_twin_cold",
   "first_twin_cached",
@@ -40,7 +41,7 @@ _PROCESSES = (
   "import",
   "help",
 )
-ROWS = (*_KERNELS, *_TWINS, *_ALONE, *_PROCESSES)
+ROWS = (*_KERNELS, *_TWINS, *_ALONE, *_INPUT, *_PROCESSES)
 
 
 def row(name: str, seconds: dict[str, list[float]], **facts) -> dict:
@@ -107,17 +108,19 @@ def twin_rows(names, options, peer):
   def ours(n, **settings):
     return lambda: end_to_end.make_twins(*given, n, **settings)
 
+  made = None
+  if peer is not None:
+    rng = np.random.default_rng(0)
+    text = twin.arrays(then, "denoiser")[0][:2]
+    patient = rng.standard_normal(3).astype(np.float32)
+    signal = reference.resample().signal[None]
+    made = peer.twins(signal, text, patient, chunk=options.chunk)
   calls = {}
   if "twins8_ddpm1000" in names:
     calls["twins8_ddpm1000"] = ours(8, sampler="ddpm", steps=None)
   if "twins8_default" in names:
     calls["twins8_default"] = ours(8)
-  if calls and peer is not None:
-    rng = np.random.default_rng(0)
-    text = twin.arrays(then, "denoiser")[0][:2]
-    patient = rng.standard_normal(3).astype(np.float32)
-    signal = reference.resample().signal[None]
-    made = peer.twins(signal, text, patient, chunk=8)
+  if calls and made is not None:
     calls["peer"] = lambda: made(8)
   if calls:
     for name in calls:
@@ -135,9 +138,33 @@ def twin_rows(names, options, peer):
   if "mass_generation" in names:
     n, chunk = options.mass, min(options.mass, options.chunk)
     calls = {"ours": lambda: end_to_end.in_chunks(*given, n, chunk)}
-    seconds = take_turns(calls, options.long_runs, 1, options.clock)
-    made = row("mass_generation", seconds, batch=n, precision=options.precision)
-    yield {**made, "ecgs_per_s": n / made["ours_s"]}
+    calls["ours"]()  # compiles
+    seconds = take_turns(calls, options.long_runs, 0, options.clock)
+    if made is not None and not options.skip_peer_mass:
+      # Once: its 1000 steps take minutes.
+      seconds |= take_turns({"peer": lambda: made(n)}, 1, 0, options.clock)
+    found = row(
+      "mass_generation", seconds, batch=n, precision=options.precision
+    )
+    yield {**found, "ecgs_per_s": n / found["ours_s"]}
+
+
+def input_rows(names, options):
+  """What comes before the networks, by the clock; it has no peer."""
+  from benchmarks import inputs
+  from benchmarks.timing import take_turns
+
+  if "data_preparation" in names:
+    with inputs.preparation(options.recordings) as call:
+      seconds = take_turns({"ours": call}, options.long_runs, warm=1)
+    made = row("data_preparation", seconds, batch=options.recordings)
+    yield {**made, "ecgs_per_s": options.recordings / made["ours_s"]}
+  if "pair_batches" in names:
+    with inputs.pair_batches(options.recordings) as call:
+      seconds = take_turns({"ours": call}, options.runs, warm=1)
+    size = inputs.BATCH * inputs.BATCHES
+    made = row("pair_batches", seconds, batch=size)
+    yield {**made, "pairs_per_s": size / made["ours_s"]}
 
 
 def process_rows(names, options):
@@ -246,11 +273,19 @@ def _options() -> argparse.Namespace:
     help="CPU time, not the clock's, of what runs in this process: for a busy "
     "machine, with `taskset -c 0`",
   )
+  parser.add_argument(
+    "--skip_peer_mass",
+    action="store_true",
+    help="mass_generation alone, without the 1000 steps of the peer",
+  )
   parser.add_argument("--precision", choices=("float32", "bfloat16"))
   parser.add_argument("--batch", type=int, help="of a training step")
   parser.add_argument("--runs", type=int, help="of what takes seconds")
   parser.add_argument("--long_runs", type=int, help="of what takes minutes")
   parser.add_argument("--mass", type=int, help="twins of mass_generation")
+  parser.add_argument(
+    "--recordings", type=int, help="of data_preparation, which one core does"
+  )
   return parser.parse_args()
 
 
@@ -274,6 +309,7 @@ def main() -> None:
     ("runs", 7, 20, 1),
     ("long_runs", 2, 3, 1),
     ("mass", 64, 1280, 8),
+    ("recordings", 512, 2048, 32),
   ):
     if getattr(options, key) is None:
       default = on_cpu if cpu else on_gpu
@@ -305,6 +341,7 @@ def main() -> None:
   for rows in (
     kernel_rows(kernels, options, ceilings, peer),
     twin_rows(names, options, peer),
+    input_rows(names, options),
     process_rows(names, options),
   ):
     for made in rows:

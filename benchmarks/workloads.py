@@ -110,7 +110,7 @@ def stage1_step(batch: int, precision: str) -> Workload:
   return _training("stage1_step", config, base_extractor, rows, precision)
 
 
-def stage2_step(batch: int, precision: str, remat: bool = False) -> Workload:
+def stage2_step(batch: int, precision: str) -> Workload:
   rng = np.random.default_rng(0)
   rows = {
     **published.training_rows(rng, batch, TABLE),
@@ -118,7 +118,6 @@ def stage2_step(batch: int, precision: str, remat: bool = False) -> Workload:
     "index": np.arange(batch, dtype=np.int32),
   }
   config = load_config("configs/stage2.py:paper")
-  config.remat = remat
   return _training("stage2_step", config, denoiser, rows, precision)
 
 

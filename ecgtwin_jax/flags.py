@@ -6,6 +6,7 @@ it is one line that names the nearest key.
 
 import ast
 import difflib
+import functools
 import importlib.util
 import pathlib
 import sys
@@ -128,7 +129,12 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
   leaves = flatten(config)
   if key not in leaves:
     raise ValueError(f"unknown configuration key {key!r}{nearest(key, leaves)}")
-  value = parse_value(text, leaves[key], key)
+  default = leaves[key]
+  *parents, last = key.split(".")
+  field = functools.reduce(getattr, parents, config)
+  if default is None and field.get_type(last) is bool:
+    default = False
+  value = parse_value(text, default, key)
   with config.ignore_type():
     config.update_from_flattened_dict({key: value})
 

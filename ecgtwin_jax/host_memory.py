@@ -21,3 +21,13 @@ def keep_freed() -> None:
       (_M_ARENA_MAX, 1),
     ):
       mallopt(parameter, value)
+
+
+def give_back() -> None:
+  """Returns to the system what is free: compiling a step leaves 0.4 GB.
+
+  For glibc; elsewhere nothing happens.
+  """
+  trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+  if trim is not None:
+    trim(0)

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import FrozenConfigDict
 
-from ecgtwin_jax import checkpoint, metrics, optim, sharding
+from ecgtwin_jax import checkpoint, host_memory, metrics, optim, sharding
 from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.flops import count_flops
 from ecgtwin_jax.preemption import EXIT_PREEMPTED, Preempted, Preemption
@@ -130,6 +130,10 @@ def compile_step(config, stage, state: TrainState, frozen, batch, mesh):
     (state, frozen, batch) -> (state, scalars), the state given up; and the
     floating-point operations of one step.
   """
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  if config.remat is None:
+    remat = on_cpu and mesh.size == 1
+    config = FrozenConfigDict({**config.to_dict(), "remat": remat})
   places = jax.tree.map(lambda x: x.sharding, state)
   everywhere = sharding.replicated(mesh)
   step = jax.jit(
@@ -145,8 +149,8 @@ def compile_step(config, stage, state: TrainState, frozen, batch, mesh):
   )
   began = time.monotonic()
   traced = step.trace(state, frozen, batch)
-  on_cpu = mesh.devices.flat[0].platform == "cpu"
   compiled = traced.lower().compile(_CPU_OPTIONS if on_cpu else None)
+  host_memory.give_back()
   flops = count_flops(traced.jaxpr)
   metrics.say(
     f"{config.stage}: step compiled in {time.monotonic() - began:.1f} s for "

@@ -17,6 +17,7 @@ def test_values_are_read_as_the_type_of_their_default():
       "--config.timesteps=1,998",
       "--config.latent_scale=0.2",
       "--config.init_from=some/where",
+      "--config.data=Some/Where",
       "--workdir",
       "elsewhere",
     ]
@@ -28,8 +29,15 @@ def test_values_are_read_as_the_type_of_their_default():
   assert config.timesteps == (1, 998)
   assert config.latent_scale == 0.2
   assert config.init_from == "some/where"
+  assert config.data == "Some/Where"
   assert parsed.workdir == "elsewhere"
   assert not parsed.multihost
+  again = flags.parse(
+    [STAGE2, "--config.remat=true", "--config.remat=False", "--multihost"]
+  )
+  assert again.config.remat is False
+  assert again.multihost
+  assert again.workdir is None
 
 
 @pytest.mark.parametrize(
@@ -40,6 +48,7 @@ def test_values_are_read_as_the_type_of_their_default():
     ("--wokdir=x", "did you mean '--workdir'"),
     ("--config.batch_size=many", "must be of type int"),
     ("--config.remat=perhaps", "must be of type bool"),
+    ("--workdir", "--workdir needs a value: --workdir=VALUE"),
   ],
 )
 def test_a_typo_names_the_nearest_key_or_the_type(argument, message):
@@ -57,6 +66,16 @@ def test_a_typo_names_the_nearest_key_or_the_type(argument, message):
 def test_a_missing_file_or_variant_is_named(source, message):
   with pytest.raises((FileNotFoundError, ValueError), match=message):
     flags.parse([f"--config={source}"])
+
+
+def test_a_command_without_a_configuration_is_told_so(capsys):
+  with pytest.raises(ValueError, match="--config=FILE is missing"):
+    flags.parse(["--workdir=x"])
+  for arguments, code in (([], 2), (["--help"], 0)):
+    with pytest.raises(SystemExit) as stop:
+      flags.parse(arguments)
+    assert stop.value.code == code
+    assert flags.USAGE in capsys.readouterr().out
 
 
 def test_help_lists_the_keys(capsys):

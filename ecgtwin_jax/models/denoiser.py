@@ -151,7 +151,8 @@ class Denoiser(nn.Module):
       x += c[:, None]
     given = attention is not None and not callable(attention)
     edit = (lambda i, own: attention[i]) if given else attention
-    x, maps = self._trunk(hidden)(x, c, tokens, mask, edit)
+    plain = attention is None and not return_attention
+    x, maps = self._trunk(hidden, plain)(x, c, tokens, mask, edit)
     if given and len(attention) != len(maps):
       raise ValueError(
         f"given maps of {len(attention)=} blocks must be of {len(maps)}"
@@ -196,8 +197,11 @@ class Denoiser(nn.Module):
       mask = jnp.where(drop, first[None], mask)
     return statements, mask, patient
 
-  def _trunk(self, hidden):
-    """Returns the backbone, (x, c, tokens, mask, edit) -> x, maps."""
+  def _trunk(self, hidden, plain):
+    """Returns the backbone, (x, c, tokens, mask, edit) -> x, maps.
+
+    Where `plain`, nobody asks for maps.
+    """
     if self.backbone == "unet":
       return UNet(
         self.injector,
@@ -208,21 +212,38 @@ class Denoiser(nn.Module):
         self.dtype,
         name="unet",
       )
-    block = TransformerBlock
-    if self.remat:
-      block = nn.remat(TransformerBlock, static_argnums=(5,))
+    block = functools.partial(
+      TransformerBlock, self.injector, self.heads, hidden, self.dtype
+    )
+    names = [f"block_{i}" for i in range(self.depth)]
 
     def run(x, c, tokens, mask, edit):
       maps = []
-      for i in range(self.depth):
+      for i, name in enumerate(names):
         block_edit = edit and functools.partial(edit, i)
-        x, used = block(
-          self.injector, self.heads, hidden, self.dtype, name=f"block_{i}"
-        )(x, c, tokens, mask, block_edit)
+        x, used = block(name=name)(x, c, tokens, mask, block_edit)
         maps.append(used)
       return x, maps
 
-    return run
+    def run_sparing(x, c, tokens, mask, edit):
+      """Keeps of each block what its products give, for the gradient."""
+      own = block(parent=None)
+
+      @functools.partial(
+        jax.checkpoint,
+        policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+      )
+      def one(x, params):
+        return own.apply({"params": params}, x, c, tokens, mask)[0], None
+
+      # A loop: what one program computes twice XLA on CPU computes once, and
+      # keeps.
+      every = (self.variables["params"][name] for name in names)
+      stacked = jax.tree.map(lambda *each: jnp.stack(each), *every)
+      return jax.lax.scan(one, x, stacked)
+
+    sparing = self.remat and plain and not self.is_initializing()
+    return run_sparing if sparing else run
 
   def _output(self, x, c):
     adax = self.injector == "adax"

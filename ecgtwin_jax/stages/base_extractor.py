@@ -96,30 +96,47 @@ def _drop_text(config, rng, batch_size):
   return jnp.broadcast_to(drop, (batch_size,))
 
 
+def _extract_both(config, params, frozen, batch, latents, drop_text=None):
+  """Base vectors (b, w) of the reference and of the target of each pair.
+
+  In one call, so that devices reduce one gradient and not one of each side.
+  Both of a pair lie together: every device keeps its own rows.
+  """
+
+  def join(reference, target):
+    both = jnp.stack([reference, target], axis=1)
+    return both.reshape(-1, *both.shape[2:])
+
+  def own(name):
+    return join(batch["reference_" + name], batch[name])
+
+  statements, mask = splits.gather_statements(
+    frozen["table"], own("statement_ids")
+  )
+  bases = make_module(config).apply(
+    {"params": params},
+    join(*latents),
+    statements,
+    mask,
+    own("patient"),
+    drop_text=None if drop_text is None else join(drop_text, drop_text),
+  )
+  bases = bases.reshape(-1, 2, bases.shape[-1])
+  return bases[:, 0], bases[:, 1]
+
+
 def loss(config, params, model_state, frozen, batch, rng):
   """Symmetric InfoNCE over the batch; both texts of a pair drop together."""
-  module = make_module(config)
   keys = jax.random.split(rng, 3)
   size = batch["patient_id"].shape[0]
   drop = _drop_text(config, keys[0], size)
-  bases = []
-  for key, prefix in ((keys[1], "reference_"), (keys[2], "")):
-    latent = splits.draw_latent(
+  latents = [
+    splits.draw_latent(
       key, batch[prefix + "mean"], batch[prefix + "std"], frozen["scale"]
     )
-    statements, mask = splits.gather_statements(
-      frozen["table"], batch[prefix + "statement_ids"]
-    )
-    bases.append(
-      module.apply(
-        {"params": params},
-        latent,
-        statements,
-        mask,
-        batch[prefix + "patient"],
-        drop_text=drop,
-      )
-    )
+    for key, prefix in ((keys[1], "reference_"), (keys[2], ""))
+  ]
+  bases = _extract_both(config, params, frozen, batch, latents, drop)
   logits = contrastive_logits(*bases, params["logit_scale"])
   patients = batch["patient_id"]
   same = None
@@ -134,21 +151,8 @@ def loss(config, params, model_state, frozen, batch, rng):
 @functools.partial(jax.jit, static_argnums=0)
 def _evaluate_gallery(config, params, frozen, batch):
   """Retrieval among different patients, from the latents' means."""
-  module = make_module(config)
-  bases = []
-  for prefix in ("reference_", ""):
-    statements, mask = splits.gather_statements(
-      frozen["table"], batch[prefix + "statement_ids"]
-    )
-    bases.append(
-      module.apply(
-        {"params": params},
-        batch[prefix + "mean"] * frozen["scale"],
-        statements,
-        mask,
-        batch[prefix + "patient"],
-      )
-    )
+  means = [batch[name] * frozen["scale"] for name in ("reference_mean", "mean")]
+  bases = _extract_both(config, params, frozen, batch, means)
   logits = contrastive_logits(*bases, params["logit_scale"])
   valid = batch["valid"]
   logits = jnp.where(valid[:, None] & valid[None, :], logits, _EXCLUDED)

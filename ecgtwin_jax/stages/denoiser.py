@@ -165,7 +165,7 @@ def batches(config, data, start, process_index, process_count):
 
 def make_module(config) -> Denoiser:
   return Denoiser(
-    **config.model, remat=config.remat, dtype=jnp.dtype(config.precision)
+    **config.model, remat=bool(config.remat), dtype=jnp.dtype(config.precision)
   )
 
 
