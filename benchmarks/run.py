@@ -295,9 +295,10 @@ def main() -> None:
   unknown = sorted(set(names) - set(ROWS))
   if unknown:
     raise SystemExit(f"rows {unknown} must be among {', '.join(ROWS)}")
-  from ecgtwin_jax import host_memory
+  from ecgtwin_jax import host_memory, sharding
 
   host_memory.keep_freed()  # as in a training; both sides have it
+  sharding.use_cores()  # as in a generation; steps and calls are on one device
   import jax
 
   from benchmarks.timing import describe_machine, measure_ceilings

@@ -19,6 +19,10 @@ def run(flags: flags_module.Flags) -> None:
     from ecgtwin_jax import host_memory
 
     host_memory.keep_freed()
+  else:
+    from ecgtwin_jax import sharding
+
+    sharding.use_cores()
   if flags.multihost:
     import jax
 

@@ -1,9 +1,9 @@
 """A twin's networks with their weights: rows of arrays in, rows out, in chunks.
 
-With a mesh the rows of a chunk are split over its devices.
+The rows of a chunk are split over the devices of a mesh; without one, over
+those of this process, as many as there are rows.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -105,7 +105,7 @@ class Networks:
     Raises:
       ValueError: it is not 10 s long.
     """
-    encoder, variables = self._part("encoder")
+    encoder, variables = self.modules["encoder"], self._part("encoder")
     signal = jnp.asarray(_model_signal(ecg))[None]
     return np.asarray(sampling.encode(encoder, variables, signal))[0] * (
       self._scale
@@ -124,21 +124,16 @@ class Networks:
     Raises:
       ValueError: a reference is not 10 s long.
     """
-    encoder, encoder_variables = self._part("encoder", mesh)
-    extractor, variables = self._part("base_extractor", mesh)
+    names = ("encoder", "base_extractor")
+    modules = [self.modules[name] for name in names]
     signals = np.stack([_model_signal(ecg) for ecg in references])
 
-    def run(signal, *condition):
+    def run(variables, signal, *condition):
       return sampling.extract(
-        encoder,
-        extractor,
-        {"encoder": encoder_variables, "base_extractor": variables},
-        self._scale,
-        signal,
-        condition,
+        *modules, variables, self._scale, signal, condition
       )
 
-    return _in_chunks(run, (signals, *conditions), batch_size, mesh)
+    return self._in_chunks(run, names, (signals, *conditions), batch_size, mesh)
 
   def sample(
     self,
@@ -153,16 +148,18 @@ class Networks:
     mesh: Mesh | None = None,
   ) -> Any:
     """Latents; with weights per step, (latents, mean attention)."""
-    denoiser, variables = self._part("denoiser", mesh)
+    denoiser = self.modules["denoiser"]
     strengths = np.asarray(strengths, np.float32)
 
-    def run(noise, rngs, *given):
+    def run(variables, noise, rngs, *given):
+      own = variables["denoiser"]
       return sampling.sample(
-        denoiser, plan, weights, variables, noise, rngs, given, strengths
+        denoiser, plan, weights, own, noise, rngs, given, strengths
       )
 
     size = SAMPLE_CHUNK if batch_size is None else batch_size
-    return _in_chunks(run, (noise, rngs, *given), size, mesh)
+    arrays = (noise, rngs, *given)
+    return self._in_chunks(run, ("denoiser",), arrays, size, mesh)
 
   def attend(
     self,
@@ -172,13 +169,15 @@ class Networks:
     given: Given,
   ) -> Float[np.ndarray, "n blocks l s"]:
     """Attention in one given latent, with other noise in each row."""
-    denoiser, variables = self._part("denoiser")
+    denoiser = self.modules["denoiser"]
     latents = np.broadcast_to(latent, (len(rngs), *latent.shape))
 
-    def run(latent, rngs, *given):
-      return sampling.attend(denoiser, plan, variables, latent, rngs, given)
+    def run(variables, latent, rngs, *given):
+      own = variables["denoiser"]
+      return sampling.attend(denoiser, plan, own, latent, rngs, given)
 
-    return _in_chunks(run, (latents, rngs, *given), SAMPLE_CHUNK, None)
+    arrays = (latents, rngs, *given)
+    return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK)
 
   def predict_noise(
     self,
@@ -187,9 +186,13 @@ class Networks:
     given: Given,
   ) -> Float[np.ndarray, "n l c"]:
     """The noise that the denoiser sees in latents noised to these steps."""
-    denoiser, variables = self._part("denoiser")
-    run = functools.partial(sampling.predict_noise, denoiser, variables)
-    return _in_chunks(run, (noisy, timesteps, *given), SAMPLE_CHUNK, None)
+
+    def run(variables, *rows):
+      denoiser = self.modules["denoiser"]
+      return sampling.predict_noise(denoiser, variables["denoiser"], *rows)
+
+    arrays = (noisy, timesteps, *given)
+    return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK)
 
   def sample_edit(
     self,
@@ -204,16 +207,16 @@ class Networks:
     weight: float | int,
   ) -> tuple[Float[np.ndarray, "n l c"], Float[np.ndarray, "n l c"]]:
     """Latents of the sources and of their edits; see sampling.sample_edit."""
-    denoiser, variables = self._part("denoiser")
+    denoiser = self.modules["denoiser"]
     count = len(source)
 
-    def run(noise, rngs, row, weight, *both):
+    def run(variables, noise, rngs, row, weight, *both):
       return sampling.sample_edit(
         denoiser,
         plan,
         rule,
         threshold,
-        variables,
+        variables["denoiser"],
         noise,
         rngs,
         both[:count],
@@ -225,28 +228,70 @@ class Networks:
     rows = np.full(len(noise), row, np.int32)
     weights = np.full(len(noise), weight, np.float32)
     arrays = (noise, rngs, rows, weights, *source, *edit)
-    return _in_chunks(run, arrays, SAMPLE_CHUNK // 2, None)
+    return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK // 2)
 
   def decode(
     self, latents: Float[np.ndarray, "n l c"], mesh: Mesh | None = None
   ) -> Float[np.ndarray, "n t 12"]:
     """Signals in mV of scaled latents."""
-    decoder, variables = self._part("decoder", mesh)
-    run = functools.partial(sampling.decode, decoder, variables)
-    devices = mesh.size if mesh else 1
+
+    def run(variables, latents):
+      decoder = self.modules["decoder"]
+      return sampling.decode(decoder, variables["decoder"], latents)
+
+    devices = mesh.size if mesh else jax.local_device_count()
     # What is filled up to a multiple of the devices, not beyond.
     size = devices * min(DECODE_CHUNK, -(-len(latents) // devices))
-    return _in_chunks(run, (latents,), size, mesh)
+    return self._in_chunks(run, ("decoder",), (latents,), size, mesh)
 
-  def _part(self, name: str, mesh: Mesh | None = None) -> tuple:
-    """(module, variables), the latter on the mesh's devices."""
+  def _part(self, name: str, mesh: Mesh | None = None) -> dict:
+    """Variables, on the mesh's devices."""
     if (name, mesh) not in self._placed:
       if mesh is None:
         placed = jax.tree.map(jnp.asarray, self._host[name])
       else:
         placed = jax.device_put(self._host[name], sharding.replicated(mesh))
       self._placed[name, mesh] = placed
-    return self.modules[name], self._placed[name, mesh]
+    return self._placed[name, mesh]
+
+  def _in_chunks(
+    self,
+    function: Callable,
+    names: tuple[str, ...],
+    arrays: tuple,
+    size: int,
+    mesh: Mesh | None = None,
+  ) -> Any:
+    """Calls function(variables, *arrays) on `size` rows at a time.
+
+    With a mesh calls are always full, so that a row's result does not depend on
+    how many rows there are. Without one, fewer rows are one call, over as many
+    of this process's devices as there are rows.
+
+    Args:
+      function: maps {name: variables} and rows of the arrays to rows.
+      names: the networks that it needs.
+      arrays: n rows each.
+      size: rows per call.
+      mesh: devices that share a call.
+
+    Returns:
+      NumPy arrays of n rows.
+    """
+    n, parts = len(arrays[0]), []
+    devices = jax.local_devices()[:n]
+    if mesh is not None:
+      sharding.check_batch_size(size, 1, mesh)
+    elif len(devices) > 1:
+      mesh = sharding.make_mesh(devices=devices)
+      size = mesh.size * -(-min(n, size) // mesh.size)
+    variables = {name: self._part(name, mesh) for name in names}
+    for rows in sampling.chunks(n, size, fill=mesh is not None):
+      piece = [array[rows] for array in arrays]
+      if mesh is not None:
+        piece = jax.device_put(piece, sharding.rows(mesh))
+      parts.append(jax.tree.map(np.asarray, function(variables, *piece)))
+    return jax.tree.map(lambda *pieces: np.concatenate(pieces)[:n], *parts)
 
 
 def repeat(arrays: tuple[np.ndarray, ...], n: int) -> tuple[np.ndarray, ...]:
@@ -261,22 +306,3 @@ def _model_signal(ecg: ECG) -> Float[np.ndarray, "1024 12"]:
       "(read_ecg(path, start=...) cuts a piece)"
     )
   return ecg.resample().signal
-
-
-def _in_chunks(
-  function: Callable, arrays: tuple, size: int, mesh: Mesh | None
-) -> Any:
-  """Calls function(*arrays) on `size` rows at a time; NumPy arrays come back.
-
-  Fewer rows are one call, unless there is a mesh, whose calls are always full,
-  so that a row's result does not depend on how many rows there are.
-  """
-  if mesh is not None:
-    sharding.check_batch_size(size, 1, mesh)
-  n, parts = len(arrays[0]), []
-  for rows in sampling.chunks(n, size, fill=mesh is not None):
-    piece = [array[rows] for array in arrays]
-    if mesh is not None:
-      piece = jax.device_put(piece, sharding.rows(mesh))
-    parts.append(jax.tree.map(np.asarray, function(*piece)))
-  return jax.tree.map(lambda *pieces: np.concatenate(pieces)[:n], *parts)

@@ -1,5 +1,7 @@
 """One mesh with axes `data` and `fsdp`, and what lies where on it."""
 
+import os
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -23,6 +25,23 @@ def arrange(devices, fsdp: int) -> np.ndarray:
     raise ValueError(f"{fsdp=} must divide {device_count=}")
   ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
   return np.array(ordered).reshape(-1, fsdp)
+
+
+def use_cores() -> None:
+  """Makes devices of the CPU's cores, unless the user has said how many.
+
+  Rows that each core computes alone are made nearly twice as fast as rows whose
+  products all cores share. A power of two, at most 8, so that batches split. To
+  be called before JAX starts; other platforms' devices stay as they are.
+  """
+  asked = "xla_force_host_platform_device_count"
+  if jax.config.jax_num_cpu_devices < 0 and asked not in os.environ.get(
+    "XLA_FLAGS", ""
+  ):
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    count = min(8, 1 << (cores.bit_length() - 1))
+    jax.config.update("jax_num_cpu_devices", count)
 
 
 def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
