@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import jax
 import numpy as np
 import pytest
 
@@ -105,6 +106,18 @@ def test_chunks_change_nothing(twin, base, monkeypatch):
   monkeypatch.setattr(networks, "DECODE_CHUNK", 2)
   parts = twin.generate(base, THEN, num_samples=7, steps=2)
   np.testing.assert_allclose(parts.signals, whole.signals, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_devices_change_nothing(twin, base, monkeypatch, count):
+  def made():
+    return twin.generate(base, THEN, num_samples=count, steps=3, seed=2)
+
+  several = made()
+  one = jax.local_devices()[:1]
+  monkeypatch.setattr(networks.jax, "local_devices", lambda: one)
+  assert len(several.ecgs) == count
+  np.testing.assert_allclose(several.signals, made().signals, atol=2e-4)
 
 
 def test_consistent_leads_add_up(twin, base):
