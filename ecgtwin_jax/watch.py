@@ -135,7 +135,10 @@ class Trace:
   def before(self, step: int) -> None:
     """Starts the trace where `step` is its first one (process 0 alone)."""
     if step == self._first and jax.process_index() == 0:
-      jax.profiler.start_trace(self._folder)
+      options = jax.profiler.ProfileOptions()
+      # Following every call of Python in every thread slows the steps down.
+      options.python_tracer_level = 0
+      jax.profiler.start_trace(self._folder, profiler_options=options)
       self._running = True
 
   def after(self, step: int, scalars: dict) -> None:

@@ -152,7 +152,12 @@ def test_steps_to_trace_are_checked(steps, tmp_path):
 
 def test_a_trace_ends_with_the_run(tmp_path, monkeypatch):
   called = []
-  monkeypatch.setattr(jax.profiler, "start_trace", called.append)
+
+  def start(folder, profiler_options):
+    assert profiler_options.python_tracer_level == 0
+    called.append(folder)
+
+  monkeypatch.setattr(jax.profiler, "start_trace", start)
   monkeypatch.setattr(jax.profiler, "stop_trace", lambda: called.append("stop"))
   trace = watch.Trace((2, 9), tmp_path)
   for step in (1, 2, 3):
