@@ -141,6 +141,8 @@ def _die_with_parent() -> None:
   """Ends this worker when its parent is killed: it would wait for ever."""
   if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if not multiprocessing.parent_process().is_alive():
+      os._exit(1)  # killed while this worker was starting
 
 
 def write_json(path: pathlib.Path, content: dict) -> None:

@@ -62,7 +62,7 @@ def program(path, text):
 
 
 def wait_for(path, text, times=1):
-  for _ in range(200):
+  for _ in range(1200):
     if path.exists() and path.read_text().count(text) == times:
       return
     time.sleep(0.05)

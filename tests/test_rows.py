@@ -179,7 +179,7 @@ def test_a_killed_run_goes_on_to_the_same_content(tmp_path):
   process.wait()
   assert 0 < len(list(done.glob("*.json"))) < shards
   assert not output.exists()
-  deadline = time.monotonic() + 10
+  deadline = time.monotonic() + 60
   while any(map(is_alive, workers)):  # they would wait for work for ever
     assert time.monotonic() < deadline
     time.sleep(0.01)
@@ -196,6 +196,49 @@ def test_a_killed_run_goes_on_to_the_same_content(tmp_path):
   for name, written_at in kept.items():  # finished shards are not redone
     assert (output / name).stat().st_mtime_ns == written_at
   assert not done.parent.exists()
+
+
+LATE = """
+import multiprocessing, os, pathlib, sys, time
+from data_prep import jobs
+
+def work(folder):
+  (folder / "pid").write_text(str(os.getpid()))
+  (folder / "pid").rename(folder / "started")
+  while not (folder / "killed").exists():
+    time.sleep(0.01)
+  jobs._die_with_parent()
+  (folder / "survived").touch()
+
+if __name__ == "__main__":
+  folder = pathlib.Path(sys.argv[1])
+  context = multiprocessing.get_context("spawn")
+  worker = context.Process(target=work, args=(folder,))
+  worker.start()
+  worker.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of a death")
+def test_a_worker_whose_parent_died_while_it_started_ends(tmp_path):
+  script = tmp_path / "late.py"
+  script.write_text(LATE)
+  environment = os.environ | {"PYTHONPATH": os.getcwd()}
+  process = subprocess.Popen(
+    [sys.executable, str(script), str(tmp_path)], env=environment
+  )
+  deadline = time.monotonic() + 60
+  while not (tmp_path / "started").exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  worker = int((tmp_path / "started").read_text())
+  process.kill()
+  process.wait()
+  (tmp_path / "killed").touch()
+  while is_alive(worker):
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  assert not (tmp_path / "survived").exists()
 
 
 def list_children(pid):
