@@ -284,7 +284,9 @@ def _options() -> argparse.Namespace:
   parser.add_argument("--long_runs", type=int, help="of what takes minutes")
   parser.add_argument("--mass", type=int, help="twins of mass_generation")
   parser.add_argument(
-    "--recordings", type=int, help="of data_preparation, which one core does"
+    "--recordings",
+    type=int,
+    help="of data_preparation, which one core does; patients of pair_batches",
   )
   return parser.parse_args()
 

@@ -84,6 +84,7 @@ def get_config(variant="base"):
         # learns faster with convolutions than with the transformer.
         "small": {
           "model.backbone": "unet",
+          "remat": False,  # the loop is of the transformer's blocks
           "model.width": 96,
           "model.level_blocks": 1,
           "model.heads": 4,

@@ -38,6 +38,36 @@ def test_pairs_of_one_patient_are_no_negatives():
   assert not np.allclose(kept, base_extractor.contrastive_losses(logits))
 
 
+def test_each_side_of_a_pair_is_seen_with_its_own_condition():
+  config = smoke("stage1")
+  rng = np.random.default_rng(0)
+  params, _ = base_extractor.init(jax.random.key(0), config)
+  frozen = {"table": jnp.asarray(rng.normal(size=(7, 768)) / 28, "f4")}
+  batch, latents = {}, []
+  for prefix in ("reference_", ""):
+    latents.append(jnp.asarray(rng.normal(size=(3, 128, 4)), "f4"))
+    batch[prefix + "statement_ids"] = jnp.asarray(rng.integers(-1, 7, (3, 2)))
+    batch[prefix + "patient"] = jnp.asarray(rng.normal(size=(3, 3)), "f4")
+  drop = jnp.array([False, True, False])
+  together = base_extractor._extract_both(
+    config, params, frozen, batch, latents, drop
+  )
+  module = base_extractor.make_module(config)
+  for found, latent, prefix in zip(together, latents, ("reference_", "")):
+    statements, mask = splits.gather_statements(
+      frozen["table"], batch[prefix + "statement_ids"]
+    )
+    alone = module.apply(
+      {"params": params},
+      latent,
+      statements,
+      mask,
+      batch[prefix + "patient"],
+      drop_text=drop,
+    )
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
 def test_the_published_text_dropout_is_one_draw_per_batch():
   paper = smoke("stage1", text_dropout=0.5, text_dropout_per="batch")
   ours = smoke("stage1", text_dropout=0.5)

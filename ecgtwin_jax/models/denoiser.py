@@ -70,6 +70,8 @@ class Denoiser(nn.Module):
     backbone: dit (transformer of `depth` blocks) or unet (`levels` lengths,
       each half of the one before, `level_blocks` blocks per level and way).
     positions: The longest report, in statements (adax alone).
+    remat: Keep less for the gradient and compute it again; dit keeps what its
+      products give.
 
   Source: Lai et al., arXiv 2508.02720, the released second stage.
   """
