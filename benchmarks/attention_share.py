@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks import held_out
+from benchmarks.attention_spans import attention_share, beat_spans
 from benchmarks.edit_kinds import KINDS, part_of
 from benchmarks.held_out import column, mean
+from ecgtwin_jax.beats.delineation import read_ecg_beats
 from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
-from ecgtwin_jax.evaluation.attention import attention_share, beat_spans
-from ecgtwin_jax.evaluation.delineation import read_ecg_beats
 
 REPORT = ("Sinus rhythm", "Ventricular premature complex", "Abnormal ECG")
 PVC = 1  # place in the report

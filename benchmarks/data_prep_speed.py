@@ -27,7 +27,7 @@ from ecgtwin_jax.data.dataset import load_card
 from ecgtwin_jax.data.ecg import quiet_wfdb, read_ecg
 from ecgtwin_jax.data.heart_rate import detect_beats, detect_heart_rate
 from ecgtwin_jax.data.leads import LEADS
-from ecgtwin_jax.simulator import cohort_recordings
+from ecgtwin_jax.simulator.simulate import cohort_recordings
 
 REPORTS = [f"report_{i}" for i in range(18)]
 

@@ -38,13 +38,13 @@ from tqdm import tqdm
 from benchmarks import held_out
 from benchmarks.edit_kinds import KINDS, Kind, distances, part_of
 from benchmarks.held_out import column, mean
-from ecgtwin_jax import crowd, sampling
+from ecgtwin_jax.beats.criteria_checks import check_criteria
+from ecgtwin_jax.beats.delineation import read_ecgs
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
-from ecgtwin_jax.evaluation import make_examples
-from ecgtwin_jax.evaluation.delineation import read_ecgs
-from ecgtwin_jax.evaluation.ecg_criteria import check_criteria
+from ecgtwin_jax.evaluation import generate_examples
+from ecgtwin_jax.inference import batch, sampling
 
 THRESHOLDS = (0.2, 0.5, 0.8, 1.0)
 MEASURES = (
@@ -69,7 +69,7 @@ class Bench:
 
   def generate(self, report: tuple[str, ...], number: int = 0) -> np.ndarray:
     """One ECG of each patient from noise of this number."""
-    signals, _ = crowd.generate_signals(
+    signals, _ = batch.generate_signals(
       self.twin,
       self.people.bases,
       self.ask(report),
@@ -117,8 +117,8 @@ class Bench:
     for signals, report, read in zip((source, edit), reports, readings):
       pairs = zip(read, report, strict=True)
       met.append([check_criteria(*pair)[kind.criterion] for pair in pairs])
-      ecgs = make_examples.as_ecgs(signals)
-      bases.append(crowd.extract_bases(self.twin, ecgs, report))
+      ecgs = generate_examples.as_ecgs(signals)
+      bases.append(batch.extract_bases(self.twin, ecgs, report))
     shown = readings[1] if like is None else read_ecgs(like)
     if kind.rule == "reweight":
       shown = readings[0]  # the source has the sign, the edit may not

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.held_out import mean
-from ecgtwin_jax.evaluation.delineation import Reading
-from ecgtwin_jax.evaluation.median_beat import RATE
+from ecgtwin_jax.beats.delineation import Reading
+from ecgtwin_jax.beats.median_beat import RATE
 
 SINUS, NORMAL, ABNORMAL = "Sinus rhythm", "Normal ECG", "Abnormal ECG"
 PVC = "Ventricular premature complex"

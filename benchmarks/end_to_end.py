@@ -26,10 +26,10 @@ def make_twins(twin, reference, now, then, n: int, **settings):
 
 def in_chunks(twin, reference, now, then, n: int, chunk: int):
   """The same for many, as the request job does: large calls of the networks."""
-  from ecgtwin_jax import crowd
+  from ecgtwin_jax.inference import batch as batch_module
 
   base = twin.extract_base(reference, now)
-  signals, _ = crowd.generate_signals(
+  signals, _ = batch_module.generate_signals(
     twin, [base] * n, [then] * n, [0] * n, range(n), batch_size=chunk
   )
   return signals
@@ -97,7 +97,7 @@ def step_memory(whose: str, batch: str, precision: str) -> dict:
   from benchmarks import workloads
 
   if whose == "ours":
-    from ecgtwin_jax import host_memory
+    from ecgtwin_jax.training import host_memory
 
     host_memory.keep_freed()
     import jax

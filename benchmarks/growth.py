@@ -112,7 +112,7 @@ def index(runs: int) -> None:
 
 
 def table(runs: int) -> None:
-  from ecgtwin_jax.statements import StatementTable, get_encoder
+  from ecgtwin_jax.text.statements import StatementTable, get_encoder
 
   encoder = get_encoder("hashed-v1")
 
@@ -150,7 +150,7 @@ def report(runs: int) -> None:
   import tempfile
 
   from data_prep import builder, describe, simulated
-  from ecgtwin_jax.evaluation import fidelity
+  from ecgtwin_jax.evaluation.fidelity import fidelity
 
   with tempfile.TemporaryDirectory() as folder:
 

@@ -33,14 +33,14 @@ from tqdm import tqdm
 
 from benchmarks import held_out
 from benchmarks.held_out import column, mean
-from ecgtwin_jax import crowd
+from ecgtwin_jax.beats.criteria_checks import check_criteria
+from ecgtwin_jax.beats.delineation import read_ecgs
 from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
-from ecgtwin_jax.evaluation import make_examples
-from ecgtwin_jax.evaluation.asked import asks_for
-from ecgtwin_jax.evaluation.delineation import read_ecgs
-from ecgtwin_jax.evaluation.ecg_criteria import check_criteria
+from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.truth import beat_distance
+from ecgtwin_jax.inference import batch
+from ecgtwin_jax.text.asked import asks_for
 
 STRENGTHS = {
   "statement_guidance": (1.0, 1.5, 2.0, 3.0, 5.0),
@@ -105,7 +105,7 @@ class Bench:
     """(patients * conditions * samples, 1024, 12) mV."""
     each = len(ASKED) * SAMPLES
     n = len(self.people.now)
-    signals, _ = crowd.generate_signals(
+    signals, _ = batch.generate_signals(
       self.twin,
       np.repeat(self.people.bases, each, axis=0),
       [c for c in self.conditions for _ in range(SAMPLES)],
@@ -166,8 +166,8 @@ class Bench:
     asked = np.diagonal(each, axis1=1, axis2=2)
     rates = [detect_heart_rate(s, MODEL_RATE, "energy") for s in signals]
     errors = np.abs(np.array(rates) - [c.heart_rate for c in conditions])
-    bases = crowd.extract_bases(
-      self.twin, make_examples.as_ecgs(signals), conditions
+    bases = batch.extract_bases(
+      self.twin, generate_examples.as_ecgs(signals), conditions
     )
     alike = held_out.cosine(bases[:, None], self.people.bases[None])
     own = np.repeat(np.arange(n), len(bases) // n)

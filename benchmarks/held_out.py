@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ecgtwin_jax import crowd, simulator
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.data.ecg import ECG, MODEL_SAMPLES
-from ecgtwin_jax.evaluation import make_examples
+from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.metric import bootstrap_interval
-from ecgtwin_jax.twin import ECGTwin, load_twin
+from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.twin import ECGTwin, load_twin
+from ecgtwin_jax.simulator import simulate
 
 REPEATS = 1000  # resamples of an interval
 
@@ -57,7 +58,7 @@ def start(
     "seed": 0,
     **more,
   }
-  make_examples.claim(pathlib.Path(arguments.output) / "cells", about)
+  generate_examples.claim(pathlib.Path(arguments.output) / "cells", about)
   return twin, data, about
 
 
@@ -70,7 +71,7 @@ class People(NamedTuple):
     bases: base vectors of the references.
   """
 
-  patients: list[simulator.Patient]
+  patients: list[simulate.Patient]
   now: list[Condition]
   bases: np.ndarray
 
@@ -90,23 +91,25 @@ def find_people(
   """
   if data.card["name"] != "simulated":
     raise ValueError(f"{data.directory} must be made by `data_prep simulated`")
-  rows = make_examples.choose(data, count, 1, seed).references
+  rows = generate_examples.choose(data, count, 1, seed).references
   cohort = data.card["options"]["seed"]
   numbers = [int(name.split("-")[0]) for name in data.record_names(rows)]
-  now = [make_examples.read_condition(data, row) for row in rows]
-  references = make_examples.as_ecgs(make_examples.signals_mv(data, rows))
+  now = [generate_examples.read_condition(data, row) for row in rows]
+  references = generate_examples.as_ecgs(
+    generate_examples.signals_mv(data, rows)
+  )
   return People(
-    [simulator.cohort_patient(cohort, number) for number in numbers],
+    [simulate.cohort_patient(cohort, number) for number in numbers],
     now,
-    crowd.extract_bases(twin, references, now),
+    batch.extract_bases(twin, references, now),
   )
 
 
 def record(
-  patient: simulator.Patient, condition: Condition, rng: np.random.Generator
-) -> tuple[ECG, simulator.Fiducials]:
+  patient: simulate.Patient, condition: Condition, rng: np.random.Generator
+) -> tuple[ECG, simulate.Fiducials]:
   """A true recording at the model's rate, and where its waves are."""
-  shown = simulator.simulate(patient, condition, rng)
+  shown = simulate.simulate(patient, condition, rng)
   return shown.ecg.resample(MODEL_SAMPLES), shown.fiducials
 
 

@@ -13,7 +13,7 @@ from benchmarks.data_prep_speed import write_tree
 from data_prep import builder, mimic_iv_ecg
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
-from ecgtwin_jax.statements import StatementTable, get_encoder
+from ecgtwin_jax.text.statements import StatementTable, get_encoder
 
 BATCH = 512
 BATCHES = 40  # drawn in one call

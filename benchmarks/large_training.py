@@ -107,7 +107,7 @@ def train_for(minutes: float, workdir: pathlib.Path, command: list) -> None:
 
 def summarize(workdir: pathlib.Path) -> dict:
   """Medians of what was watched, and the losses."""
-  from ecgtwin_jax.metrics import read_metrics
+  from ecgtwin_jax.training.metric_writer import read_metrics
 
   merged = read_metrics(workdir)
   steps = sorted(merged)

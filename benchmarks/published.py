@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ecgtwin_jax import torch_import
 from ecgtwin_jax.diffusion.schedule import Schedule
-from ecgtwin_jax.statements import StatementTable, get_encoder
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.inference.twin import ECGTwin
+from ecgtwin_jax.text.statements import StatementTable, get_encoder
+from ecgtwin_jax.torch_import import convert
 
 STATEMENTS = ("Sinus rhythm", "Normal ECG", "Left axis deviation")
 _SCALE = 0.18215
@@ -53,7 +53,7 @@ def condition(rng, rows: int, statements: int = 3) -> dict[str, np.ndarray]:
 @functools.cache
 def variables(name: str) -> dict:
   """Our variables of a published network, by its initial distribution."""
-  module = torch_import.published(name)
+  module = convert.published(name)
   latent, signal = jnp.zeros((1, 128, 4)), jnp.zeros((1, 1024, 12))
   one = (jnp.zeros((1, 1, 768)), jnp.ones((1, 1), bool), jnp.zeros((1, 3)))
   arguments = {
@@ -69,7 +69,7 @@ def make_parts() -> dict:
   """A twin's parts of published sizes, as ECGTwin takes them."""
 
   def sizes(name):
-    return torch_import._sizes(torch_import.published(name))
+    return convert._sizes(convert.published(name))
 
   vae = {
     part: variables(f"vae_{part}")["params"] for part in ("encoder", "decoder")

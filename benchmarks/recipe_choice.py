@@ -14,10 +14,11 @@ import json
 import pathlib
 
 from benchmarks.sampler_steps import MEASURES, Bench
-from ecgtwin_jax import chain, train
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.flags import load_config
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.inference.twin import ECGTwin
+from ecgtwin_jax.jobs import train as train_module
+from ecgtwin_jax.training import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 RECIPES = {
@@ -42,7 +43,7 @@ def train_twin(arguments, number: int, changes: dict) -> pathlib.Path:
   config.eval_every = config.checkpoint_every = arguments.steps
   train.train(config, config.workdir)
   twin = pathlib.Path(config.workdir) / "twin"
-  chain.assemble(
+  train_module.assemble(
     twin,
     vae=config.vae,
     base_extractor=config.base_extractor,

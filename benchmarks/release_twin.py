@@ -16,8 +16,8 @@ import pathlib
 
 import numpy as np
 
-from ecgtwin_jax import bundle
 from ecgtwin_jax.evaluation.report import from_json, number
+from ecgtwin_jax.inference import twin_directory
 
 LIMIT = 12_000_000  # bytes
 # What the card shows, beside every criterion.
@@ -119,21 +119,21 @@ def main() -> None:
   parser.add_argument("--evaluation", required=True, help="its workdir")
   parser.add_argument("--note", default="", help="hardware and time")
   parser.add_argument(
-    "--output", default=str(bundle.shipped("simulated-small"))
+    "--output", default=str(twin_directory.shipped("simulated-small"))
   )
   arguments = parser.parse_args()
   weights = {
-    part: bundle.read_part(arguments.twin, part)
-    for part in bundle.parts(arguments.twin)
+    part: twin_directory.read_part(arguments.twin, part)
+    for part in twin_directory.parts(arguments.twin)
   }
   output = pathlib.Path(arguments.output)
   card = make_card(pathlib.Path(arguments.evaluation), weights, arguments.note)
-  bundle.write_twin(
+  twin_directory.write_twin(
     output,
     weights,
     sources=dict.fromkeys(weights, "configs/*.py:small"),
     card=card,
-    table=bundle.read_table(arguments.twin),
+    table=twin_directory.read_table(arguments.twin),
     dtype=np.float16,
   )
   size = sum(path.stat().st_size for path in output.iterdir())

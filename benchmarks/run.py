@@ -173,14 +173,14 @@ def process_rows(names, options):
 
   from benchmarks import end_to_end, published
   from benchmarks.timing import take_turns
-  from ecgtwin_jax import bundle
+  from ecgtwin_jax.inference import twin_directory
 
   peer = options.peer
   with tempfile.TemporaryDirectory() as folder:
     directory, cache = f"{folder}/twin", f"{folder}/cache"
     if any(name.startswith("first_twin") for name in names):
       parts = published.make_parts()
-      bundle.write_twin(
+      twin_directory.write_twin(
         directory,
         parts,
         sources=dict.fromkeys(parts, "random"),
@@ -297,7 +297,8 @@ def main() -> None:
   unknown = sorted(set(names) - set(ROWS))
   if unknown:
     raise SystemExit(f"rows {unknown} must be among {', '.join(ROWS)}")
-  from ecgtwin_jax import host_memory, sharding
+  from ecgtwin_jax import sharding
+  from ecgtwin_jax.training import host_memory
 
   host_memory.keep_freed()  # as in a training; both sides have it
   sharding.use_cores()  # as in a generation; steps and calls are on one device

@@ -20,15 +20,16 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks import held_out
-from ecgtwin_jax import crowd
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
-from ecgtwin_jax.evaluation import frechet, make_examples
-from ecgtwin_jax.evaluation.clip_space import ClipSpace
+from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.evaluate import find_evaluator
+from ecgtwin_jax.evaluation.fidelity import frechet
+from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import bootstrap_interval
-from ecgtwin_jax.twin import load_twin
+from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.twin import load_twin
 
 STEPS = (5, 10, 15, 20, 25, 50, 100, 1000)
 SAMPLERS = ("dpm++", "ddim", "ddpm")
@@ -44,26 +45,26 @@ class Bench:
 
   def __init__(self, twin, data, ecgs: int, clip: str | None):
     self.twin = twin
-    choice = make_examples.choose(data, ecgs, 1, seed=0)
+    choice = generate_examples.choose(data, ecgs, 1, seed=0)
     self.patients = data.patient_number[choice.targets]
-    read = make_examples.read_condition
+    read = generate_examples.read_condition
     now = [read(data, row) for row in choice.references]
     self.conditions = [read(data, row) for row in choice.targets]
-    references = make_examples.signals_mv(data, choice.references)
+    references = generate_examples.signals_mv(data, choice.references)
     self.bases = self._extract(references, now)
-    self.real = make_examples.signals_mv(data, choice.targets)
+    self.real = generate_examples.signals_mv(data, choice.targets)
     # Of other patients, so that nobody is compared with himself.
     others = np.flatnonzero(~np.isin(data.patient_number, self.patients))
     self.space = ClipSpace.load(find_evaluator("clip", clip), table=data.table)
-    points = self.space.ecgs(make_examples.signals_mv(data, others))
+    points = self.space.ecgs(generate_examples.signals_mv(data, others))
     self.others = frechet.fit(points)
 
   def _extract(self, signals, conditions):
-    ecgs = make_examples.as_ecgs(signals)
-    return crowd.extract_bases(self.twin, ecgs, conditions)
+    ecgs = generate_examples.as_ecgs(signals)
+    return batch.extract_bases(self.twin, ecgs, conditions)
 
   def generate(self, sampler: str, steps: int):
-    signals, _ = crowd.generate_signals(
+    signals, _ = batch.generate_signals(
       self.twin,
       self.bases,
       self.conditions,
@@ -169,7 +170,7 @@ def main() -> None:
     "data": data.card["fingerprint"],
     "ecgs": arguments.ecgs,
   }
-  make_examples.claim(folder / "cells", about)
+  generate_examples.claim(folder / "cells", about)
   rows = cells(
     Bench(twin, data, arguments.ecgs, arguments.clip), folder / "cells"
   )

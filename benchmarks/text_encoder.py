@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import transformers
 
-from ecgtwin_jax.language_model import load_text_encoder
+from ecgtwin_jax.text.nomic import load_text_encoder
 
 WORDS = """sinus rhythm atrial fibrillation left right bundle branch block with
 possible inferior anterior infarct age undetermined premature ventricular

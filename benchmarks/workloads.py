@@ -10,10 +10,12 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from benchmarks import published
-from ecgtwin_jax import sharding, torch_import, train
+from ecgtwin_jax import sharding
 from ecgtwin_jax.flags import load_config
-from ecgtwin_jax.flops import count_flops
 from ecgtwin_jax.stages import base_extractor, denoiser
+from ecgtwin_jax.torch_import import convert
+from ecgtwin_jax.training import train
+from ecgtwin_jax.training.flops import count_flops
 
 TABLE = 500  # statements
 
@@ -49,7 +51,7 @@ def _size(compiled) -> float:
 
 
 def _inference(name, batch, module_name, precision, inputs) -> Workload:
-  module = torch_import.published(module_name).clone(dtype=jnp.dtype(precision))
+  module = convert.published(module_name).clone(dtype=jnp.dtype(precision))
   variables = published.variables(module_name)
   arguments = [jnp.asarray(x) for x in inputs.values()]
   took = timer()

@@ -14,7 +14,7 @@ from data_prep.jobs import Shards
 from data_prep.records import SCALE, Record, Rejection, examples, features
 from data_prep.writing import cut, write
 from ecgtwin_jax.data.bucket import refuse_remote
-from ecgtwin_jax.statements import StatementTable, get_encoder
+from ecgtwin_jax.text.statements import StatementTable, get_encoder
 
 
 class Builder(tfds.core.ShardBasedBuilder):

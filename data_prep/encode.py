@@ -13,10 +13,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from data_prep.writing import write
-from ecgtwin_jax import bundle, checkpoint
 from ecgtwin_jax.data.dataset import SPLITS, Dataset, load_card, load_split
+from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.vae import Encoder
-from ecgtwin_jax.statements import StatementTable
+from ecgtwin_jax.text.statements import StatementTable
+from ecgtwin_jax.training import checkpoint
 
 CLIP_QUANTILE = 0.9999  # share of the latents' values that clipping keeps
 DRAWS = 16_384  # of training latents that scale and clip are measured on
@@ -81,7 +82,7 @@ def encode(
       " the scale of the latents on"
     )
   card = datasets["train"].card
-  digest = bundle.digest(params)
+  digest = twin_directory.digest(params)
   apply = _make_apply(encoder, params, card["scale"], batch_size)
   return write(
     output,

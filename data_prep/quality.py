@@ -7,8 +7,8 @@ import numpy as np
 from data_prep.records import Rejection
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS
 from ecgtwin_jax.data.ecg import ECG
+from ecgtwin_jax.data.errors import MIN_RATE, RecordingError
 from ecgtwin_jax.data.leads import LEADS, MAX_NAN_SHARE, MAX_RANGE, MIN_RANGE
-from ecgtwin_jax.data.rules import MIN_RATE, RecordingError
 
 DURATION = 10.0  # s
 HEART_RATES = (20.0, 300.0)  # bpm

@@ -14,8 +14,8 @@ from data_prep.records import Record, Rejection
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.dataset import SPLITS
 from ecgtwin_jax.data.ecg import read_ecg
+from ecgtwin_jax.data.errors import RecordingError
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
-from ecgtwin_jax.data.rules import RecordingError
 
 HELD_OUT = 0.1  # of the patients, in validation and in test each
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from data_prep.quality import AGES
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, OVER_89
-from ecgtwin_jax.data.rules import RecordingError
+from ecgtwin_jax.data.errors import RecordingError
 
 _BLANK = frozenset(("", "na", "n/a", "nan", "none", "null"))
 _EPOCH = datetime.datetime(1970, 1, 1)

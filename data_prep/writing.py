@@ -25,7 +25,7 @@ from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.dataset import FORMAT, SAMPLING_RATE
 from ecgtwin_jax.data.ecg import MODEL_SAMPLES
 from ecgtwin_jax.data.leads import LEADS
-from ecgtwin_jax.statements import StatementTable
+from ecgtwin_jax.text.statements import StatementTable
 
 _PER_SHARD = 1024  # recordings
 _LEAST = 64  # recordings worth a shard of their own

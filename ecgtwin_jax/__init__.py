@@ -8,8 +8,8 @@ _PUBLIC = {
   "ECG": "ecgtwin_jax.data.ecg",
   "read_ecg": "ecgtwin_jax.data.ecg",
   "Condition": "ecgtwin_jax.data.conditions",
-  "ECGTwin": "ecgtwin_jax.twin",
-  "import_torch": "ecgtwin_jax.torch_import",
+  "ECGTwin": "ecgtwin_jax.inference.twin",
+  "import_torch": "ecgtwin_jax.torch_import.convert",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

@@ -16,7 +16,7 @@ def run(flags: flags_module.Flags) -> None:
   if flags.workdir is not None:
     config.workdir = flags.workdir
   if config.job in TRAINING:
-    from ecgtwin_jax import host_memory
+    from ecgtwin_jax.training import host_memory
 
     host_memory.keep_freed()
   else:
@@ -30,35 +30,35 @@ def run(flags: flags_module.Flags) -> None:
   _set_compilation_cache(config.workdir)
   match config.job:
     case "train":
-      from ecgtwin_jax import chain
+      from ecgtwin_jax.jobs import train
 
-      chain.train_stage(config, flags.config_file)
+      train.train_stage(config, flags.config_file)
     case "generate":
-      from ecgtwin_jax import generate
+      from ecgtwin_jax.jobs import generate
 
       generate.run(config)
     case "explain":
-      from ecgtwin_jax import explain
+      from ecgtwin_jax.jobs import explain
 
       explain.run(config)
     case "edit":
-      from ecgtwin_jax import edit
+      from ecgtwin_jax.jobs import edit
 
       edit.run(config)
     case "app":
-      from ecgtwin_jax import app
+      from ecgtwin_jax.app import serve
 
-      app.run(config)
+      serve.run(config)
     case "evaluate":
       from ecgtwin_jax.evaluation import evaluate
 
       evaluate.run(config)
     case "diagnose":
-      from ecgtwin_jax.evaluation import diagnosis
+      from ecgtwin_jax.evaluation.diagnosis import job
 
-      diagnosis.run(config, flags.config_file)
+      job.run(config, flags.config_file)
     case "demo":
-      from ecgtwin_jax import demo
+      from ecgtwin_jax.jobs import demo
 
       demo.run(config, flags.config_file)
     case unknown:

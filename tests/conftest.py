@@ -35,13 +35,13 @@ def chain(tmp_path_factory):
   """The smoke chain on 40 simulated patients, made once: its folder."""
   import contextlib
 
-  from ecgtwin_jax import chain as chain_module
   from ecgtwin_jax.flags import load_config
+  from ecgtwin_jax.jobs import train as train_job
 
   folder = tmp_path_factory.mktemp("chain")
   with contextlib.chdir(folder):
     config = load_config(f"{ROOT}/configs/stage2.py:smoke")
-    chain_module.train_stage(config, f"{ROOT}/configs/stage2.py")
+    train_job.train_stage(config, f"{ROOT}/configs/stage2.py")
   return folder / "runs" / "smoke"
 
 

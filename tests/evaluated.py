@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from ecgtwin_jax import simulator
 from ecgtwin_jax.evaluation.examples import Examples
+from ecgtwin_jax.simulator import simulate
 
 SEED = 3
 
@@ -16,13 +16,13 @@ def recordings(patients=14, each=3):
   return tuple(
     shown
     for number in range(patients)
-    for shown in simulator.cohort_recordings(SEED, number, each)
+    for shown in simulate.cohort_recordings(SEED, number, each)
   )
 
 
 def signal(patient, condition, seed, noise=True):
   rng = np.random.default_rng([SEED, seed])
-  shown = simulator.simulate(patient, condition, rng, noise)
+  shown = simulate.simulate(patient, condition, rng, noise)
   return shown.ecg.resample(1024).signal
 
 

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from ecgtwin_jax import flags, flops, metrics, sharding, train
+from ecgtwin_jax import flags, sharding
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.training import flops, metric_writer, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 STAGES = ("vae", "stage1", "stage2", "clip")
@@ -98,7 +99,7 @@ def final_state(workdir):
 
 def train_metrics(workdir):
   """Every step's training metrics, and the last step's evaluation."""
-  merged = metrics.read_metrics(workdir)
+  merged = metric_writer.read_metrics(workdir)
   return {
     step: {
       name: value
@@ -113,7 +114,7 @@ def train_metrics(workdir):
 def train_losses(workdir):
   return {
     step: scalars["train/loss"]
-    for step, scalars in metrics.read_metrics(workdir).items()
+    for step, scalars in metric_writer.read_metrics(workdir).items()
   }
 
 

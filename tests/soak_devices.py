@@ -24,7 +24,8 @@ import jax
 import numpy as np
 
 import runs
-from ecgtwin_jax import sharding, train
+from ecgtwin_jax import sharding
+from ecgtwin_jax.training import train
 
 # (devices, fsdp) in one process, and (processes, devices each, fsdp).
 ALONE = ((2, 1), (4, 1), (8, 1), (2, 2), (4, 2), (8, 2), (8, 8))

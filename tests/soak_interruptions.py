@@ -26,7 +26,7 @@ import time
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import runs
-from ecgtwin_jax import manifest
+from ecgtwin_jax.training import manifest
 
 MOMENTS = ("start", "training", "save")
 

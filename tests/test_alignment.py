@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation import alignment
+from ecgtwin_jax.evaluation.condition import clip_score
 from toy_examples import PlantedSpace, make_examples, signals_of
 
 N, REPORTS, WIDTH = 400, 20, 23
@@ -23,7 +23,7 @@ def measured(generated, real=None, **kwargs):
   published = kwargs.pop("published_protocol", False)
   real = noisy(EYE[NUMBER], 1)[:, 0] if real is None else real
   examples = make_examples(real, generated, conditions=CONDITIONS, **kwargs)
-  metrics = alignment.measure(examples, SPACE, published_protocol=published)
+  metrics = clip_score.measure(examples, SPACE, published_protocol=published)
   assert all(m.level == "condition" for m in metrics)
   return {m.name: m for m in metrics}
 
@@ -81,7 +81,7 @@ def test_published_protocol_compares_with_the_decoded():
 
 def test_reports_that_are_equally_near_are_found_by_chance():
   texts = np.ones((37, 5))
-  share = alignment.retrieve(
+  share = clip_score.retrieve(
     np.ones((37, 2, 5)), texts, list(range(37)), candidates=10, tops=(1, 5, 10)
   )
   for top, expected in ((1, 0.1), (5, 0.5), (10, 1.0)):
@@ -94,10 +94,10 @@ def test_an_equal_report_is_no_wrong_answer():
     Condition(["b", "a"], 90),
     Condition(["c"], 70),
   ]
-  keys = alignment.report_keys(conditions)
+  keys = clip_score.report_keys(conditions)
   assert keys[0] == keys[1] != keys[2]
   texts = np.eye(3)[[0, 0, 1]]
-  share = alignment.retrieve(texts[:, None], texts, keys)
+  share = clip_score.retrieve(texts[:, None], texts, keys)
   np.testing.assert_array_equal(share[1], 1)
 
 
@@ -108,7 +108,7 @@ def test_candidates_are_so_many_and_hold_the_right_one():
   texts = np.eye(n)
   samples = (0.5 * np.eye(n) + np.roll(np.eye(n), 1, axis=1))[:, None]
   for candidates in (10, 50):
-    share = alignment.retrieve(
+    share = clip_score.retrieve(
       samples, texts, list(range(n)), candidates=candidates, tops=(1, 2)
     )
     missed = 1 - share[1].mean()
@@ -122,7 +122,7 @@ def test_few_reports_are_said_to_be_few():
   examples = make_examples(
     points, {"twin": points[:, None]}, conditions=conditions
   )
-  found = {m.name: m for m in alignment.measure(examples, SPACE)}
+  found = {m.name: m for m in clip_score.measure(examples, SPACE)}
   assert np.isnan(found["report_top1"].value)
   assert "5 different reports are too few" in found["report_top1"].note
   assert found["clip_score"].value == pytest.approx(1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.data.leads import LEADS
-from ecgtwin_jax.evaluation import amplitude
+from ecgtwin_jax.evaluation.fidelity import amplitude
 from toy_examples import make_examples
 
 GAINS = np.linspace(0.5, 1.6, 12)

@@ -23,7 +23,7 @@ HAS_TEXT = """text => [...document.querySelectorAll("textarea, input")]
 
 def test_without_gradio_the_error_names_the_extra(monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "gradio", None)
-  monkeypatch.delitem(sys.modules, "ecgtwin_jax.page", raising=False)
+  monkeypatch.delitem(sys.modules, "ecgtwin_jax.app.page", raising=False)
   monkeypatch.setattr(os, "environ", os.environ.copy())
   assert main.main([f"--config={ROOT}/configs/app.py"]) == 1
   (line,) = capsys.readouterr().err.splitlines()

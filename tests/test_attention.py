@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ecgtwin_jax import simulator
+from benchmarks.attention_spans import attention_share, beat_spans
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation.attention import attention_share, beat_spans
+from ecgtwin_jax.simulator import simulate
 
 
 def test_by_hand():
@@ -33,9 +33,9 @@ def test_overlapping_spans_count_once_and_what_lies_outside_not_at_all():
 
 def test_attention_on_ectopic_beats_of_a_simulated_patient_is_found():
   rng = np.random.default_rng(3)
-  patient = simulator.sample_patient(rng)
+  patient = simulate.sample_patient(rng)
   condition = Condition(["Sinus rhythm", "Ventricular premature complex"], 75)
-  marks = simulator.simulate(patient, condition, rng).fiducials
+  marks = simulate.simulate(patient, condition, rng).fiducials
   spans = beat_spans(marks)
   assert len(spans) == (marks.kind == "pvc").sum() > 0
   assert (np.diff(spans) > 0.2).all()

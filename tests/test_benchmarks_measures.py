@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks import attention_share, edit_effect, guidance_effect, held_out
 from benchmarks.edit_kinds import KINDS, distances, part_of
+from ecgtwin_jax.beats.delineation import Marks, Reading
+from ecgtwin_jax.beats.median_beat import RATE, Beats
 from ecgtwin_jax.data.dataset import load_split
-from ecgtwin_jax.evaluation.delineation import Marks, Reading
-from ecgtwin_jax.evaluation.median_beat import RATE, Beats
-from ecgtwin_jax.twin import load_twin
+from ecgtwin_jax.inference.twin import load_twin
 
 
 def arguments(chain, folder, *more):

@@ -8,7 +8,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from ecgtwin_jax import checkpoint, manifest, sharding
+from ecgtwin_jax import sharding
+from ecgtwin_jax.training import checkpoint, manifest
 
 HYPER = {"part": "vae", "model": {"widths": (8, 16)}}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation import classification
+from ecgtwin_jax.evaluation.condition import classifier
 from ecgtwin_jax.evaluation.examples import Examples
 
 LABELS = ("abnormal", "atrial_flutter", "pacing")
@@ -51,7 +51,7 @@ def make(generate, k=2, n=60):
 
 
 def by_name(examples, **options):
-  metrics = classification.measure(examples, classify, **options)
+  metrics = classifier.measure(examples, classify, **options)
   names = [metric.name for metric in metrics]
   assert len(set(names)) == len(names)
   return dict(zip(names, metrics))
@@ -93,16 +93,16 @@ def test_without_the_arm_the_floor_is_chance():
 
 def test_columns_may_be_named():
   examples = make(draw_signals)
-  (first, *_) = classification.measure(
+  (first, *_) = classifier.measure(
     examples, lambda x: classify(x)[:, :1], labels=("atrial_flutter",)
   )
   assert first.name == "auroc_generated_atrial_flutter" and first.value == 1
   with pytest.raises(ValueError, match="sinus"):
-    classification.measure(examples, classify, labels=("sinus",))
+    classifier.measure(examples, classify, labels=("sinus",))
 
 
 def test_the_picture_holds_the_findings_that_were_measured():
-  metrics = classification.measure(make(draw_signals), classify)
-  (axes,) = classification.draw(metrics).axes
+  metrics = classifier.measure(make(draw_signals), classify)
+  (axes,) = classifier.draw(metrics).axes
   shown = [text.get_text() for text in axes.get_yticklabels()]
   assert shown == ["abnormal", "atrial flutter", "mean"]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from data_prep.simulated import prepare
-from ecgtwin_jax import train
-from ecgtwin_jax.data import labels
-from ecgtwin_jax.evaluation.classification import ECGClassifier
+from ecgtwin_jax.evaluation.condition.classifier import ECGClassifier
 from ecgtwin_jax.flags import load_config
-from ecgtwin_jax.heart.findings import CONDITIONS
+from ecgtwin_jax.simulator.findings import CONDITIONS
 from ecgtwin_jax.stages import classifier
+from ecgtwin_jax.text import findings
+from ecgtwin_jax.training import train
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def cohort(tmp_path_factory):
   ],
 )
 def test_normality_by_rule(report, wanted):
-  assert labels.normality(report) == wanted
+  assert findings.normality(report) == wanted
 
 
 @pytest.mark.parametrize(
@@ -64,40 +64,40 @@ def test_normality_by_rule(report, wanted):
   ],
 )
 def test_findings_by_rule(name, statement, wanted):
-  assert labels.finding(name, ["Sinus rhythm", statement]) == wanted
+  assert findings.finding(name, ["Sinus rhythm", statement]) == wanted
 
 
 def test_each_statement_of_the_simulator_has_its_finding():
   without = {"Sinus rhythm", "Sinus arrhythmia"}
   for statement in CONDITIONS:
-    found = [n for n in labels.FINDINGS if labels.finding(n, [statement])]
+    found = [n for n in findings.FINDINGS if findings.finding(n, [statement])]
     summary = statement.endswith("ECG") or "ECG except" in statement
     assert bool(found) != (summary or statement in without), statement
-    assert all(labels.finding(n, [statement]) == 1 for n in found)
+    assert all(findings.finding(n, [statement]) == 1 for n in found)
 
 
 def test_rows_get_the_labels_of_their_statements():
   table = ("Normal ECG", "Atrial flutter", "Abnormal ECG")
   ids = np.array([[0, -1], [1, 2], [-1, -1], [1, 2]])
-  found = labels.label_rows(("abnormal", "atrial_flutter"), table, ids)
+  found = findings.label_rows(("abnormal", "atrial_flutter"), table, ids)
   np.testing.assert_array_equal(found, [[0, 0], [1, 1], [-1, 0], [1, 1]])
 
 
 def test_auroc_by_hand_and_by_sklearn():
   assert (
-    labels.auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+    findings.auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
     == 0.75
   )
-  assert labels.auroc(np.ones(4), np.array([0, 1, 0, 1])) == 0.5
-  assert np.isnan(labels.auroc(np.ones(2), np.array([1, -1])))
+  assert findings.auroc(np.ones(4), np.array([0, 1, 0, 1])) == 0.5
+  assert np.isnan(findings.auroc(np.ones(2), np.array([1, -1])))
   metrics = pytest.importorskip("sklearn.metrics")
   rng = np.random.default_rng(0)
   scores, answers = rng.integers(0, 9, 53) / 9, rng.integers(0, 2, 53)
   want = metrics.roc_auc_score(answers, scores)
-  np.testing.assert_allclose(labels.auroc(scores, answers), want)
+  np.testing.assert_allclose(findings.auroc(scores, answers), want)
   scores = np.append(scores, 100.0)
   answers = np.append(answers, -1)
-  np.testing.assert_allclose(labels.auroc(scores, answers), want)
+  np.testing.assert_allclose(findings.auroc(scores, answers), want)
 
 
 def test_binary_losses_by_hand():

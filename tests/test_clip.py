@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import golden
-from ecgtwin_jax import torch_import
 from ecgtwin_jax.models.base_extractor import contrastive_logits
 from ecgtwin_jax.models.clip import CLIP
+from ecgtwin_jax.torch_import import convert
 
 SMALL = CLIP(
   stages=(32, 48),
@@ -25,7 +25,7 @@ FIRST = "resnet.first_conv.conv.weight"
 
 @functools.cache
 def imported():
-  return torch_import.convert("clip", golden.seeded_weights("clip"))
+  return convert.convert("clip", golden.seeded_weights("clip"))
 
 
 @functools.cache
@@ -53,7 +53,7 @@ def test_published_outputs(method, output):
   given = arrays["signal"][:, :, golden.SWAP_LEADS]
   if method == "encode_text":
     given = arrays["text"]
-  model = torch_import.published("clip")
+  model = convert.published("clip")
   apply = jax.jit(functools.partial(model.apply, method=method))
   error = golden.relative_error(apply(imported(), given), arrays[output])
   assert error < golden.TOLERANCE
@@ -82,7 +82,7 @@ def test_import_reads_leads_by_name_and_drops_what_is_unused():
     if name.endswith("running_mean")
   }
   assert len(counters) == 61
-  again = torch_import.convert("clip", weights | counters)
+  again = convert.convert("clip", weights | counters)
   jax.tree.map(np.testing.assert_array_equal, imported(), again)
 
 
@@ -92,7 +92,7 @@ def test_import_names_every_fault():
   weights["logit_scale"] = np.zeros(2, np.float32)
   weights["resnet.bn9.weight"] = np.zeros(2, np.float32)
   with pytest.raises(ValueError) as error:
-    torch_import.convert("clip", weights)
+    convert.convert("clip", weights)
   for name in ("ecg_projector.bias", "logit_scale (2,)", "resnet.bn9.weight"):
     assert name in str(error.value)
 

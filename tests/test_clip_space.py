@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgtwin_jax import bundle
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation.clip_space import ClipSpace
+from ecgtwin_jax.evaluation.judges.clip import ClipSpace
+from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.clip import CLIP
-from ecgtwin_jax.statements import HashedEncoder, StatementTable
+from ecgtwin_jax.text.statements import HashedEncoder, StatementTable
 
 SIZES = dict(stages=(32, 48), blocks=(1, 2), text_hidden=11, projection=7)
 HYPER = {"part": "clip", "model": SIZES, "statement_encoder": "hashed-v1"}
@@ -72,7 +72,7 @@ def test_statements_of_the_table_are_looked_up(variables):
 
 def test_is_read_from_a_twin_directory(variables, tmp_path):
   table = StatementTable((RHYTHM,), np.ones((1, 768), np.float32), "hashed-v1")
-  bundle.write_twin(
+  twin_directory.write_twin(
     tmp_path, {"clip": (HYPER, variables)}, sources={}, card="", table=table
   )
   space = ClipSpace.load(tmp_path)

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from ecgtwin_jax import sharding, train
+from ecgtwin_jax import sharding
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.stages import base_extractor, denoiser
+from ecgtwin_jax.training import train
 
 ROWS = 16
 STAGES = {"stage1": base_extractor, "stage2": denoiser}

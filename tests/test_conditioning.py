@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from ecgtwin_jax import conditioning
-from ecgtwin_jax.conditioning import Conditioner
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.statements import HashedEncoder, StatementTable
+from ecgtwin_jax.inference import conditioning
+from ecgtwin_jax.inference.conditioning import Conditioner
+from ecgtwin_jax.text.statements import HashedEncoder, StatementTable
 
 HASHED = HashedEncoder()
 TABLE = StatementTable.from_encoder(["Sinus rhythm", "Pacing"], HASHED)

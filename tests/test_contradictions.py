@@ -3,7 +3,7 @@
 import pytest
 
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.contradictions import find_contradictions
+from ecgtwin_jax.text.contradictions import find_contradictions
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ecgtwin_jax import simulator
+from ecgtwin_jax.beats.criteria_checks import check_criteria
+from ecgtwin_jax.beats.delineation import read_ecg_beats
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation import criteria
-from ecgtwin_jax.evaluation.asked import CRITERIA, asks_for
-from ecgtwin_jax.evaluation.delineation import read_ecg_beats
-from ecgtwin_jax.evaluation.ecg_criteria import check_criteria
+from ecgtwin_jax.evaluation.condition import criteria
+from ecgtwin_jax.simulator import simulate
+from ecgtwin_jax.text.asked import CRITERIA, asks_for
 from evaluated import make_examples, real_signals, recordings, signal
 
 # What shows each criterion on the simulator, and at which rate.
@@ -27,7 +27,7 @@ SHOWN = {
 
 
 def met(number, statements, rate, seed=0):
-  patient = simulator.cohort_patient(17, number)
+  patient = simulate.cohort_patient(17, number)
   condition = Condition(statements, rate, patient.age, patient.sex)
   x = signal(patient, condition, seed + number)
   return check_criteria(read_ecg_beats(x), condition)

@@ -16,7 +16,7 @@ from data_prep.records import SCALE, Record, Rejection
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.dataset import SPLITS, load_split
 from ecgtwin_jax.data.ecg import ECG
-from ecgtwin_jax.simulator import cohort
+from ecgtwin_jax.simulator.simulate import cohort
 
 PATIENTS, RECORDINGS, SEED = 37, 5, 7
 SIZE = {"patients": PATIENTS, "recordings": RECORDINGS, "seed": SEED}

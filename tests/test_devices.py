@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import runs
-from ecgtwin_jax import chain as chain_module
-from ecgtwin_jax import checkpoint, flags, sharding, train
+from ecgtwin_jax import flags, sharding
 from ecgtwin_jax.diffusion.schedule import sample_timesteps
+from ecgtwin_jax.jobs import train as train_job
 from ecgtwin_jax.stages import splits
+from ecgtwin_jax.training import checkpoint, train
 
 EQUAL = 1e-5  # relative
 
@@ -84,7 +85,7 @@ def test_several_processes_name_what_to_make_first(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   config = flags.load_config(f"{runs.ROOT}/configs/vae.py:smoke")
   with pytest.raises(FileNotFoundError, match="with one process first: python"):
-    chain_module.prepare(config, f"{runs.ROOT}/configs/vae.py:smoke")
+    train_job.prepare(config, f"{runs.ROOT}/configs/vae.py:smoke")
 
 
 def test_process_0_picks_the_checkpoint(tmp_path, monkeypatch):

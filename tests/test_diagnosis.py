@@ -11,22 +11,24 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from data_prep.simulated import prepare
-from ecgtwin_jax import train
 from ecgtwin_jax.data.dataset import load_split
-from ecgtwin_jax.evaluation import (
-  diagnosis,
-  diagnosis_report,
+from ecgtwin_jax.evaluation.diagnosis import (
   fine_tuning,
-  personal,
   prompts,
+  report,
   synthetic_training,
+  twins,
 )
-from ecgtwin_jax.evaluation.lines import read_lines
-from ecgtwin_jax.evaluation.people import find_people
+from ecgtwin_jax.evaluation.diagnosis import (
+  job as job_module,
+)
+from ecgtwin_jax.evaluation.diagnosis.patients import find_people
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.models.classifier import Classifier
-from ecgtwin_jax.simulator import CONDITIONS
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.simulator.simulate import CONDITIONS
+from ecgtwin_jax.training import train
+from ecgtwin_jax.training.json_lines import read_lines
 
 
 def test_the_published_prompts():
@@ -67,10 +69,10 @@ def test_counts_are_scaled_by_a_factor():
 def test_measures_by_hand_and_by_sklearn():
   scores = np.array([0.9, 0.2, 0.6, 0.4, 0.7])
   labels = np.array([1, 0, 0, 1, 1])
-  assert diagnosis_report.accuracy(scores, labels) == 0.6
+  assert report.accuracy(scores, labels) == 0.6
   want = (2 * 2 / 6 + 2 * 1 / 4) / 2
-  assert diagnosis_report.macro_f1(scores, labels) == pytest.approx(want)
-  assert diagnosis_report.macro_f1(np.ones(3), np.ones(3, int)) == 1
+  assert report.macro_f1(scores, labels) == pytest.approx(want)
+  assert report.macro_f1(np.ones(3), np.ones(3, int)) == 1
   metrics = pytest.importorskip("sklearn.metrics")
   assert metrics.f1_score(labels, scores > 0.5, average="macro") == (
     pytest.approx(want)
@@ -79,7 +81,7 @@ def test_measures_by_hand_and_by_sklearn():
 
 def outcome(own, stranger, labels):
   patients = np.repeat([f"p{i}" for i in range(len(labels) // 2)], 2)
-  return diagnosis_report.Outcome(
+  return report.Outcome(
     patients,
     patients,
     labels,
@@ -93,7 +95,7 @@ def test_a_perfect_own_twin_is_found_and_a_useless_one_is_not():
   guess = rng.random((80, 3))
   perfect = np.stack([guess[:, 0], labels, 1 - labels], axis=1) * 0.98 + 0.01
   data = outcome(perfect, guess, labels)
-  found = {m.name: m for m in diagnosis_report.measure(data, data)}
+  found = {m.name: m for m in report.measure(data, data)}
   assert found["diagnosis_own_accuracy"].value == 1
   assert "step 1" in found["diagnosis_own_accuracy"].note
   assert found["diagnosis_own_whole_pass_accuracy"].value == 0
@@ -107,10 +109,10 @@ def test_a_perfect_own_twin_is_found_and_a_useless_one_is_not():
   assert floor == pytest.approx(max(labels.mean(), 1 - labels.mean()))
 
   same = outcome(guess, guess, labels)
-  found = {m.name: m for m in diagnosis_report.measure(same, same)}
+  found = {m.name: m for m in report.measure(same, same)}
   gain = found["diagnosis_own_minus_stranger_auroc"]
   assert gain.value == gain.low == gain.high == 0
-  assert len(diagnosis_report.draw(list(found.values())).axes) == 6
+  assert len(report.draw(list(found.values())).axes) == 6
 
 
 def test_the_step_is_chosen_on_validation_alone():
@@ -125,7 +127,7 @@ def test_the_step_is_chosen_on_validation_alone():
       ("own", "stranger", "crowd"), np.stack([bad, good, bad], 1)
     )
   )
-  chosen, steps = diagnosis_report.choose_scores(validation, test)
+  chosen, steps = report.choose_scores(validation, test)
   assert steps["own"] == 2
   np.testing.assert_array_equal(chosen["own"], bad)
 
@@ -169,9 +171,9 @@ def test_fine_tuning_learns_what_twins_show():
   )
   assert len(steps) == 12
   mode = "binary"
-  after = personal.predict(module, mode, steps[-1], signals.astype(np.float32))
+  after = twins.predict(module, mode, steps[-1], signals.astype(np.float32))
   wrong = np.abs(after[:, 0] - labels).mean()
-  before = personal.predict(module, mode, start, signals.astype(np.float32))
+  before = twins.predict(module, mode, start, signals.astype(np.float32))
   assert wrong < np.abs(before[:, 0] - labels).mean()
 
 
@@ -218,9 +220,9 @@ def job(cohort, classifier, tmp_path, monkeypatch):
   def extract(twin, references, conditions):
     return np.array([[ecg.signal.std()] for ecg in references])
 
-  monkeypatch.setattr(diagnosis, "load_twin", lambda path: Toy())
-  monkeypatch.setattr("ecgtwin_jax.crowd.generate_signals", generate)
-  monkeypatch.setattr("ecgtwin_jax.crowd.extract_bases", extract)
+  monkeypatch.setattr(job_module, "load_twin", lambda path: Toy())
+  monkeypatch.setattr("ecgtwin_jax.inference.batch.generate_signals", generate)
+  monkeypatch.setattr("ecgtwin_jax.inference.batch.extract_bases", extract)
 
   def run(name, **changes):
     config = load_config("configs/diagnose.py:smoke")
@@ -230,7 +232,7 @@ def job(cohort, classifier, tmp_path, monkeypatch):
       config.update_from_flattened_dict(changes)
     with warnings.catch_warnings(record=True) as caught:
       warnings.simplefilter("always")
-      diagnosis.run(config)
+      job_module.run(config)
     assert [w for w in caught if "not known to the twin" in str(w.message)]
     return tmp_path / name
 
@@ -246,19 +248,19 @@ def read(folder):
 
 def test_a_stopped_job_goes_on_to_the_same_files(job, tmp_path):
   whole = job("whole")
-  lines = (whole / diagnosis.LINES).read_text().splitlines()
+  lines = (whole / job_module.LINES).read_text().splitlines()
   assert len(lines) == 5
   part = tmp_path / "part"
   shutil.copytree(whole, part)
   cut = "\n".join([*lines[:3], lines[3][:40]])
-  (part / diagnosis.LINES).write_text(cut)
+  (part / job_module.LINES).write_text(cut)
   shares = (part / synthetic_training.LINES).read_text().splitlines()
   (part / synthetic_training.LINES).write_text(shares[0] + "\n{")
   for name in read(whole):
     (part / name).unlink()
   job("part")
   assert read(part) == read(whole)
-  again = (part / diagnosis.LINES).read_text().splitlines()
+  again = (part / job_module.LINES).read_text().splitlines()
   assert len(again) == 6 and sorted(again[:3] + again[4:]) == sorted(lines)
   found = json.loads((whole / "metrics.json").read_text())["metrics"]
   names = [metric["name"] for metric in found]
@@ -273,8 +275,8 @@ def test_a_stopped_job_goes_on_to_the_same_files(job, tmp_path):
 
 def test_later_recordings_have_no_part_in_fine_tuning(job, monkeypatch):
   none = {"synthetic.shares": ()}
-  monkeypatch.setattr(diagnosis_report, "write", lambda *_: [])
-  before = read_lines(job("before", **none) / diagnosis.LINES)
+  monkeypatch.setattr(report, "write", lambda *_: [])
+  before = read_lines(job("before", **none) / job_module.LINES)
 
   def turned(directory, split, **options):
     data = load_split(directory, split, **options)
@@ -283,8 +285,8 @@ def test_later_recordings_have_no_part_in_fine_tuning(job, monkeypatch):
     data.arrays["ecg"][later] *= -1
     return data
 
-  monkeypatch.setattr(diagnosis, "load_split", turned)
-  after = read_lines(job("after", **none) / diagnosis.LINES)
+  monkeypatch.setattr(job_module, "load_split", turned)
+  after = read_lines(job("after", **none) / job_module.LINES)
   for line, other in zip(before, after, strict=True):
     assert other["patient"] == line["patient"]
     assert other["weights"] == line["weights"]
@@ -311,4 +313,4 @@ def test_a_classifier_of_another_kind_is_refused(tmp_path):
   config = load_config("configs/diagnose.py:smoke")
   config.classifier = str(tmp_path / "none")
   with pytest.raises(ValueError, match="mode=binary"):
-    personal.load_binary(config)
+    twins.load_binary(config)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import golden
-from ecgtwin_jax import torch_import
 from ecgtwin_jax.diffusion import editing
 from ecgtwin_jax.diffusion.samplers import SAMPLERS, draw_noise, sample
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.models.denoiser import Denoiser
+from ecgtwin_jax.torch_import import convert
 
 SHORT = Schedule(steps=11, start=0.02, end=0.4)
 SMALL = Denoiser(
@@ -29,10 +29,10 @@ RNGS = jax.random.split(jax.random.key(3), 2)
 
 @functools.cache
 def published():
-  variables = torch_import.convert(
+  variables = convert.convert(
     "denoiser_adax", golden.seeded_weights("denoiser_adax")
   )
-  return torch_import.published("denoiser_adax"), variables
+  return convert.published("denoiser_adax"), variables
 
 
 def published_pair(edit_text, edit_mask, rule):

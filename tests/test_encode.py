@@ -7,9 +7,9 @@ import pytest
 
 from data_prep import builder, simulated
 from data_prep.encode import encode
-from ecgtwin_jax import bundle
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import SPLITS, load_card, load_split
+from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.vae import Encoder
 
 ENCODER = Encoder(widths=(8, 8, 8), blocks=1, middle=1, groups=4)
@@ -78,7 +78,7 @@ def test_scaled_draws_have_unit_std_and_stay_in_the_clip_range(latents):
 
 
 def test_card_names_the_autoencoder(ecgs, latents, params, capsys):
-  assert load_card(latents)["vae"] == bundle.digest(params)
+  assert load_card(latents)["vae"] == twin_directory.digest(params)
   encode(ecgs, latents, ENCODER, params, batch_size=8)
   assert "nothing to do" in capsys.readouterr().out
   other = jax.tree.map(lambda leaf: leaf + 1, params)

@@ -115,7 +115,7 @@ def test_the_settings_of_generating_are_handed_on(chain, tmp_path, monkeypatch):
 
 
 def test_a_judge_is_the_given_one_or_the_shipped_one(monkeypatch):
-  shipped = str(evaluate.bundle.shipped("simulated-evaluators"))
+  shipped = str(evaluate.twin_directory.shipped("simulated-evaluators"))
   assert evaluate.find_evaluator("clip", None) == shipped
   assert evaluate.find_evaluator("vae", None) is None
   monkeypatch.setattr(evaluate.checkpoint, "has_weights", lambda *a: True)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
-from ecgtwin_jax import bundle, main
+from ecgtwin_jax import main
 from ecgtwin_jax.data.ecg import example_ecg
+from ecgtwin_jax.inference import twin_directory
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOW = et.Condition(["Sinus rhythm"], 82, 81, "F")
@@ -73,7 +74,7 @@ def test_a_given_ecg_is_explained_as_it_is(twin, base):
 
 def test_a_given_ecg_is_noised_as_a_scaled_latent(chain, twin):
   signal = example_ecg().resample().signal
-  _, variables = bundle.read_part(chain / "stage2" / "twin", "vae")
+  _, variables = twin_directory.read_part(chain / "stage2" / "twin", "vae")
   mean, _ = twin.networks.modules["encoder"].apply(
     {"params": variables["params"]["encoder"]}, signal[None]
   )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgtwin_jax.evaluation import fidelity, precision_recall
+from ecgtwin_jax.evaluation.fidelity import fidelity, precision_recall
 from toy_examples import PlantedSpace, make_examples, signals_of
 
 PEOPLE = np.repeat(np.arange(60), 5)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from ecgtwin_jax import flops
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.stages import base_extractor
+from ecgtwin_jax.training import flops
 
 
 def count(f, *arguments):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from ecgtwin_jax.evaluation import frechet
+from ecgtwin_jax.evaluation.fidelity import frechet
 
 
 def test_closed_form_of_gaussians_that_share_axes():

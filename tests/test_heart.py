@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ecgtwin_jax import simulator
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import LEADS
-from ecgtwin_jax.heart import waves
+from ecgtwin_jax.simulator import simulate, waves
 
 PATIENTS = range(12)
 LEAD = {lead: i for i, lead in enumerate(LEADS)}
@@ -23,11 +22,11 @@ RATES = {
 
 
 def show(number, *statements, rate=None, noise=False, seed=None, **kwargs):
-  patient = simulator.cohort_patient(11, number)
+  patient = simulate.cohort_patient(11, number)
   rate = rate or RATES.get(statements[0], float(round(patient.heart_rate)))
   rng = np.random.default_rng(number if seed is None else seed)
   condition = Condition(tuple(statements), rate)
-  return simulator.simulate(patient, condition, rng, noise, **kwargs)
+  return simulate.simulate(patient, condition, rng, noise, **kwargs)
 
 
 def read_beat(simulation, kind=None):
@@ -192,7 +191,7 @@ def test_hypertrophy_meets_sokolow_or_cornell():
       low, high = qrs.min(axis=0), qrs.max(axis=0)
       sokolow = high[LEAD["V5"] :].max() - low[LEAD["V1"]]
       cornell = high[LEAD["aVL"]] - low[LEAD["V3"]]
-      sex = simulator.cohort_patient(11, number).sex
+      sex = simulate.cohort_patient(11, number).sex
       meets = sokolow > 3.5 or cornell > (2.8 if sex == "M" else 2.0)
       if statement == "Sinus rhythm":
         usual += meets
@@ -216,7 +215,7 @@ def test_low_voltage():
 )
 def test_acute_infarct_lifts_st(statement, up, down):
   for number in PATIENTS:
-    patient = simulator.cohort_patient(11, number)
+    patient = simulate.cohort_patient(11, number)
     _, j, _ = read_beat(show(number, "Sinus rhythm", statement))
     man, young = patient.sex == "M", patient.age < 40
     for lead in up:

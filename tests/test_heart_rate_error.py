@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from ecgtwin_jax import simulator
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation import heart_rate_error as hre
+from ecgtwin_jax.evaluation.condition import heart_rate as hre
+from ecgtwin_jax.simulator import simulate
 from toy_examples import make_examples
 
 RATES = (50.0, 60.0, 75.0, 90.0, 105.0, 130.0)
@@ -16,11 +16,11 @@ RATES = (50.0, 60.0, 75.0, 90.0, 105.0, 130.0)
 @functools.cache
 def simulated(rate, seed):
   rng = np.random.default_rng(seed)
-  patient = simulator.sample_patient(rng)
+  patient = simulate.sample_patient(rng)
   name = "Sinus rhythm"
   if rate < 60 or rate > 100:
     name = "Sinus bradycardia" if rate < 60 else "Sinus tachycardia"
-  ecg = simulator.simulate(patient, Condition([name], rate), rng).ecg
+  ecg = simulate.simulate(patient, Condition([name], rate), rng).ecg
   return ecg.resample().signal
 
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 import runs
-from ecgtwin_jax import bundle, checkpoint, metrics, train
-from ecgtwin_jax import chain as chain_module
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import load_split
-from ecgtwin_jax.evaluation import personalization
+from ecgtwin_jax.evaluation.person import identification
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.jobs import train as train_job
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.stages import identity
+from ecgtwin_jax.training import checkpoint, metric_writer, train
 
 SMALL = dict(stages=(16, 32), blocks=(1, 1), kernel=5, width=7)
 
@@ -34,7 +35,7 @@ def folder(tmp_path_factory):
   """A smoke training that made its own cohort: the folder it ran in."""
   folder = tmp_path_factory.mktemp("identity")
   with contextlib.chdir(folder):
-    chain_module.train_stage(smoke(), f"{runs.ROOT}/configs/identity.py")
+    train_job.train_stage(smoke(), f"{runs.ROOT}/configs/identity.py")
   return folder / "runs" / "smoke"
 
 
@@ -48,7 +49,7 @@ def test_trains_on_patients_that_no_generator_meets(folder):
   assert smoke().cohort.seed == 1000 != generator.cohort.seed
   assert smoke().cohort.path == smoke().data != generator.data
   assert card["options"]["seed"] == 1000
-  last = metrics.read_metrics(folder / "identity")[4]
+  last = metric_writer.read_metrics(folder / "identity")[4]
   assert last["validation/patients"] == 4
   assert last["validation/top1_chance"] == 0.25
   for name in ("top1", "top5", "equal_error_rate"):
@@ -70,7 +71,7 @@ def test_any_number_of_devices_gives_the_same(folder, tmp_path):
 
 
 def test_a_judge_embeds_each_ecg_alone(folder):
-  judge = personalization.Identity(folder / "identity")
+  judge = identification.Identity(folder / "identity")
   signals = np.random.default_rng(0).normal(size=(67, 1024, 12))
   signals = signals.astype(np.float32)
   z = judge.embed(signals)
@@ -82,7 +83,7 @@ def test_a_judge_embeds_each_ecg_alone(folder):
   variables = {"params": weights["params"], **weights["model_state"]}
   want = jax.jit(module.apply)(variables, signals[:3])
   np.testing.assert_allclose(z[:3], want, atol=1e-5)
-  assert judge.digest == bundle.digest(weights)
+  assert judge.digest == twin_directory.digest(weights)
 
 
 def test_losses_by_hand():
@@ -177,7 +178,7 @@ def test_pairs_are_two_recordings_of_each_patient_once_per_epoch(folder):
 
 def test_half_precision_on_disk_changes_little(folder, tmp_path):
   found = checkpoint.load_weights(folder / "identity", "identity")
-  bundle.write_twin(
+  twin_directory.write_twin(
     tmp_path / "kept",
     {"identity": found},
     sources={},

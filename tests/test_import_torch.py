@@ -11,8 +11,10 @@ from safetensors import numpy as safetensors
 
 import ecgtwin_jax as et
 import golden
-from ecgtwin_jax import bundle, checkpoint, torch_import
 from ecgtwin_jax.data.ecg import example_ecg
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.torch_import import convert
+from ecgtwin_jax.training import checkpoint
 
 PARTS = {
   "base_extractor": "base_extractor",
@@ -60,7 +62,7 @@ def test_the_card_records_every_file(files, imported):
   card = (imported / "README.md").read_text()
   for path in files.values():
     assert hashlib.sha256(path.read_bytes()).hexdigest() in card
-  assert set(bundle.parts(imported)) == set(files)
+  assert set(twin_directory.parts(imported)) == set(files)
 
 
 def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
@@ -85,8 +87,8 @@ def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
   schedule = golden.load("ddpm_schedule")
   alphas = 1 - schedule["betas"].astype(np.float64)
   product = schedule["alphas_cumprod"].astype(np.float64)
-  denoiser = torch_import.published("denoiser_adax")
-  variables = torch_import.convert(
+  denoiser = convert.published("denoiser_adax")
+  variables = convert.convert(
     "denoiser_adax", golden.seeded_weights("denoiser_adax")
   )
   inputs = (
@@ -118,9 +120,10 @@ def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
 
 def test_importing_twice_gives_identical_trees(files, imported, tmp_path):
   et.import_torch(**files, output=tmp_path / "again")
-  for part in bundle.parts(imported):
+  for part in twin_directory.parts(imported):
     first, second = (
-      bundle.read_part(path, part)[1] for path in (imported, tmp_path / "again")
+      twin_directory.read_part(path, part)[1]
+      for path in (imported, tmp_path / "again")
     )
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
@@ -133,19 +136,19 @@ def test_the_injector_is_seen_from_the_names(module, tmp_path):
   safetensors.save_file(golden.seeded_weights(module), path)
   et.import_torch(denoiser=path, output=tmp_path / "twin")
   hyper, variables = checkpoint.load_weights(tmp_path / "twin", "denoiser")
-  wanted = torch_import.published(module).injector
+  wanted = convert.published(module).injector
   assert hyper["model"]["injector"] == wanted
   jax.tree.map(
     np.testing.assert_array_equal,
     variables,
-    torch_import.convert(module, golden.seeded_weights(module)),
+    convert.convert(module, golden.seeded_weights(module)),
   )
 
 
 def test_a_training_starts_from_imported_weights(
   imported, stage_config, tmp_path
 ):
-  from ecgtwin_jax import train
+  from ecgtwin_jax.training import train
 
   config = stage_config(
     "stage1",
@@ -175,17 +178,17 @@ def test_latents_and_frozen_extractor_of_an_imported_twin_train_stage_2(
   files, stage_config, chain, tmp_path
 ):
   from data_prep.encode import encode_with
-  from ecgtwin_jax import train
+  from ecgtwin_jax.training import train
 
   twin = tmp_path / "twin"
   et.import_torch(
     vae=files["vae"], base_extractor=files["base_extractor"], output=twin
   )
   # The toy cohort's statements are hashed; the check of encoders is apart.
-  hyper, variables = bundle.read_part(twin, "base_extractor")
+  hyper, variables = twin_directory.read_part(twin, "base_extractor")
   hyper["statement_encoder"] = "hashed-v1"
-  vae = bundle.read_part(twin, "vae")
-  bundle.write_twin(
+  vae = twin_directory.read_part(twin, "vae")
+  twin_directory.write_twin(
     twin,
     {"vae": vae, "base_extractor": (hyper, variables)},
     sources={},
@@ -218,7 +221,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name, content, message):
   if content is not None:
     path.write_bytes(content)
   with pytest.raises((FileNotFoundError, ValueError), match=message):
-    torch_import.read_weights(path)
+    convert.read_weights(path)
 
 
 def test_pth_without_torch_names_the_extra(tmp_path, monkeypatch):
@@ -226,19 +229,19 @@ def test_pth_without_torch_names_the_extra(tmp_path, monkeypatch):
   path.write_bytes(b"")
   monkeypatch.setitem(sys.modules, "torch", None)
   with pytest.raises(ValueError, match=r"pip install 'ecgtwin_jax\[torch\]'"):
-    torch_import.read_weights(path)
+    convert.read_weights(path)
 
 
 def test_pth_is_read_as_weights_alone(tmp_path):
   torch = pytest.importorskip("torch", reason="PyTorch is not installed")
   good, bad = tmp_path / "good.pth", tmp_path / "bad.pth"
   torch.save({"encoder": {"a": torch.ones(2)}, "b": torch.zeros(3)}, good)
-  weights = torch_import.read_weights(good)
+  weights = convert.read_weights(good)
   assert sorted(weights) == ["b", "encoder.a"]
   np.testing.assert_array_equal(weights["encoder.a"], [1, 1])
   torch.save({"path": tmp_path}, bad)  # an object, not a tensor
   with pytest.raises(ValueError, match="nothing else is ever unpickled"):
-    torch_import.read_weights(bad)
+    convert.read_weights(bad)
 
 
 def test_weights_of_another_part_list_every_name(files, tmp_path):
@@ -258,7 +261,7 @@ def test_weights_of_another_part_list_every_name(files, tmp_path):
 def test_the_command_line(files, tmp_path, capsys):
   out = tmp_path / "twin"
   arguments = ["--base_extractor", str(files["base_extractor"])]
-  assert torch_import.main([*arguments, "--output", str(out)]) == 0
-  assert bundle.parts(out) == ["base_extractor"]
-  assert torch_import.main(["--output", str(out)]) == 1
+  assert convert.main([*arguments, "--output", str(out)]) == 0
+  assert twin_directory.parts(out) == ["base_extractor"]
+  assert convert.main(["--output", str(out)]) == 1
   assert "error: at least one of" in capsys.readouterr().err

@@ -15,7 +15,8 @@ import jax
 import pytest
 
 import runs
-from ecgtwin_jax import checkpoint, main, manifest, train
+from ecgtwin_jax import main
+from ecgtwin_jax.training import checkpoint, manifest, train
 
 STEPS = 40
 

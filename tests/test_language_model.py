@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ecgtwin_jax import language_model
-from ecgtwin_jax.language_model import load_text_encoder
-from ecgtwin_jax.statements import StatementEncoder, get_encoder
+from ecgtwin_jax.text import nomic
+from ecgtwin_jax.text.nomic import load_text_encoder
+from ecgtwin_jax.text.statements import StatementEncoder, get_encoder
 
 FOLDER = pathlib.Path(__file__).parent / "data" / "text_encoder"
 
@@ -36,13 +36,13 @@ def folder(tmp_path):
 def calls(monkeypatch):
   """The (rows, length) shape and valid rows of every call of the network."""
   seen = []
-  original = language_model.embed_tokens
+  original = nomic.embed_tokens
 
   def spy(model, params, ids, lengths):
     seen.append((ids.shape, int((lengths > 0).sum())))
     return original(model, params, ids, lengths)
 
-  monkeypatch.setattr(language_model, "embed_tokens", spy)
+  monkeypatch.setattr(nomic, "embed_tokens", spy)
   return seen
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ecgtwin_jax.data.limb_leads import lead_residual, make_leads_consistent
+from ecgtwin_jax.data.leads import lead_residual, make_leads_consistent
 
 
 def test_the_identities_hold_after_the_projection_and_it_is_idempotent():

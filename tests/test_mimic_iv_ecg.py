@@ -12,7 +12,7 @@ from data_prep.__main__ import main
 from data_prep.rows import hashed_split
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.leads import LEADS
-from ecgtwin_jax.simulator import sample_patient, simulate
+from ecgtwin_jax.simulator.simulate import sample_patient, simulate
 from recordings import (
   card,
   read_physical,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from ecgtwin_jax.evaluation import neighbours
+from ecgtwin_jax.evaluation.fidelity import neighbours
 
 SMALL = dict(block=8, columns=16)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax import ECGTwin, read_ecg
+from ecgtwin_jax.app.actions import MAX_SAMPLES, Asked, Change, Desk
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, example_ecg
-from ecgtwin_jax.page_actions import MAX_SAMPLES, Asked, Change, Desk
 
 NOW = Condition(("Sinus rhythm",), 82, 81, "F")
 ASKED = Asked(
@@ -187,7 +187,7 @@ def test_looking_at_nothing_shows_the_own_reference(desk, tmp_path):
 def test_where_no_beats_are_found_the_rate_stays_open(
   desk, tmp_path, monkeypatch
 ):
-  find = "ecgtwin_jax.page_actions.detect_heart_rate"
+  find = "ecgtwin_jax.app.actions.detect_heart_rate"
   monkeypatch.setattr(find, lambda signal, rate: float("nan"))
   paths = [EXAMPLE_RECORD + suffix for suffix in (".hea", ".dat")]
   seen = desk.look(paths, "", str(tmp_path))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgtwin_jax.evaluation import patients as p
+from ecgtwin_jax.evaluation import resampling as p
 
 PEOPLE = np.repeat(np.arange(23), np.arange(23) % 5 + 1)
 

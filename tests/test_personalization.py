@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ecgtwin_jax import checkpoint
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation import personalization
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.simulator import cohort_recordings
+from ecgtwin_jax.evaluation.person import identification
+from ecgtwin_jax.simulator.simulate import cohort_recordings
+from ecgtwin_jax.training import checkpoint
 
 PATIENTS, TARGETS = 41, 3
 SINUS = Condition(["Sinus rhythm"], 70.0)
@@ -58,7 +58,7 @@ def make_examples(noise=0.3, generated=None, patients=PATIENTS, seed=0):
 
 
 def measured(examples, **options):
-  metrics = personalization.measure(examples, embed, **options)
+  metrics = identification.measure(examples, embed, **options)
   names = [metric.name for metric in metrics]
   assert len(names) == len(set(names))
   return {metric.name: metric for metric in metrics}
@@ -98,7 +98,7 @@ def test_a_generator_with_one_face_is_at_chance_exactly():
   )
   top1 = same["identity_top1_share"]
   assert top1.value == pytest.approx(1 / 20, abs=0.05)
-  blind = personalization.measure(
+  blind = identification.measure(
     make_examples(), lambda signals: np.ones((len(signals), 3)), gallery=20
   )
   for metric in blind:
@@ -114,8 +114,8 @@ def test_error_rate_of_known_gaussians():
   own = np.repeat(np.arange(patients), 5)
   similarity = rng.normal(size=(len(own), patients))
   similarity[np.arange(len(own)), own] += separation
-  value, (low, high) = personalization._error_rate(
-    personalization.Lookup(similarity, own), seed=0
+  value, (low, high) = identification._error_rate(
+    identification.Lookup(similarity, own), seed=0
   )
   truth = stats.norm.cdf(-separation / 2)
   assert low < truth < high and low < value < high
@@ -135,14 +135,14 @@ def test_recordings_in_the_gallery_are_no_probes():
   examples = make_examples()
   ids = list(examples.real_ids)
   ids[1] = examples.reference_ids[0]
-  got = personalization.look_up(
+  got = identification.look_up(
     examples.__class__(**{**vars(examples), "real_ids": tuple(ids)}), embed
   )
-  assert len(got[personalization.CEILING].own) == PATIENTS * TARGETS - 1
+  assert len(got[identification.CEILING].own) == PATIENTS * TARGETS - 1
 
 
 def test_one_patient_cannot_be_told_from_others():
-  (metric,) = personalization.measure(make_examples(patients=1), embed)
+  (metric,) = identification.measure(make_examples(patients=1), embed)
   assert np.isnan(metric.value) and metric.note
   got = measured(make_examples(patients=4))
   assert np.isnan(got["identity_top5_share"].value)
@@ -167,8 +167,8 @@ def test_the_shipped_judge_knows_people_it_has_never_met():
     reference_ids=tuple(f"{i}/0" for i in range(patients)),
     real_ids=tuple(f"{i}/1" for i in range(patients)),
   )
-  judge = personalization.Identity()
-  found = personalization.measure(examples, judge.embed, gallery=40)
+  judge = identification.Identity()
+  found = identification.measure(examples, judge.embed, gallery=40)
   got = {metric.name: metric.value for metric in found}
   assert got["identity_top1_share_real_second"] > 0.75
   assert got["identity_equal_error_rate_real_second"] < 0.15
@@ -178,17 +178,17 @@ def test_the_shipped_judge_knows_people_it_has_never_met():
 
 
 def test_the_shipped_evaluators_are_small_and_in_half_precision():
-  files = list(personalization.SHIPPED.glob("*"))
+  files = list(identification.SHIPPED.glob("*"))
   assert sum(file.stat().st_size for file in files) < 12e6
   for part, limit in (("identity", 2e6), ("clip", 3e6)):
-    path = personalization.SHIPPED / f"{part}.safetensors"
+    path = identification.SHIPPED / f"{part}.safetensors"
     assert path.stat().st_size <= limit
-    hyper, _ = checkpoint.load_weights(personalization.SHIPPED, part)
+    hyper, _ = checkpoint.load_weights(identification.SHIPPED, part)
     assert hyper["part"] == part
 
 
 def test_the_picture_has_a_line_per_arm():
-  figure = personalization.draw(make_examples(), embed)
+  figure = identification.draw(make_examples(), embed)
   (axes,) = figure.axes
   labels = [line.get_label() for line in axes.lines]
   assert labels == [

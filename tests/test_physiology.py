@@ -5,27 +5,27 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ecgtwin_jax import simulator
-from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import LEADS
-from ecgtwin_jax.evaluation import physiology
-from ecgtwin_jax.evaluation.beat_measures import (
+from ecgtwin_jax.beats.delineation import read_ecg_beats
+from ecgtwin_jax.beats.intervals import (
   MEASURES,
-  check_chain,
   difference,
   measure_beat,
   measure_ecgs,
 )
-from ecgtwin_jax.evaluation.delineation import read_ecg_beats
-from ecgtwin_jax.evaluation.halves import compare_halves, split_patients
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.ecg import LEADS
+from ecgtwin_jax.evaluation.physiology import physiology
+from ecgtwin_jax.evaluation.physiology.measuring_error import check_chain
+from ecgtwin_jax.evaluation.resampling import compare_halves, split_patients
+from ecgtwin_jax.simulator import simulate
 from evaluated import make_examples, real_signals
 
 
 def show(number, *statements, rate=72.0, noise=True, seed=1):
-  patient = simulator.cohort_patient(11, number)
+  patient = simulate.cohort_patient(11, number)
   condition = Condition(statements, rate)
   rng = np.random.default_rng(seed)
-  return simulator.simulate(patient, condition, rng, noise)
+  return simulate.simulate(patient, condition, rng, noise)
 
 
 def read(shown):

@@ -7,7 +7,7 @@ import pytest
 
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
-from ecgtwin_jax.statements import HashedEncoder, StatementTable
+from ecgtwin_jax.text.statements import HashedEncoder, StatementTable
 
 STATEMENTS = ["Sinus rhythm", "Sinus bradycardia", "Atrial fibrillation"]
 

@@ -7,9 +7,9 @@ import pytest
 
 from data_prep import wfdb_folder
 from data_prep.encode import encode_with
-from ecgtwin_jax import train
 from ecgtwin_jax.data.dataset import load_split
-from ecgtwin_jax.simulator import cohort
+from ecgtwin_jax.simulator.simulate import cohort
+from ecgtwin_jax.training import train
 
 PATIENTS, RECORDINGS = 40, 3
 

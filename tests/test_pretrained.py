@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
-from ecgtwin_jax import bundle, generate
 from ecgtwin_jax.data.ecg import example_ecg
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.jobs import generate
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHIPPED = ROOT / "ecgtwin_jax" / "assets" / "simulated-small"
@@ -42,7 +43,7 @@ def test_it_is_small_and_its_card_has_figures_with_floors():
 
 
 def test_half_precision_is_read_as_single(tmp_path):
-  hyper, variables = bundle.read_part(SHIPPED, "denoiser")
+  hyper, variables = twin_directory.read_part(SHIPPED, "denoiser")
   assert hyper["dropout"]["base"] > 0  # so that guidance exists
   leaf = variables["params"]["output"]["kernel"]
   assert leaf.dtype == np.float32

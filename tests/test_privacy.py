@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ecgtwin_jax.conditioning import ConditionArrays
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.diffusion.schedule import Schedule
-from ecgtwin_jax.evaluation import membership, privacy, replay
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.make_examples import choose
+from ecgtwin_jax.evaluation.generate_examples import choose
 from ecgtwin_jax.evaluation.metric import Metric, missing
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.evaluation.privacy import membership, privacy, replay
+from ecgtwin_jax.inference.conditioning import ConditionArrays
+from ecgtwin_jax.inference.twin import ECGTwin
 from test_pipeline import make_dataset
 
 SINUS = Condition(["Sinus rhythm"], 70.0)

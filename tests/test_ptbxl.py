@@ -10,9 +10,9 @@ import scipy.signal
 from data_prep import ptbxl
 from data_prep.__main__ import main
 from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.data.errors import RecordingError
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.data.leads import LEADS
-from ecgtwin_jax.data.rules import RecordingError
 from recordings import (
   PTBXL,
   card,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import golden
-from ecgtwin_jax import torch_import
 from ecgtwin_jax.diffusion import samplers
 from ecgtwin_jax.diffusion.schedule import Schedule
+from ecgtwin_jax.torch_import import convert
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -115,9 +115,9 @@ def test_sampling_goes_the_same_way_without_fresh_noise(monkeypatch):
     network("denoiser_adax"), torch.as_tensor(given["x"]), condition, steps
   )
 
-  model = torch_import.published("denoiser_adax")
+  model = convert.published("denoiser_adax")
   weights = golden.seeded_weights("denoiser_adax")
-  variables = torch_import.convert("denoiser_adax", weights)
+  variables = convert.convert("denoiser_adax", weights)
   table = samplers.coefficients(Schedule(), range(999, -1, -1))
   apply = jax.jit(model.apply)
   x = jnp.asarray(given["x"]).swapaxes(1, 2)

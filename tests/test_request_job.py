@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
-from ecgtwin_jax import crowd, main, request_job
+from ecgtwin_jax import main
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
-from ecgtwin_jax.data.limb_leads import lead_residual
+from ecgtwin_jax.data.leads import lead_residual
 from ecgtwin_jax.data.wfdb_record import quiet_wfdb
 from ecgtwin_jax.flags import load_config
-from ecgtwin_jax.records import SUFFIXES
+from ecgtwin_jax.inference import batch
+from ecgtwin_jax.jobs import requests as requests_module
+from ecgtwin_jax.jobs.files import SUFFIXES
 
 ROOT = pathlib.Path(__file__).parent.parent
 COLUMNS = (
@@ -55,7 +57,7 @@ def contents(folder):
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in sorted(folder.rglob("*"))
-    if path.is_file() and path.name != request_job.SUMMARY
+    if path.is_file() and path.name != requests_module.SUMMARY
   }
 
 
@@ -145,7 +147,7 @@ def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
   chain, tmp_path
 ):
   path = write_requests(tmp_path, mixed_rows(tmp_path))
-  outcome = request_job.run(make_config(chain, path, tmp_path / "out"))
+  outcome = requests_module.run(make_config(chain, path, tmp_path / "out"))
   assert (outcome.rows, outcome.done) == (8, 6)
   assert [failure.number for failure in outcome.failures] == [4, 6]
   twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
@@ -200,7 +202,7 @@ def test_interrupted_and_resumed_gives_the_same_files(
   path = write_requests(tmp_path, mixed_rows(tmp_path))
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   options = {"format": file_format, "sampling.consistent_leads": True}
-  request_job.run(make_config(chain, path, whole, **options))
+  requests_module.run(make_config(chain, path, whole, **options))
   made = list(whole.glob(f"row_*/*{SUFFIXES[file_format]}"))
   assert len(made) == 39
   signal = et.read_ecg(made[0]).signal
@@ -208,7 +210,7 @@ def test_interrupted_and_resumed_gives_the_same_files(
   np.testing.assert_allclose(signal[:, 2], third, atol=2e-3)
 
   calls = []
-  generate = crowd.generate_signals
+  generate = batch.generate_signals
 
   def interrupted(*args, **kwargs):
     calls.append(1)
@@ -216,10 +218,10 @@ def test_interrupted_and_resumed_gives_the_same_files(
       raise KeyboardInterrupt
     return generate(*args, **kwargs)
 
-  monkeypatch.setattr(crowd, "generate_signals", interrupted)
+  monkeypatch.setattr(batch, "generate_signals", interrupted)
   config = make_config(chain, path, parts, **options)
   with pytest.raises(KeyboardInterrupt):
-    request_job.run(config)
+    requests_module.run(config)
   there = contents(parts)
   assert 0 < len(there) < len(contents(whole))
   # What a killed process leaves: a folder that is not whole, a lost file.
@@ -227,12 +229,12 @@ def test_interrupted_and_resumed_gives_the_same_files(
   (parts / ".row_00007" / "row00007_0.hea").write_text("half")
   lost = next(parts.glob("row_00003/row00003_8.*"))
   lost.unlink()
-  request_job.run(config)
+  requests_module.run(config)
   assert contents(parts) == contents(whole)
   assert len(calls) == 3 + 3
   # A third run makes nothing, and writes nothing but the report.
   ages = {p: p.stat().st_mtime_ns for p in parts.rglob("row*.*")}
-  request_job.run(config)
+  requests_module.run(config)
   assert len(calls) == 6
   assert ages == {p: p.stat().st_mtime_ns for p in parts.rglob("row*.*")}
 
@@ -240,33 +242,33 @@ def test_interrupted_and_resumed_gives_the_same_files(
 def test_a_changed_row_or_setting_is_made_anew(chain, tmp_path, monkeypatch):
   rows = [dict(GOOD, n=1, seed=i) for i in range(3)]
   out = tmp_path / "out"
-  request_job.run(make_config(chain, write_requests(tmp_path, rows), out))
+  requests_module.run(make_config(chain, write_requests(tmp_path, rows), out))
   before = contents(out)
   rows[1]["target_heart_rate"] = 60
-  request_job.run(make_config(chain, write_requests(tmp_path, rows), out))
+  requests_module.run(make_config(chain, write_requests(tmp_path, rows), out))
   after = contents(out)
   changed = {name for name in before if before[name] != after[name]}
   assert {name.partition("/")[0] for name in changed} == {"row_00002"}
   path = write_requests(tmp_path, rows)
-  request_job.run(make_config(chain, path, out, format="npz"))
+  requests_module.run(make_config(chain, path, out, format="npz"))
   assert not list(out.rglob("*.hea"))
   ecg = et.read_ecg(out / "row_00002" / "row00002_0.npz")
   assert "heart_rate: 60, age: 81, sex: F" in ecg.comments
   assert np.abs(lead_residual(ecg.signal[None])).max() > 1e-3
   options = {"format": "npz", "sampling.consistent_leads": True}
-  request_job.run(make_config(chain, path, out, **options))
+  requests_module.run(make_config(chain, path, out, **options))
   ecg = et.read_ecg(out / "row_00002" / "row00002_0.npz")
   assert np.abs(lead_residual(ecg.signal[None])).max() < 1e-4
   assert any("consistent_leads: True" in line for line in ecg.comments)
-  load = request_job.load_twin
+  load = requests_module.load_twin
 
   def load_other(*arguments):
     twin = load(*arguments)
     twin.digest = "another"
     return twin
 
-  monkeypatch.setattr(request_job, "load_twin", load_other)
-  request_job.run(make_config(chain, path, out, **options))
+  monkeypatch.setattr(requests_module, "load_twin", load_other)
+  requests_module.run(make_config(chain, path, out, **options))
   row = json.loads((out / "row_00002" / "row.json").read_text())
   assert row["twin"] == "another"
 
@@ -274,7 +276,7 @@ def test_a_changed_row_or_setting_is_made_anew(chain, tmp_path, monkeypatch):
 def test_a_target_may_have_an_age_and_a_sex_of_its_own(chain, tmp_path):
   rows = [dict(GOOD, n=1, target_age=30, target_sex="M")]
   path = write_requests(tmp_path, rows)
-  request_job.run(make_config(chain, path, tmp_path / "out"))
+  requests_module.run(make_config(chain, path, tmp_path / "out"))
   folder = tmp_path / "out" / "row_00001"
   comments = et.read_ecg(folder / "row00001_0").comments
   assert "heart_rate: 80, age: 30, sex: M" in comments
@@ -283,7 +285,7 @@ def test_a_target_may_have_an_age_and_a_sex_of_its_own(chain, tmp_path):
 
 
 def test_a_row_that_cannot_be_written_is_reported(chain, tmp_path, monkeypatch):
-  generate = crowd.generate_signals
+  generate = batch.generate_signals
 
   def broken(*args, **kwargs):
     signals, latents = generate(*args, **kwargs)
@@ -291,10 +293,10 @@ def test_a_row_that_cannot_be_written_is_reported(chain, tmp_path, monkeypatch):
     signals[1, 3, 4] = np.nan
     return signals, latents
 
-  monkeypatch.setattr(crowd, "generate_signals", broken)
+  monkeypatch.setattr(batch, "generate_signals", broken)
   rows = [dict(GOOD, n=1, seed=i) for i in range(3)]
   path = write_requests(tmp_path, rows)
-  outcome = request_job.run(make_config(chain, path, tmp_path / "out"))
+  outcome = requests_module.run(make_config(chain, path, tmp_path / "out"))
   (failure,) = outcome.failures
   assert (failure.number, outcome.done) == (2, 2)
   assert "must be finite" in failure.reason
@@ -315,5 +317,5 @@ def test_what_is_refused_before_anything_is_made(
   path = write_requests(tmp_path, [GOOD])
   config = make_config(chain, path, tmp_path / "out", **changes)
   with pytest.raises(ValueError, match=message):
-    request_job.run(config)
+    requests_module.run(config)
   assert not (tmp_path / "out").exists()

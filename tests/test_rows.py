@@ -13,7 +13,7 @@ import pytest
 from data_prep import ptbxl, tables
 from data_prep.rows import HELD_OUT, hashed_split
 from ecgtwin_jax.data.dataset import SPLITS
-from ecgtwin_jax.data.rules import RecordingError
+from ecgtwin_jax.data.errors import RecordingError
 from recordings import (
   card,
   contents,

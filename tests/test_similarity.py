@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgtwin_jax.evaluation import similarity
+from ecgtwin_jax.evaluation.person import base_similarity
 from toy_examples import make_examples, signals_of
 
 PATIENTS = np.repeat(np.arange(12), 3)
@@ -24,7 +24,7 @@ def measured(twin, seed=0, **arms):
     "twin": twin,
     **arms,
   }
-  metrics = similarity.compare(bases, PATIENTS, seed=seed)
+  metrics = base_similarity.compare(bases, PATIENTS, seed=seed)
   assert all(m.level == "person" for m in metrics)
   return {m.name: m for m in metrics}
 
@@ -69,14 +69,14 @@ def test_what_the_condition_alone_gives_is_the_floor():
   # Bases that hold age and sex alone, which the extractor is told.
   told = np.ones((36, 1, WIDTH)) + vectors(PATIENTS, 3)
   bases = dict.fromkeys(("reference", "real", "twin", "stranger"), told)
-  found = {m.name: m for m in similarity.compare(bases, PATIENTS)}
+  found = {m.name: m for m in base_similarity.compare(bases, PATIENTS)}
   real = found["base_similarity_real"]
   assert real.floor == real.value == pytest.approx(1)
 
 
 def test_silhouette_by_hand():
   points = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-  found = similarity.silhouettes(points, np.array([0, 0, 1, 1]))
+  found = base_similarity.silhouettes(points, np.array([0, 0, 1, 1]))
   d = 1 - np.sqrt(0.5)  # cosine distance of 45 degrees
   expected = [1, 1, (1 - d) / 1, 0]
   np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -85,10 +85,10 @@ def test_silhouette_by_hand():
 def test_too_few_for_a_silhouette_or_a_stranger():
   people = np.arange(4)
   bases = {a: vectors(people, 1) for a in ("reference", "real", "twin")}
-  found = {m.name: m for m in similarity.compare(bases, people)}
+  found = {m.name: m for m in base_similarity.compare(bases, people)}
   assert np.isnan(found["silhouette"].value)
   assert found["base_similarity"].value > 0.9
-  (alone,) = similarity.compare(bases, np.zeros(4, int))
+  (alone,) = base_similarity.compare(bases, np.zeros(4, int))
   assert np.isnan(alone.value)
 
 
@@ -107,15 +107,15 @@ def test_bases_are_extracted_under_what_each_ecg_shows():
     calls.append(len(signals))
     return signals[:, :WIDTH, 0]
 
-  bases = similarity.extract_bases(given, extract)
+  bases = base_similarity.extract_bases(given, extract)
   assert calls == [36, 36, 36, 72]  # real, stranger, reference, twin
   strange = bases["stranger"][:, 0].argmax(axis=1)
   assert (strange != PATIENTS).all()
   np.testing.assert_allclose(
     bases["twin"], vectors(PATIENTS, 2, samples=2), atol=1e-6
   )
-  metrics = similarity.measure(given, extract, bases=bases)
-  again = similarity.measure(given, extract)
+  metrics = base_similarity.measure(given, extract, bases=bases)
+  again = base_similarity.measure(given, extract)
   assert [m[:4] for m in metrics] == [m[:4] for m in again]
   own = make_examples(
     given.real,
@@ -124,7 +124,8 @@ def test_bases_are_extracted_under_what_each_ecg_shows():
     bases=EYE[PATIENTS].astype(np.float32),
   )
   np.testing.assert_array_equal(
-    similarity.extract_bases(own, extract)["reference"][:, 0], EYE[PATIENTS]
+    base_similarity.extract_bases(own, extract)["reference"][:, 0],
+    EYE[PATIENTS],
   )
 
 
@@ -134,7 +135,7 @@ def test_the_picture_shows_every_kind():
     "real": vectors(PATIENTS, 2),
     "twin": vectors(PATIENTS, 3),
   }
-  (axis,) = similarity.draw(bases, PATIENTS, count=5).axes
+  (axis,) = base_similarity.draw(bases, PATIENTS, count=5).axes
   sizes = [len(c.get_offsets()) for c in axis.collections]
   assert sizes == [5, 15, 15]
   labels = [text.get_text() for text in axis.get_legend().get_texts()]

@@ -8,11 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from ecgtwin_jax import simulator
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import LEADS
 from ecgtwin_jax.data.heart_rate import detect_beats
-from ecgtwin_jax.heart import findings
+from ecgtwin_jax.simulator import findings, simulate
 
 RATES = {
   "Sinus bradycardia": 50.0,
@@ -25,11 +24,11 @@ RATES = {
 
 
 def show(number, *statements, rate=None, noise=False, seed=None, **kwargs):
-  patient = simulator.cohort_patient(11, number)
+  patient = simulate.cohort_patient(11, number)
   rate = rate or RATES.get(statements[0], float(round(patient.heart_rate)))
   rng = np.random.default_rng(number if seed is None else seed)
   condition = Condition(tuple(statements), rate)
-  return simulator.simulate(patient, condition, rng, noise, **kwargs)
+  return simulate.simulate(patient, condition, rng, noise, **kwargs)
 
 
 def test_simulate_is_a_pure_function():
@@ -74,7 +73,7 @@ def test_limb_leads_hold_with_noise(number):
 def test_age_and_sex_shape_patients():
   def draw(age, sex):
     drawn = [
-      simulator.sample_patient(np.random.default_rng([3, n]), age, sex)
+      simulate.sample_patient(np.random.default_rng([3, n]), age, sex)
       for n in range(150)
     ]
     return lambda name: np.mean([getattr(patient, name) for patient in drawn])
@@ -88,19 +87,19 @@ def test_age_and_sex_shape_patients():
   assert young("t_size") < man("t_size")
   for wrong in (dict(age=12.0), dict(sex="X")):
     with pytest.raises(ValueError, match="must be"):
-      simulator.sample_patient(np.random.default_rng(0), **wrong)
+      simulate.sample_patient(np.random.default_rng(0), **wrong)
 
 
 def test_sampled_conditions_agree_with_themselves():
   seen = []
   for number in range(600):
     rng = np.random.default_rng([7, number])
-    patient = simulator.sample_patient(rng)
-    condition = simulator.sample_condition(patient, rng)
+    patient = simulate.sample_patient(rng)
+    condition = simulate.sample_condition(patient, rng)
     findings.find_effects(condition)  # raises where statements disagree
     assert condition.sex == patient.sex and 0 <= patient.age - condition.age < 1
     seen.extend(condition.statements)
-  assert set(seen) == set(simulator.CONDITIONS)
+  assert set(seen) == set(simulate.CONDITIONS)
   assert seen.count("Sinus rhythm") > 300
 
 
@@ -133,14 +132,14 @@ def test_conflicts_are_mutual():
 
 
 def test_cohort_is_reproducible_patient_by_patient():
-  recordings = list(simulator.cohort(3, 2, seed=5, sampling_rate=100.0))
+  recordings = list(simulate.cohort(3, 2, seed=5, sampling_rate=100.0))
   assert [r.patient_id for r in recordings] == [0, 0, 1, 1, 2, 2]
   assert len({r.record_id for r in recordings}) == 6
-  alone = simulator.cohort_recordings(5, 2, 3, sampling_rate=100.0)
+  alone = simulate.cohort_recordings(5, 2, 3, sampling_rate=100.0)
   for one, two in zip(recordings[4:], alone):
     np.testing.assert_array_equal(one.ecg.signal, two.ecg.signal)
     assert (one.record_id, one.time) == (two.record_id, two.time)
-  patient = simulator.cohort_patient(5, 2)
+  patient = simulate.cohort_patient(5, 2)
   for recording in alone:
     age = recording.patient.age
     assert dataclasses.replace(recording.patient, age=patient.age) == patient
@@ -150,7 +149,7 @@ def test_cohort_is_reproducible_patient_by_patient():
   assert alone[0].time < alone[1].time < alone[2].time
   for wrong in ((0, 2, 5), (3, 0, 5), (3, 2, -1)):
     with pytest.raises(ValueError, match="must be >="):
-      next(simulator.cohort(*wrong))
+      next(simulate.cohort(*wrong))
 
 
 def test_identity_is_visible_and_recordings_vary():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ecgtwin_jax.statements import (
+from ecgtwin_jax.text.statements import (
   HashedEncoder,
   StatementEncoder,
   StatementTable,

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgtwin_jax import hub_folder
 from ecgtwin_jax.models.text_encoder import (
   NomicBERT,
   pool_tokens,
   rotate_by_position,
 )
+from ecgtwin_jax.text import hub_folder
 
 FOLDER = pathlib.Path(__file__).parent / "data" / "text_encoder"
 

@@ -9,7 +9,7 @@ import pytest
 
 import golden
 from ecgtwin_jax.models.base_extractor import contrastive_logits
-from ecgtwin_jax.torch_import import convert, published
+from ecgtwin_jax.torch_import.convert import convert, published
 
 COUNTS = {
   "denoiser_adax": 10_541_060,

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 import runs
-from ecgtwin_jax import checkpoint, metrics, preemption, train, watch
+from ecgtwin_jax.training import (
+  checkpoint,
+  metric_writer,
+  preemption,
+  progress,
+  train,
+)
 
 
 @pytest.mark.parametrize("name", runs.STAGES)
@@ -106,7 +112,7 @@ def test_remat_is_an_option_of_every_stage(name, stage_config):
 
 
 def test_bfloat16_learns_as_float32_does(chain, stage_config, tmp_path):
-  want = metrics.read_metrics(runs.whole(chain, "stage2"))[4]
+  want = metric_writer.read_metrics(runs.whole(chain, "stage2"))[4]
   config = stage_config("stage2", precision="bfloat16")
   got = train.train(config, tmp_path)
   assert got["loss"] != want["validation/loss"]
@@ -119,7 +125,7 @@ def test_bfloat16_learns_as_float32_does(chain, stage_config, tmp_path):
 def test_what_a_person_watches_is_written(stage_config, tmp_path):
   config = stage_config("stage2", profile_steps=(2, 3))
   train.train(config, tmp_path)
-  last = metrics.read_metrics(tmp_path)[4]
+  last = metric_writer.read_metrics(tmp_path)[4]
   for name in (
     "train/loss",
     "train/gradient_norm",
@@ -169,7 +175,7 @@ def test_init_from_starts_with_the_given_weights(chain, stage_config, tmp_path):
 def test_sigterm_saves_the_step_and_the_same_call_continues(
   chain, stage_config, tmp_path, monkeypatch, capsys
 ):
-  add = watch.Watch.add
+  add = progress.Watch.add
 
   def add_and_kill(self, step, scalars, rows):
     add(self, step, scalars, rows)
@@ -178,7 +184,7 @@ def test_sigterm_saves_the_step_and_the_same_call_continues(
 
   before = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patch:
-    patch.setattr(watch.Watch, "add", add_and_kill)
+    patch.setattr(progress.Watch, "add", add_and_kill)
     with pytest.raises(preemption.Preempted) as stopped:
       train.train(stage_config("stage1"), tmp_path)
   assert stopped.value.code == preemption.EXIT_PREEMPTED == 75

@@ -6,9 +6,9 @@ import functools
 import numpy as np
 import pytest
 
-from ecgtwin_jax import simulator
+from ecgtwin_jax.beats.delineation import read_ecg_beats
 from ecgtwin_jax.evaluation import truth
-from ecgtwin_jax.evaluation.delineation import read_ecg_beats
+from ecgtwin_jax.simulator import simulate
 from evaluated import SEED, make_examples, real_signals, recordings, signal
 
 
@@ -37,7 +37,7 @@ def measured(kind):
 
 def test_the_patients_of_a_cohort_are_found_again():
   for found, shown in zip(patients(), recordings(), strict=True):
-    assert found == simulator.cohort_patient(SEED, shown.patient_id)
+    assert found == simulate.cohort_patient(SEED, shown.patient_id)
 
 
 def test_another_cohort_is_refused():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
-from ecgtwin_jax import bundle, networks
 from ecgtwin_jax.data.ecg import example_ecg
-from ecgtwin_jax.statements import HashedEncoder, StatementTable
+from ecgtwin_jax.inference import networks, twin_directory
+from ecgtwin_jax.text.statements import HashedEncoder, StatementTable
 
 NOW = et.Condition(
   ["Sinus rhythm", "Inferior infarct, possibly acute"], 82, 81, "F"
@@ -209,10 +209,10 @@ def test_a_damaged_or_missing_twin_is_named(chain, tmp_path):
   with pytest.raises(FileNotFoundError, match="is no twin directory"):
     et.ECGTwin.from_checkpoint(tmp_path)
   weights = {
-    part: bundle.read_part(chain / "stage2" / "twin", part)
+    part: twin_directory.read_part(chain / "stage2" / "twin", part)
     for part in ("vae", "base_extractor")
   }
-  bundle.write_twin(tmp_path / "half", weights, sources={}, card="half")
+  twin_directory.write_twin(tmp_path / "half", weights, sources={}, card="half")
   with pytest.raises(ValueError, match=r"missing=\['denoiser'\]"):
     et.ECGTwin.from_checkpoint(tmp_path / "half")
   path = tmp_path / "half" / "vae.safetensors"
@@ -220,7 +220,7 @@ def test_a_damaged_or_missing_twin_is_named(chain, tmp_path):
   data[-1] ^= 1
   path.write_bytes(bytes(data))
   with pytest.raises(ValueError, match="does not match the sha256"):
-    bundle.read_part(tmp_path / "half", "vae")
+    twin_directory.read_part(tmp_path / "half", "vae")
 
 
 def test_a_twin_says_what_it_is(chain, twin):
@@ -236,5 +236,5 @@ def test_a_twin_says_what_it_is(chain, twin):
 def test_a_folder_with_other_things_is_not_overwritten(tmp_path):
   (tmp_path / "thesis.txt").write_text("precious")
   with pytest.raises(ValueError, match="is not empty and holds no twin"):
-    bundle.write_twin(tmp_path, {}, sources={}, card="")
+    twin_directory.write_twin(tmp_path, {}, sources={}, card="")
   assert (tmp_path / "thesis.txt").read_text() == "precious"

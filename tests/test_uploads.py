@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax import read_ecg
+from ecgtwin_jax.app.uploads import MAX_FILES, read_upload
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, example_ecg
-from ecgtwin_jax.uploads import MAX_FILES, read_upload
 
 
 @pytest.fixture(autouse=True)

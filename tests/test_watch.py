@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from ecgtwin_jax import flops, metrics, watch
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.training import flops, metric_writer, progress
 
 
 class Clock:
@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(watch, "time", clock)
+  monkeypatch.setattr(progress, "time", clock)
   return clock
 
 
@@ -40,9 +40,9 @@ def make_watch(tmp_path):
   def make(batch_size=4):
     config = load_config("configs/vae.py:smoke")
     config.update(steps=100, batch_size=batch_size)
-    writer = metrics.MetricsWriter(tmp_path, 100, 0, "test")
+    writer = metric_writer.MetricsWriter(tmp_path, 100, 0, "test")
     made.append(writer)
-    return watch.Watch(config, writer, lambda rows: [f"r{i}" for i in rows])
+    return progress.Watch(config, writer, lambda rows: [f"r{i}" for i in rows])
 
   yield make
   for writer in made:
@@ -50,7 +50,7 @@ def make_watch(tmp_path):
 
 
 def interval(tmp_path, step):
-  return metrics.read_metrics(tmp_path)[step]
+  return metric_writer.read_metrics(tmp_path)[step]
 
 
 def test_waiting_for_input_is_its_share_of_the_time(
@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_is_named_exactly(make_watch, tmp_path):
 @pytest.mark.parametrize("steps", [(1,), (0, 2), (3, 2), (1, 2, 3)])
 def test_steps_to_trace_are_checked(steps, tmp_path):
   with pytest.raises(ValueError, match="must be "):
-    watch.Trace(steps, tmp_path)
+    progress.Trace(steps, tmp_path)
 
 
 def test_a_trace_ends_with_the_run(tmp_path, monkeypatch):
@@ -159,14 +159,14 @@ def test_a_trace_ends_with_the_run(tmp_path, monkeypatch):
 
   monkeypatch.setattr(jax.profiler, "start_trace", start)
   monkeypatch.setattr(jax.profiler, "stop_trace", lambda: called.append("stop"))
-  trace = watch.Trace((2, 9), tmp_path)
+  trace = progress.Trace((2, 9), tmp_path)
   for step in (1, 2, 3):
     trace.before(step)
     trace.after(step, {})
   trace.close()
   trace.close()
   assert called == [str(tmp_path), "stop"]
-  none = watch.Trace((), tmp_path)
+  none = progress.Trace((), tmp_path)
   none.before(0)
   none.after(0, {})
   none.close()
@@ -184,17 +184,17 @@ def events(folder):
 
 
 def test_metrics_survive_a_torn_line_and_a_restart(tmp_path):
-  first = metrics.MetricsWriter(tmp_path, 9, 0, "t")
+  first = metric_writer.MetricsWriter(tmp_path, 9, 0, "t")
   first.write(1, {"train/loss": 0.5})
   first.write(2, {"train/loss": 0.25})
   first.close()
   path = tmp_path / "metrics.jsonl"
   path.write_bytes(path.read_bytes()[:-9])  # as a kill leaves it
-  again = metrics.MetricsWriter(tmp_path, 9, 1, "t")
+  again = metric_writer.MetricsWriter(tmp_path, 9, 1, "t")
   again.write(2, {"train/loss": 0.75, "train/gradient_norm": 2.0})
   again.flush()
-  assert metrics.read_metrics(tmp_path)[2]["train/loss"] == 0.75
-  assert metrics.read_metrics(tmp_path)[1]["train/loss"] == 0.5
+  assert metric_writer.read_metrics(tmp_path)[2]["train/loss"] == 0.75
+  assert metric_writer.read_metrics(tmp_path)[1]["train/loss"] == 0.5
   again.close()
   found = list(events(tmp_path))
   scalars = [

@@ -21,7 +21,7 @@ from ecgtwin_jax.data.bucket import local_copy
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, standardize_patient
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.data.pairs import PairIndex
-from ecgtwin_jax.statements import StatementTable
+from ecgtwin_jax.text.statements import StatementTable
 
 FORMAT = 1  # of the directory; raised when older code could not read it
 SPLITS = ("train", "validation", "test")

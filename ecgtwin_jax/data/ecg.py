@@ -10,8 +10,8 @@ import numpy as np
 import scipy.signal
 from jaxtyping import Float
 
+from ecgtwin_jax.data.errors import RecordingError, find_window
 from ecgtwin_jax.data.leads import LEADS, order_leads
-from ecgtwin_jax.data.rules import RecordingError, find_window
 from ecgtwin_jax.data.wfdb_record import (
   first_line,
   quiet_wfdb,

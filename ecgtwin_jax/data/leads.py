@@ -5,7 +5,7 @@ import re
 import numpy as np
 from jaxtyping import Float
 
-from ecgtwin_jax.data.rules import RecordingError
+from ecgtwin_jax.data.errors import RecordingError
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", *(f"V{i}" for i in range(1, 7)))
 MAX_NAN_SHARE = 0.05  # of one lead; what is missing becomes 0, as published
@@ -124,3 +124,30 @@ def _check_leads(leads):
       " mV: is its unit right?",
     )
   return np.where(nan, 0, leads).astype(np.float32)
+
+
+# The limb leads' identities: III = II - I, aVR = -(I + II) / 2,
+# aVL = I - II / 2, aVF = II - I / 2: of the twelve leads eight are independent.
+# (12, 8): all leads, in clinical order, from I, II, V1..V6.
+_FROM_INDEPENDENT = np.zeros((12, 8), np.float32)
+_FROM_INDEPENDENT[:6, :2] = _LIMB
+_FROM_INDEPENDENT[6:, 2:] = np.eye(6)
+_FIT = np.linalg.pinv(_FROM_INDEPENDENT)
+
+
+def make_leads_consistent(
+  signal: Float[np.ndarray, "*b 12"],
+) -> Float[np.ndarray, "*b 12"]:
+  """Projects on the nearest ECG whose limb leads add up, by least squares.
+
+  I and II are fitted to all six limb leads and the others follow from them, so
+  the identities hold to float32 rounding.
+  """
+  return (signal @ _FIT.T) @ _FROM_INDEPENDENT.T
+
+
+def lead_residual(
+  signal: Float[np.ndarray, "*b 12"],
+) -> Float[np.ndarray, "*b 12"]:
+  """Returns signal minus its projection, in the signal's unit."""
+  return signal - make_leads_consistent(signal)

@@ -9,8 +9,8 @@ import warnings
 import numpy as np
 from jaxtyping import Float, Int
 
+from ecgtwin_jax.data.errors import RecordingError, find_window
 from ecgtwin_jax.data.leads import lead_position
-from ecgtwin_jax.data.rules import RecordingError, find_window
 
 MAX_CHECKED = 1 << 20  # samples of a lead; of more, a piece is read unchecked
 _MISSING = -(2**15)  # format 16's sign for a sample that is not there

@@ -13,13 +13,15 @@ import time
 import jax
 import numpy as np
 
-from ecgtwin_jax import bundle, checkpoint
 from ecgtwin_jax.data.dataset import Dataset, load_split
-from ecgtwin_jax.evaluation import levels, make_examples, report, risk
+from ecgtwin_jax.evaluation import generate_examples, levels, report
 from ecgtwin_jax.evaluation.levels import Bench
 from ecgtwin_jax.evaluation.metric import LEVELS, Metric, missing
-from ecgtwin_jax.records import versions
-from ecgtwin_jax.twin import load_twin
+from ecgtwin_jax.evaluation.privacy import risk
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.inference.twin import load_twin
+from ecgtwin_jax.jobs.files import versions
+from ecgtwin_jax.training import checkpoint
 
 EVALUATORS = ("clip", "identity", "classifier")
 
@@ -39,11 +41,11 @@ def run(config) -> list[Metric]:
   twin = load_twin(config.twin)
   data = load_splits(config.data, config.splits)
   evaluators = find_evaluators(config)
-  make_examples.claim(folder, _what(config, twin, data, evaluators))
-  choice = make_examples.choose(
+  generate_examples.claim(folder, _what(config, twin, data, evaluators))
+  choice = generate_examples.choose(
     data, config.patients, config.conditions, config.seed
   )
-  examples = make_examples.make(
+  examples = generate_examples.make(
     twin,
     data,
     choice,
@@ -100,12 +102,12 @@ def find_evaluator(part: str, path: str | None) -> str | None:
   Raises:
     ValueError: `path` holds no such network.
   """
-  shipped = bundle.shipped("simulated-evaluators")
+  shipped = twin_directory.shipped("simulated-evaluators")
   if path is not None:
     if not checkpoint.has_weights(path, part):
       raise ValueError(f"config.{part}={path!r} holds no {part}")
     return path
-  if bundle.is_twin(shipped) and part in bundle.parts(shipped):
+  if twin_directory.is_twin(shipped) and part in twin_directory.parts(shipped):
     return os.fspath(shipped)
   return None
 
@@ -132,7 +134,7 @@ def _what(config, twin, data, evaluators) -> dict:
     "seed": config.seed,
     "sampling": config.sampling.to_dict(),
     "evaluators": {
-      part: bundle.digest(checkpoint.load_weights(path, part)[1])
+      part: twin_directory.digest(checkpoint.load_weights(path, part)[1])
       for part, path in evaluators.items()
     },
   }

@@ -4,27 +4,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecgtwin_jax import crowd
 from ecgtwin_jax.data.dataset import Dataset, load_split
-from ecgtwin_jax.evaluation import (
-  alignment,
-  amplitude,
-  classification,
+from ecgtwin_jax.evaluation import generate_examples, truth
+from ecgtwin_jax.evaluation.condition import (
+  classifier,
+  clip_score,
   criteria,
-  fidelity,
-  heart_rate_error,
-  make_examples,
-  membership,
-  personalization,
-  physiology,
-  privacy,
-  similarity,
-  truth,
+  heart_rate,
 )
-from ecgtwin_jax.evaluation.clip_space import ClipSpace
 from ecgtwin_jax.evaluation.examples import Examples
+from ecgtwin_jax.evaluation.fidelity import amplitude, fidelity
+from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import Metric, missing
-from ecgtwin_jax.twin import ECGTwin
+from ecgtwin_jax.evaluation.person import base_similarity, identification
+from ecgtwin_jax.evaluation.physiology import physiology
+from ecgtwin_jax.evaluation.privacy import membership, privacy
+from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.twin import ECGTwin
 
 _MEMBERS = 200  # patients on each side of membership inference
 
@@ -70,24 +66,24 @@ def measure_fidelity(bench: Bench) -> Measured:
 def measure_condition(bench: Bench) -> Measured:
   seed, published = bench.config.seed, bench.config.published_protocol
   examples = bench.examples
-  rates = heart_rate_error.find_rates(examples, published_protocol=published)
-  metrics = heart_rate_error.measure(
+  rates = heart_rate.find_rates(examples, published_protocol=published)
+  metrics = heart_rate.measure(
     examples, seed=seed, published_protocol=published, rates=rates
   )
-  pictures = {"heart_rate": heart_rate_error.draw(rates)}
+  pictures = {"heart_rate": heart_rate.draw(rates)}
   checked = criteria.check_all(examples)
   metrics += criteria.measure(examples, seed=seed, checked=checked)
   pictures["criteria"] = criteria.draw(checked)
   if "clip" in bench.evaluators:
-    metrics += alignment.measure(
+    metrics += clip_score.measure(
       examples, _clip_space(bench), seed=seed, published_protocol=published
     )
   else:
     metrics += _without("condition", "clip").metrics
   if "classifier" in bench.evaluators:
-    classify = classification.ECGClassifier.load(bench.evaluators["classifier"])
-    own = classification.measure(examples, classify, seed=seed)
-    pictures["classifier"] = classification.draw(own)
+    classify = classifier.ECGClassifier.load(bench.evaluators["classifier"])
+    own = classifier.measure(examples, classify, seed=seed)
+    pictures["classifier"] = classifier.draw(own)
     metrics += own
   else:
     metrics += _without("condition", "classifier").metrics
@@ -104,18 +100,18 @@ def measure_physiology(bench: Bench) -> Measured:
 
 def measure_person(bench: Bench) -> Measured:
   def extract(signals, conditions):
-    return crowd.extract_bases(
-      bench.twin, make_examples.as_ecgs(signals), conditions
+    return batch.extract_bases(
+      bench.twin, generate_examples.as_ecgs(signals), conditions
     )
 
   examples, seed = bench.examples, bench.config.seed
-  bases = similarity.extract_bases(examples, extract)
-  metrics = similarity.measure(examples, extract, seed=seed, bases=bases)
-  pictures = {"base_vectors": similarity.draw(bases, examples.patients)}
+  bases = base_similarity.extract_bases(examples, extract)
+  metrics = base_similarity.measure(examples, extract, seed=seed, bases=bases)
+  pictures = {"base_vectors": base_similarity.draw(bases, examples.patients)}
   if "identity" in bench.evaluators:
-    embed = personalization.Identity(bench.evaluators["identity"]).embed
-    metrics += personalization.measure(examples, embed, seed=seed)
-    pictures["retrieval"] = personalization.draw(examples, embed)
+    embed = identification.Identity(bench.evaluators["identity"]).embed
+    metrics += identification.measure(examples, embed, seed=seed)
+    pictures["retrieval"] = identification.draw(examples, embed)
   else:
     metrics += _without("person", "identity").metrics
   return Measured(metrics, pictures)
@@ -143,8 +139,8 @@ def measure_privacy(bench: Bench) -> Measured:
   rows = np.sort(rng.permutation(len(train))[:limit])
   others = np.sort(rng.permutation(len(unseen))[:limit])
   signals = (
-    make_examples.signals_mv(train, rows),
-    make_examples.signals_mv(unseen, others),
+    generate_examples.signals_mv(train, rows),
+    generate_examples.signals_mv(unseen, others),
   )
   found = privacy.find(
     bench.examples,
@@ -157,7 +153,7 @@ def measure_privacy(bench: Bench) -> Measured:
     membership.denoising_losses(
       bench.twin,
       split,
-      make_examples.choose(split, _MEMBERS, 1, config.seed),
+      generate_examples.choose(split, _MEMBERS, 1, config.seed),
       seed=config.seed,
     )
     for split in (train, unseen)

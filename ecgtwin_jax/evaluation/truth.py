@@ -12,28 +12,20 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from ecgtwin_jax import simulator
+from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats, read_ecgs
+from ecgtwin_jax.beats.intervals import MEASURES, difference, measure_beat
+from ecgtwin_jax.beats.median_beat import RATE
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import LEADS, MODEL_SAMPLES
-from ecgtwin_jax.evaluation.beat_measures import (
-  MEASURES,
-  difference,
-  measure_beat,
-)
-from ecgtwin_jax.evaluation.delineation import (
-  Reading,
-  read_ecg_beats,
-  read_ecgs,
-)
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.median_beat import RATE
 from ecgtwin_jax.evaluation.metric import (
   Metric,
   bootstrap_interval,
   mean_metric,
   missing,
 )
-from ecgtwin_jax.simulator import Patient
+from ecgtwin_jax.simulator import simulate
+from ecgtwin_jax.simulator.simulate import Patient
 
 LEVEL = "truth"
 _BEFORE, _AFTER = 0.26, 0.44  # s of a beat that are compared, at a slow rate
@@ -75,7 +67,7 @@ def find_patients(examples: Examples, seed: int) -> list[Patient]:
     number = name.split("/")[0].split("-")[0]
     if not number.isdecimal():
       raise ValueError(f"record {name!r} must be named as a simulated cohort's")
-    patient = simulator.cohort_patient(seed, int(number))
+    patient = simulate.cohort_patient(seed, int(number))
     if condition.sex not in (None, patient.sex):
       raise ValueError(
         f"record {name!r} with {condition.sex=} must be of the cohort of "
@@ -106,7 +98,7 @@ def simulate_truth(
 def _record(patient, condition, rng, noise):
   if patient is None:
     return None
-  shown = simulator.simulate(patient, condition, rng, noise)
+  shown = simulate.simulate(patient, condition, rng, noise)
   return read_ecg_beats(shown.ecg.resample(MODEL_SAMPLES).signal)
 
 

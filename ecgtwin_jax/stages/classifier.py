@@ -15,11 +15,11 @@ import optax
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int
 
-from ecgtwin_jax.data import labels as labels_module
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.models.classifier import Classifier
 from ecgtwin_jax.stages import splits
+from ecgtwin_jax.text import findings as labels_module
 
 NAMES = {
   "binary": ("abnormal",),

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ecgtwin_jax import bundle, checkpoint
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.diffusion.schedule import (
@@ -22,10 +21,12 @@ from ecgtwin_jax.diffusion.schedule import (
   loss_weight,
   sample_timesteps,
 )
+from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.models.denoiser import Denoiser
 from ecgtwin_jax.stages import splits
 from ecgtwin_jax.stages.vae import mean_of_sums
+from ecgtwin_jax.training import checkpoint
 
 _KEYS = ("mean", "std", "statement_ids", "patient", "index", "valid")
 _EXTRACT_CHUNK = 256
@@ -114,7 +115,7 @@ def load_data(config) -> Data:
     extract_bases(split, extractor, variables["params"], scale)
     for split in data
   ]
-  return Data(data, bundle.digest(variables["params"]), *bases)
+  return Data(data, twin_directory.digest(variables["params"]), *bases)
 
 
 def load_frozen(config, data) -> dict:

@@ -16,7 +16,7 @@ from ecgtwin_jax import sharding
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.models.identity import IdentityEncoder
-from ecgtwin_jax.retrieval import equal_error_rate, found_within
+from ecgtwin_jax.ranking import equal_error_rate, found_within
 from ecgtwin_jax.stages import splits
 
 # What stands for "no candidate": finite, so that no gradient is NaN.

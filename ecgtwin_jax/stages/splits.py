@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ecgtwin_jax import bundle, checkpoint
 from ecgtwin_jax.data.dataset import Dataset, load_split
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.training import checkpoint
 
 
 class Splits(NamedTuple):
@@ -110,7 +111,7 @@ def check_latents(config, card: dict) -> None:
     ValueError: naming both.
   """
   _, variables = checkpoint.load_weights(config.vae, "vae")
-  digest = bundle.digest(variables["params"]["encoder"])
+  digest = twin_directory.digest(variables["params"]["encoder"])
   if card["vae"] != digest:
     raise ValueError(
       f"config.latents={config.latents!r} was encoded by autoencoder "

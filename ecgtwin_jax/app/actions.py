@@ -1,0 +1,335 @@
+"""What the page's buttons do, as functions of plain values into a folder."""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ecgtwin_jax.app.uploads import read_upload
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.ecg import ECG
+from ecgtwin_jax.data.heart_rate import detect_heart_rate
+from ecgtwin_jax.inference.sampling import Settings
+from ecgtwin_jax.inference.twin import ECGTwin
+from ecgtwin_jax.jobs.edit import write_edit
+from ecgtwin_jax.jobs.files import as_json, describe, fill_condition
+from ecgtwin_jax.jobs.generate import write_results
+from ecgtwin_jax.plotting import plot_ecg
+
+MAX_SAMPLES = 16
+EDITS = ("add", "swap", "reweight")
+
+
+class Asked(NamedTuple):
+  """What the controls say, as they say it: numbers that may be empty are text.
+
+  Attributes:
+    files: paths of the uploaded reference; none: the one the page opened with.
+    start: seconds to skip in it; empty: 0.
+    now_statements: what it shows.
+    now_heart_rate: in bpm.
+    now_age: in years; empty: not known.
+    now_sex: "F", "M" or "" for not known.
+    statements: what the twins shall show.
+    heart_rate: in bpm.
+    age: in years; empty: the reference's.
+    num_samples: how many twins.
+    seed: of their noise.
+    steps: calls of the network.
+    statement_guidance: 1 samples as trained.
+    person_guidance: likewise.
+    consistent_leads: whether the limb leads shall add up exactly.
+  """
+
+  files: list[str] | None
+  start: str
+  now_statements: list[str]
+  now_heart_rate: str
+  now_age: str
+  now_sex: str
+  statements: list[str]
+  heart_rate: str
+  age: str
+  num_samples: int
+  seed: int
+  steps: int
+  statement_guidance: float
+  person_guidance: float
+  consistent_leads: bool
+
+
+class Change(NamedTuple):
+  """What the controls of an edit say.
+
+  Attributes:
+    kind: "add", "swap" or "reweight".
+    statements: to add, to have instead, or to re-weight.
+    weight: of the added or re-weighted statement's attention.
+    threshold: share of the schedule that is edited.
+  """
+
+  kind: str
+  statements: list[str]
+  weight: float
+  threshold: float
+
+
+class Seen(NamedTuple):
+  """A reference, and what could be found out about it; None: not known."""
+
+  picture: str
+  text: str
+  statements: list[str]
+  heart_rate: float | None
+  age: float | None
+  sex: str | None
+
+
+class Answer(NamedTuple):
+  """What an action gives back.
+
+  Attributes:
+    text: what came out, a sentence per line.
+    archive: path of a zip file; None: nothing to download.
+    picture: path of the picture of all; None: there is none.
+    sheets: (path of a picture, its caption), one by one.
+  """
+
+  text: str
+  archive: str | None = None
+  picture: str | None = None
+  sheets: tuple[tuple[str, str], ...] | list[tuple[str, str]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Desk:
+  """A twin, and the reference that is used where nothing is uploaded.
+
+  Attributes:
+    twin: makes the ECGs.
+    reference: the recording that the page opens with.
+    now: what it shows.
+    max_upload_mb: limit of an upload.
+    sampler: as ECGTwin.generate has it.
+    eta: likewise.
+    file_format: of downloads: wfdb, csv or npz.
+  """
+
+  twin: ECGTwin
+  reference: ECG
+  now: Condition
+  max_upload_mb: float | int = 20
+  sampler: str = "dpm++"
+  eta: float | int = 0.0
+  file_format: str = "wfdb"
+
+  def reason_against(self, guidance: str) -> str | None:
+    """Why this twin cannot be guided; None: it can.
+
+    Args:
+      guidance: "statement_guidance" or "person_guidance".
+    """
+    try:
+      Settings(**{guidance: 2.0}).plan(self.twin.hyper["denoiser"])
+    except ValueError as error:
+      return str(error).partition(": ")[2]
+    return None
+
+  def look(self, files: list[str] | None, start: str, folder: str) -> Seen:
+    """Draws the reference, and finds what its file says of it.
+
+    Raises:
+      ValueError: the upload cannot be used.
+    """
+    reference = self._reference(files, start)
+    picture = str(pathlib.Path(folder) / "reference.png")
+    plot_ecg(reference, picture)
+    rate = detect_heart_rate(reference.signal, reference.sampling_rate)
+    beats = f"{rate:.0f} bpm" if np.isfinite(rate) else "no heart beats found"
+    text = (
+      f"{reference.record}: {reference.duration:g} s at "
+      f"{reference.sampling_rate:g} Hz, {beats}"
+    )
+    if not files:
+      now = self.now
+      known = list(now.statements), now.heart_rate, now.age, now.sex
+      return Seen(picture, text, *known)
+    # The statements are for the user to say; the rest may stand in the header.
+    header = fill_condition(reference, "not said", 60.0, None, None, "{}")
+    found = round(rate, 1) if np.isfinite(rate) else None
+    return Seen(picture, text, [], found, header.age, header.sex)
+
+  def generate(self, asked: Asked, folder: str) -> Answer:
+    """Makes twins: the reference above them, each in full, and a zip file.
+
+    Raises:
+      ValueError: a value is missing or out of range.
+    """
+    reference, now, target, sampling = self._read(asked)
+    settings = {**sampling, **_guidance(asked)}
+    with _notes() as notes:
+      base = self.twin.extract_base(reference, now)
+      out = self.twin.generate(base, target, **settings)
+    inside = pathlib.Path(folder) / "twins"
+    request = {"twin": self.twin.digest, **settings}
+    overview = write_results(
+      inside, reference, now, target, out, request, self.file_format
+    )
+    picture = str(pathlib.Path(folder) / "reference.png")
+    plot_ecg(reference, picture, title=f"reference: {describe(now)}")
+    sheets = [(picture, "reference")]
+    sheets += [(f"{inside}/{e.record}.png", e.record) for e in out.ecgs]
+    rates = [detect_heart_rate(e.signal, e.sampling_rate) for e in out.ecgs]
+    made = ", before they were made to agree" * asked.consistent_leads
+    lines = [
+      f"Heart rate: {_list_rates(rates)} bpm found, "
+      f"{target.heart_rate:g} bpm asked for.",
+      f"Limb leads: up to {out.lead_residual:.2f} mV from what leads I and II "
+      f"imply{made}.",
+      *notes,
+    ]
+    return Answer("\n".join(lines), _pack(inside), overview, sheets)
+
+  def explain(self, asked: Asked, folder: str) -> Answer:
+    """Draws which statement each part of the same twins attends to.
+
+    Raises:
+      ValueError: as generate, or the twin has no attention over statements.
+    """
+    reference, now, target, sampling = self._read(asked)
+    with _notes() as notes:
+      base = self.twin.extract_base(reference, now)
+      out = self.twin.explain(base, target, **sampling, **_guidance(asked))
+    sheets = []
+    for i, ecg in enumerate(out.ecgs):
+      picture = f"{folder}/attention_{i}.png"
+      out.plot(picture, i, title=f"{ecg.record}: {describe(target)}")
+      sheets.append((picture, ecg.record))
+    shares = out.over_time().mean(axis=(0, 1))
+    lines = [
+      "Mean share of the attention:",
+      *(f"{x:.0%}  {name}" for x, name in zip(shares, out.statements)),
+      *notes,
+    ]
+    return Answer("\n".join(lines), sheets=sheets)
+
+  def edit(self, asked: Asked, change: Change, folder: str) -> Answer:
+    """Makes twins and edits of them from the same noise, and a zip file.
+
+    Raises:
+      ValueError: as generate, or the edit cannot be made.
+    """
+    if change.kind not in EDITS:
+      raise ValueError(f"kind={change.kind!r} must be one of {EDITS}")
+    names, swap = change.statements, change.kind == "swap"
+    if not names or (len(names) > 1 and not swap):
+      number = "the statements" if swap else "one statement"
+      raise ValueError(f"choose {number} to {change.kind}, not {len(names)}")
+    reference, now, target, sampling = self._read(asked)
+    made = {
+      change.kind: names if swap else names[0],
+      "weight": change.weight,
+      "threshold": change.threshold,
+    }
+    with _notes() as notes:
+      base = self.twin.extract_base(reference, now)
+      out = self.twin.edit(base, target, **made, **sampling)
+    inside = pathlib.Path(folder) / "edits"
+    about = {
+      "reference": reference.record,
+      "now": as_json(now),
+      "source": as_json(target),
+      "edit": made,
+      "twin": self.twin.digest,
+      **sampling,
+    }
+    titles = (describe(target), f"{change.kind} {', '.join(names)}")
+    picture = write_edit(inside, out, titles, about, self.file_format)
+    moved = out.largest_change_mv()
+    lines = [
+      f"Largest change: {', '.join(f'{x:.2f}' for x in moved)} mV.",
+      *notes,
+    ]
+    return Answer("\n".join(lines), _pack(inside), picture)
+
+  def _reference(self, files, start):
+    if not files:
+      return self.reference
+    seconds = _number(start or "0", "seconds to skip")
+    return read_upload(files, seconds, self.max_upload_mb)
+
+  def _read(self, asked: Asked) -> tuple[ECG, Condition, Condition, dict]:
+    """Reference, what it shows, what the twins shall show, the sampling."""
+    reference = self._reference(asked.files, asked.start)
+    for name, statements in (
+      ("the reference shows", asked.now_statements),
+      ("the twins shall show", asked.statements),
+    ):
+      if not statements:
+        raise ValueError(f"choose at least one statement of what {name}")
+    now = Condition(
+      asked.now_statements,
+      _number(asked.now_heart_rate, "heart rate of the reference"),
+      _number(asked.now_age, "age") if asked.now_age.strip() else None,
+      asked.now_sex or None,
+    )
+    target = Condition(
+      asked.statements,
+      _number(asked.heart_rate, "heart rate of the twins"),
+      _number(asked.age, "age") if asked.age.strip() else now.age,
+      now.sex,
+    )
+    count = asked.num_samples
+    if not isinstance(count, int) or not 1 <= count <= MAX_SAMPLES:
+      raise ValueError(f"twins={count} must be a number in 1..{MAX_SAMPLES}")
+    for name in ("seed", "steps"):
+      if not isinstance(getattr(asked, name), int):
+        raise ValueError(f"{name}={getattr(asked, name)} must be a number")
+    sampling = {
+      "num_samples": count,
+      "seed": asked.seed,
+      "sampler": self.sampler,
+      "steps": asked.steps,
+      "eta": self.eta,
+      "consistent_leads": asked.consistent_leads,
+    }
+    return reference, now, target, sampling
+
+
+def _number(text, name):
+  try:
+    return float(text)
+  except ValueError:
+    raise ValueError(f"{name} {text!r} must be a number") from None
+
+
+def _guidance(asked: Asked) -> dict[str, Any]:
+  return {
+    "statement_guidance": asked.statement_guidance,
+    "person_guidance": asked.person_guidance,
+  }
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[list[str]]:
+  """Collects what is warned of meanwhile, each warning once."""
+  notes = []
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    yield notes
+  texts = [str(w.message) for w in caught if w.category is UserWarning]
+  notes += [f"Note: {text}." for text in dict.fromkeys(texts)]
+
+
+def _list_rates(rates):
+  return ", ".join(f"{x:.0f}" if np.isfinite(x) else "none" for x in rates)
+
+
+def _pack(folder: pathlib.Path) -> str:
+  """Path of a zip file of a folder, beside it."""
+  return shutil.make_archive(str(folder), "zip", folder)

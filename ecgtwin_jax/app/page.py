@@ -1,0 +1,346 @@
+"""The page: where its controls stand, and which action each button starts."""
+
+import functools
+import html
+import pathlib
+import tempfile
+import traceback
+from collections.abc import Callable
+
+import gradio as gr
+
+from ecgtwin_jax.app.actions import (
+  EDITS,
+  MAX_SAMPLES,
+  Answer,
+  Asked,
+  Change,
+  Desk,
+  Seen,
+)
+from ecgtwin_jax.app.uploads import DATA, MAINS
+from ecgtwin_jax.data.conditions import Condition
+
+TITLE = "ECG twins"
+INTRODUCTION = """# ECG twins
+Give a 12-lead ECG and say what it shows; get ECGs of the same person under
+another condition. For research: what is generated is synthetic, and not for
+diagnosis or treatment.
+"""
+SEXES = [("female", "F"), ("male", "M"), ("not known", "")]
+KEPT = 3600  # seconds that uploads and results stay on the server's disk
+WAITING = 32  # requests in the queue; more are refused
+STYLE = """
+footer {display: none !important}
+.gradio-container {max-width: 1800px !important; margin: 0 auto}
+.icon-wrap {flex-shrink: 0; min-width: 20px}
+@media (max-width: 800px) {
+  .sheet {max-width: calc(100vw - 4rem)}
+  .sheet .image-frame {overflow-x: auto; justify-content: flex-start}
+  .sheet img {min-width: 800px; max-width: none !important}
+  .sheets {height: 480px !important}
+}
+"""
+
+
+def build(desk: Desk, target: Condition, config) -> gr.Blocks:
+  """Lays the page out and connects it.
+
+  Args:
+    desk: does the work.
+    target: the condition that the page opens with.
+    config: of the app job; the numbers that the page opens with.
+  """
+  with gr.Blocks(
+    title=TITLE,
+    analytics_enabled=False,
+    fill_width=True,
+    delete_cache=(KEPT // 4, KEPT),
+  ) as blocks:
+    gr.Markdown(INTRODUCTION)
+    with gr.Row():
+      with gr.Column(scale=2, min_width=320):
+        asked = _controls(desk, target, config)
+        make = gr.Button("Generate twins", variant="primary")
+      with gr.Column(scale=5, min_width=320), gr.Tabs() as tabs:
+        with gr.Tab("Reference", id="reference"):
+          seen = _show_reference(desk)
+        with gr.Tab("Twins", id="twins"):
+          twins = [
+            _text("Nothing yet: press “Generate twins”."),
+            _download(),
+            _picture("The reference above its twins"),
+            _gallery("All leads of each"),
+          ]
+        with gr.Tab("Attention", id="attention"):
+          gr.Markdown("Which statement each part of the twins attends to.")
+          explain = gr.Button("Explain the twins")
+          reasons = [_text("Nothing yet."), _gallery("Attention")]
+        with gr.Tab("Edit", id="edit"):
+          change = _edit_controls(desk)
+          edit = gr.Button("Edit the twins")
+          edits = [
+            _text("Nothing yet."),
+            _download(),
+            _picture("Each twin above its edit"),
+          ]
+    # One at a time: they share the processors, and Python's warnings.
+    event = dict(
+      concurrency_limit=1, concurrency_id="twin", api_visibility="private"
+    )
+    controls = list(asked.values())
+    count = len(controls)
+
+    def run_edit(folder, *values):
+      return desk.edit(Asked(*values[:count]), Change(*values[count:]), folder)
+
+    make.click(
+      lambda: gr.Tabs(selected="twins"),
+      outputs=tabs,
+      queue=False,
+      api_visibility="private",
+    )
+    make.click(
+      _respond(
+        lambda folder, *values: desk.generate(Asked(*values), folder),
+        _show,
+        lambda text: [text, _download(), None, None],
+      ),
+      controls,
+      twins,
+      scroll_to_output=True,
+      **event,
+    )
+    explain.click(
+      _respond(
+        lambda folder, *values: desk.explain(Asked(*values), folder),
+        _show,
+        lambda text: [text, None],
+      ),
+      controls,
+      reasons,
+      **event,
+    )
+    edit.click(
+      _respond(run_edit, _show, lambda text: [text, _download(), None]),
+      [*controls, *change],
+      edits,
+      **event,
+    )
+    facts = ("now_statements", "now_heart_rate", "now_age", "now_sex")
+    asked["files"].upload(
+      lambda: gr.Tabs(selected="reference"),
+      outputs=tabs,
+      queue=False,
+      api_visibility="private",
+    )
+    for changed in (asked["files"].change, asked["start"].submit):
+      changed(
+        _respond(
+          lambda folder, *values: desk.look(*values, folder),
+          _show_seen,
+          lambda text: [None, text, *[gr.skip()] * len(facts)],
+        ),
+        [asked["files"], asked["start"]],
+        [*seen, *(asked[fact] for fact in facts)],
+        **event,
+      )
+  return blocks.queue(max_size=WAITING, api_open=False)
+
+
+def _controls(desk, target, config):
+  """The controls on the left by their names in Asked, in its order."""
+  now, sampling = desk.now, config.sampling
+  statements = functools.partial(_statements, desk)
+  # Gradio's number shows 0 where nothing is given.
+  number = functools.partial(gr.Textbox, max_lines=1, min_width=90)
+  whole = functools.partial(gr.Number, precision=0, min_width=80)
+  asked = {}
+  with gr.Group():
+    asked["files"] = gr.File(
+      label=f"Reference: .hea with .dat, .csv or .npz, {desk.max_upload_mb:g} "
+      f"MB at most (without: {desk.reference.record})",
+      file_count="multiple",
+      file_types=[*MAINS, *DATA],
+      height=120,
+    )
+    asked["start"] = number("0", label="Seconds to skip in it (Enter: look)")
+    asked["now_statements"] = statements(
+      now.statements, "What the reference shows"
+    )
+    with gr.Row():
+      asked["now_heart_rate"] = number(
+        _as_text(now.heart_rate), label="Heart rate (bpm)"
+      )
+      asked["now_age"] = number(_as_text(now.age), label="Age (years)")
+    asked["now_sex"] = gr.Radio(SEXES, value=now.sex or "", label="Sex")
+  with gr.Group():
+    asked["statements"] = statements(
+      target.statements, "What the twins shall show"
+    )
+    with gr.Row():
+      asked["heart_rate"] = number(
+        _as_text(target.heart_rate), label="Heart rate (bpm)"
+      )
+      asked["age"] = number(
+        _as_text(config.target.age), label="Age (years)", placeholder="the same"
+      )
+  with gr.Accordion("How many, and how", open=False):
+    with gr.Row():
+      asked["num_samples"] = whole(
+        config.num_samples, label=f"Twins (1 to {MAX_SAMPLES})"
+      )
+      asked["seed"] = whole(config.seed, label="Seed")
+      asked["steps"] = whole(sampling.steps, label="Steps")
+    for name, label in (
+      ("statement_guidance", "Guidance by the statements"),
+      ("person_guidance", "Guidance by the person"),
+    ):
+      asked[name] = _guidance(label, sampling[name], desk.reason_against(name))
+    asked["consistent_leads"] = gr.Checkbox(
+      sampling.consistent_leads, label="Make the limb leads agree exactly"
+    )
+  assert tuple(asked) == Asked._fields, tuple(asked)
+  return asked
+
+
+def _edit_controls(desk):
+  gr.Markdown(
+    "The same noise, with one statement added or re-weighted, or with all "
+    "statements swapped for as many others. Edits are made without guidance."
+  )
+  with gr.Row():
+    kind = gr.Radio(EDITS, value=EDITS[0], label="Edit", min_width=240)
+    names = _statements(desk, [], "Statement", min_width=240)
+  with gr.Row():
+    weight = gr.Slider(
+      -2, 5, 1, step=0.1, label="Weight of its attention; 1 in a swap"
+    )
+    threshold = gr.Slider(
+      0, 1, 0.2, step=0.01, label="Threshold: share of the steps, from the end"
+    )
+  return [kind, names, weight, threshold]
+
+
+def _statements(desk, value, label, **options):
+  """A choice of statements; others may be typed, and the twin warns of them."""
+  return gr.Dropdown(
+    list(dict.fromkeys([*desk.twin.statements, *value])),
+    value=list(value),
+    multiselect=True,
+    allow_custom_value=True,
+    label=label,
+    **options,
+  )
+
+
+def _guidance(label, value, reason):
+  return gr.Slider(
+    0,
+    5,
+    1 if reason else value,
+    step=0.1,
+    label=label,
+    info=f"Not possible: {reason}."
+    if reason
+    else "1: as trained; more: closer",
+    interactive=not reason,
+  )
+
+
+def _show_reference(desk):
+  with tempfile.TemporaryDirectory() as folder:
+    seen = desk.look(None, None, folder)
+    return [_picture("The reference", seen.picture), _text(seen.text)]
+
+
+def _text(value):
+  # A text box shows what users typed as it is; Markdown would interpret it.
+  return gr.Textbox(value, show_label=False, lines=1, max_lines=24)
+
+
+def _picture(alt_text, value=None):
+  return gr.Image(
+    value,
+    type="filepath",
+    interactive=False,
+    show_label=False,
+    buttons=["download", "fullscreen"],
+    alt_text=alt_text,
+    elem_classes="sheet",
+  )
+
+
+def _gallery(label):
+  return gr.Gallery(
+    label=label,
+    preview=True,
+    object_fit="contain",
+    height=720,
+    interactive=False,
+    buttons=["download", "fullscreen"],
+    elem_classes="sheets",
+  )
+
+
+def _download():
+  return gr.DownloadButton("Download (zip)", interactive=False)
+
+
+def _respond(action: Callable, show: Callable, failed: Callable) -> Callable:
+  """The listener of an action: errors in words, files gone when shown.
+
+  Args:
+    action: from (folder, *values) to an answer.
+    show: from the answer to what the outputs show.
+    failed: from an error in words to what they show instead.
+  """
+
+  def respond(*values):
+    with tempfile.TemporaryDirectory() as folder:
+      try:
+        shown = show(action(folder, *values))
+      except (ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+      except Exception:
+        traceback.print_exc()
+        text = "this was not foreseen; the terminal of the server says more"
+      else:
+        # Gradio copies the files before it comes back for more.
+        yield shown
+        return
+    # Shown as HTML, and may hold what a user typed.
+    gr.Warning(html.escape(text), title="Not done")
+    yield failed(f"Not done: {text}")
+
+  return respond
+
+
+def _show(answer: Answer) -> list:
+  """An answer's parts, those alone that its tab has."""
+  parts = [answer.text]
+  if answer.archive is not None:
+    name = pathlib.Path(answer.archive).name
+    parts.append(
+      gr.DownloadButton(f"Download {name}", answer.archive, interactive=True)
+    )
+  if answer.picture is not None:
+    parts.append(answer.picture)
+  if answer.sheets:
+    parts.append(gr.Gallery(answer.sheets, selected_index=0))
+  return parts
+
+
+def _show_seen(seen: Seen) -> list:
+  return [
+    seen.picture,
+    seen.text,
+    seen.statements,
+    _as_text(seen.heart_rate),
+    _as_text(seen.age),
+    seen.sex or "",
+  ]
+
+
+def _as_text(number):
+  return "" if number is None else f"{number:g}"

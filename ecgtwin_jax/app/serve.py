@@ -1,0 +1,107 @@
+"""The app job: serves the page on one twin."""
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+
+from ecgtwin_jax.app.actions import Desk
+from ecgtwin_jax.app.uploads import MB
+from ecgtwin_jax.inference.twin import load_twin
+from ecgtwin_jax.jobs.files import read_reference, read_target, suffix_of
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def run(config) -> None:
+  """Serves the page until Ctrl-C or SIGTERM.
+
+  Raises:
+    ValueError: Gradio is not installed, or a value of the configuration is out
+      of range.
+    OSError: the port is taken, or there is no such twin or recording.
+  """
+  suffix_of(config.format)
+  if not 0 < config.max_upload_mb < 1e6:
+    raise ValueError(
+      f"config.max_upload_mb={config.max_upload_mb} must be in 0..1000000"
+    )
+  reference, now = read_reference(config)
+  target = read_target(config.target, now)
+  with tempfile.TemporaryDirectory(prefix="ecgtwin_") as folder:
+    # Gradio reads these at its import. Its own folder would be the same for
+    # all users of this machine, and stay there.
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+      from ecgtwin_jax.app import page
+    except ModuleNotFoundError as error:
+      if error.name != "gradio":
+        raise
+      raise ValueError(
+        "the page needs Gradio, which is not installed: pip install -e '.[app]'"
+      ) from None
+    desk = Desk(
+      load_twin(config.twin, config.encoder),
+      reference,
+      now,
+      max_upload_mb=config.max_upload_mb,
+      sampler=config.sampling.sampler,
+      eta=config.sampling.eta,
+      file_format=config.format,
+    )
+    blocks = page.build(desk, target, config)
+    address = _launch(blocks, page.STYLE, config)
+    with _stopped_by_signals() as stopped:
+      print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
+      if config.host not in LOOPBACK or config.share:
+        print("whoever reaches it can use it: it has no password", flush=True)
+      stopped.wait()
+    blocks.close(verbose=False)
+
+
+def _launch(blocks, style, config):
+  """Starts the server; returns its address."""
+  import gradio as gr
+
+  theme = gr.themes.Default(
+    # The system's fonts: nothing is fetched from elsewhere.
+    font=["system-ui", "sans-serif"],
+    font_mono=["monospace"],
+  )
+  _, local, public = blocks.launch(
+    server_name=config.host,
+    server_port=config.port,
+    share=config.share,
+    max_file_size=int(config.max_upload_mb * MB),
+    theme=theme,
+    css=style,
+    # None of Gradio's own pages: some of them keep what was uploaded.
+    footer_links=[],
+    run_history=False,
+    enable_monitoring=False,
+    mcp_server=False,
+    ssr_mode=False,
+    pwa=False,
+    quiet=True,
+    inbrowser=False,
+    prevent_thread_lock=True,
+  )
+  return public or local
+
+
+@contextlib.contextmanager
+def _stopped_by_signals():
+  """An event that SIGINT and SIGTERM set."""
+  stopped = threading.Event()
+  before = {
+    number: signal.signal(number, lambda *_: stopped.set())
+    for number in (signal.SIGINT, signal.SIGTERM)
+  }
+  try:
+    yield stopped
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

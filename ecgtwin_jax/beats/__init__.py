@@ -1,0 +1,1 @@
+"""Beats of an ECG: found, averaged, delineated, checked against criteria."""

@@ -1,0 +1,192 @@
+"""Where the waves of a median beat begin and end, from all leads together.
+
+Checked on the simulator, where the marks are known; the evaluation's
+`check_chain` does so anew and stands beside each figure. On 160 simulated
+recordings the spread of QRS, QT and PR is 5, 13 and 6 ms; that of neurokit2
+0.2.13 on the same median beats, repeated, is 22, 26 and 33 ms at best (its
+prominence method on the mean over leads) and 43, 99 and 39 ms with wavelets on
+lead II.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Float
+from tqdm import tqdm
+
+from ecgtwin_jax.beats.median_beat import RATE, Beats, find_median_beat
+from ecgtwin_jax.data.ecg import MODEL_RATE
+
+_SMOOTH = 0.004  # s: standard deviation that slopes are smoothed with
+_STILL = 0.09  # of the steepest slope: below it QRS has not begun or is over
+_QUIET = 0.012  # s that it has to stay below
+_QRS_BEFORE, _QRS_AFTER = 0.12, 0.16  # s around the middle
+_P_LEVEL = 0.1  # of the P wave's height: where it begins
+_P_REACH = 0.12  # s from its peak within which P begins and ends
+_P_COHERENCE = 0.35  # correlation of P between beats, at least
+_P_SIZE = 0.015  # mV over leads (root mean square)
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+  """Seconds from the start of the median beat; nan where not found.
+
+  `qrs_offset` is the J point; T ends where its steepest tangent meets the
+  baseline.
+  """
+
+  qrs_onset: float
+  qrs_offset: float
+  t_peak: float = math.nan
+  t_end: float = math.nan
+  p_onset: float = math.nan
+  p_peak: float = math.nan
+  p_offset: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+  """The beats of an ECG and the marks of the usual one."""
+
+  beats: Beats
+  marks: Marks
+
+
+def read_ecgs(
+  signals: Float[np.ndarray, "n s 12"] | Sequence[Float[np.ndarray, "s 12"]],
+  sampling_rate: float | int = MODEL_RATE,
+  label: str = "",
+) -> list[Reading | None]:
+  """Reads each ECG; None where no two like beats, or no ends of QRS, are found.
+
+  Args:
+    signals: mV.
+    sampling_rate: Hz.
+    label: what a bar of progress is called; "" shows none.
+
+  Raises:
+    ValueError: a signal is not finite.
+  """
+  shown = tqdm(signals, desc=label, unit=" ECG", disable=not label)
+  return [read_ecg_beats(signal, sampling_rate) for signal in shown]
+
+
+def read_ecg_beats(
+  signal: Float[np.ndarray, "s 12"], sampling_rate: float | int = MODEL_RATE
+) -> Reading | None:
+  """The beats of one ECG and the marks of the usual one, or None."""
+  beats = find_median_beat(signal, sampling_rate)
+  marks = None if beats is None else delineate(beats)
+  return None if marks is None else Reading(beats, marks)
+
+
+def delineate(beats: Beats) -> Marks | None:
+  """Marks of the waves of a median beat; None where QRS has no clear ends."""
+  x = beats.median
+  speed = np.linalg.norm(
+    scipy.ndimage.gaussian_filter1d(x, _SMOOTH * RATE, axis=0, order=1), axis=1
+  )
+  ends = _find_qrs(speed, beats.middle)
+  if ends is None:
+    return None
+  onset, offset = ends
+  t_peak, t_end = _find_t(x, onset, offset, beats)
+  p = _find_p(x, onset, t_end, beats)
+  return Marks(onset / RATE, offset / RATE, t_peak, t_end, *p)
+
+
+def _find_qrs(speed, middle):
+  first = max(middle - round(_QRS_BEFORE * RATE), 0)
+  last = middle + round(_QRS_AFTER * RATE)
+  top = first + int(np.argmax(speed[first:last]))
+  quiet = round(_QUIET * RATE)
+  half = quiet // 2
+  run = scipy.ndimage.maximum_filter1d(speed, quiet)
+  before = np.flatnonzero(run[first:top] < _STILL * speed[top])
+  after = np.flatnonzero(run[top : last + quiet] < _STILL * speed[top])
+  # A pacemaker's spike rings at a low sampling rate, and is never still.
+  if not len(before) or not len(after):
+    return None
+  return first + before[-1] + half, top + after[0] - half
+
+
+def _find_t(x, onset, offset, beats):
+  """Peak and end of T on the lead combination that shows it most."""
+  nan = math.nan, math.nan
+  start = offset + round(0.04 * RATE)
+  gap = beats.rr * RATE
+  stop = min(len(x), round(onset + max(0.72 * gap, gap - 0.24 * RATE)))
+  stop = min(stop, round(onset + 0.64 * RATE))
+  if stop - start < 0.1 * RATE:
+    return nan
+  piece = scipy.ndimage.gaussian_filter1d(x[start:stop], 0.008 * RATE, axis=0)
+  wave = _strongest(piece)
+  peak = int(np.argmax(wave[: round(0.95 * len(wave))]))
+  slope = np.gradient(wave)
+  fall = slope[peak:]
+  if peak == 0 or len(fall) < 5:
+    return nan
+  steepest = peak + int(np.argmin(fall[: round(0.2 * RATE)]))
+  if slope[steepest] >= 0:
+    return nan
+  level = wave[steepest:].min()
+  level = max(level, -0.1 * wave[peak])
+  end = steepest + (level - wave[steepest]) / slope[steepest]
+  return (start + peak) / RATE, (start + end) / RATE
+
+
+def _strongest(piece):
+  """The combination of leads with the largest swing, turned to be positive."""
+  _, _, rows = np.linalg.svd(piece, full_matrices=False)
+  wave = piece @ rows[0]
+  return wave * np.sign(wave[np.argmax(np.abs(wave))])
+
+
+def _find_p(x, onset, t_end, beats):
+  nan = (math.nan,) * 3
+  gap = beats.rr * RATE
+  # Where the T wave ends is not known, it could be taken for P.
+  if not math.isfinite(t_end):
+    return nan
+  start = round(max(t_end * RATE - gap + 0.01 * RATE, onset - 0.36 * RATE, 0))
+  stop = onset - round(0.008 * RATE)
+  if stop - start < 0.08 * RATE:
+    return nan
+  piece = scipy.ndimage.gaussian_filter1d(x[start:stop], 0.006 * RATE, axis=0)
+  line = np.linspace(
+    piece[:10].mean(axis=0), piece[-5:].mean(axis=0), len(piece)
+  )
+  piece = piece - line
+  _, _, rows = np.linalg.svd(piece, full_matrices=False)
+  wave = piece @ rows[0]
+  top = int(np.argmax(np.abs(wave)))
+  wave = wave * np.sign(wave[top])
+  if not 3 < top < len(wave) - 3:
+    return nan
+  height = wave[top]
+  if height < _P_SIZE * math.sqrt(12):
+    return nan
+  each = (beats.segments[:, start:stop] - line) @ rows[0]
+  each = each - each.mean(axis=1, keepdims=True)
+  if _coherence(each) < _P_COHERENCE:
+    return nan
+  reach = round(_P_REACH * RATE)
+  first = top - _foot(wave[max(top - reach, 0) : top + 1][::-1])
+  last = top + _foot(wave[top : top + reach])
+  return (start + first) / RATE, (start + top) / RATE, (start + last) / RATE
+
+
+def _foot(fall):
+  """Samples from the top of a wave to where it has come down."""
+  low = fall.min()
+  return int(np.flatnonzero(fall <= low + _P_LEVEL * (fall[0] - low))[0])
+
+
+def _coherence(each):
+  """Median over rows of the mean correlation with the other rows."""
+  unit = each / (np.linalg.norm(each, axis=1, keepdims=True) + 1e-12)
+  alike = unit @ unit.T
+  return float(np.median((alike.sum(axis=1) - 1) / (len(unit) - 1)))

@@ -1,0 +1,1 @@
+"""Does a generated ECG show the condition?"""

@@ -1,0 +1,1 @@
+"""Do a patient's twins help to diagnose the patient?"""

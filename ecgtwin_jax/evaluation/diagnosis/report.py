@@ -1,0 +1,348 @@
+"""The figures of personalised diagnosis: arms, intervals, tables, a picture."""
+
+import csv
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ecgtwin_jax.evaluation.metric import (
+  Metric,
+  bootstrap_interval,
+  mean_metric,
+  missing,
+)
+from ecgtwin_jax.evaluation.report import FIELDS, to_json
+from ecgtwin_jax.text.findings import auroc
+
+LEVEL = "diagnosis"
+# What a patient's later recordings were judged with.
+ARMS = {
+  "population": "no fine-tuning",
+  "own": "twins of the patient",
+  "own_whole_pass": "twins of the patient, a whole pass as published",
+  "stranger": "twins of a random other patient",
+  "crowd": "twins of many others",
+}
+_CONTROLS = ("population", "stranger", "crowd")
+
+
+class Outcome(NamedTuple):
+  """Later recordings and what was said of them, a row each.
+
+  Attributes:
+    patients: names.
+    records: names.
+    labels: 0 normal, 1 abnormal.
+    scores: {arm: probability of abnormal before fine-tuning and after each of
+      its steps, (n, steps + 1)}.
+  """
+
+  patients: np.ndarray
+  records: np.ndarray
+  labels: np.ndarray
+  scores: dict[str, np.ndarray]
+
+
+def accuracy(
+  scores: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
+) -> float:
+  """Share of recordings on the right side of 0.5."""
+  return float(((scores > 0.5) == (labels == 1)).mean())
+
+
+def macro_f1(
+  scores: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
+) -> float:
+  """Mean over both classes of 2 TP / (2 TP + FP + FN).
+
+  A class that neither occurs nor is given is left out of the mean.
+  """
+  given, true = scores > 0.5, labels == 1
+  parts = []
+  for a, b in ((given, true), (~given, ~true)):
+    size = int(a.sum() + b.sum())
+    if size:
+      parts.append(2 * int((a & b).sum()) / size)
+  return float(np.mean(parts))
+
+
+MEASURES = {"accuracy": accuracy, "macro_f1": macro_f1, "auroc": auroc}
+
+
+def choose_step(
+  scores: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"]
+) -> int:
+  """The step, of 1..k - 1, with the least cross-entropy."""
+  right = np.where(labels[:, None] == 1, scores, 1 - scores)
+  loss = -np.log(np.clip(right, 1e-6, 1)).mean(axis=0)
+  return 1 + int(np.argmin(loss[1:]))
+
+
+def choose_scores(
+  validation: Outcome, test: Outcome
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+  """One probability per test recording and arm, with steps from validation.
+
+  Returns:
+    {arm: scores}, "own_whole_pass" (as published) among them, and {arm: step}.
+  """
+  steps = {
+    arm: choose_step(validation.scores[arm], validation.labels)
+    for arm in ("own", "stranger", "crowd")
+  }
+  chosen = {"population": test.scores["own"][:, 0]}
+  chosen |= {arm: test.scores[arm][:, step] for arm, step in steps.items()}
+  chosen["own_whole_pass"] = test.scores["own"][:, -1]
+  return chosen, steps
+
+
+def _floor(measure, labels):
+  """What always naming the commoner class gives; of the AUROC chance."""
+  if measure == "auroc":
+    return 0.5
+  common = np.full(len(labels), float(labels.mean() > 0.5))
+  return MEASURES[measure](common, labels)
+
+
+def _pooled(name, value, outcome, floor, note, seed):
+  low, high = bootstrap_interval(value, outcome.patients, seed=seed)
+  everything = np.arange(len(outcome.labels))
+  return Metric(
+    name, value(everything), low, high, floor, len(everything), LEVEL, note
+  )
+
+
+def measure(
+  validation: Outcome, test: Outcome, *, seed: int = 0
+) -> list[Metric]:
+  """Accuracy, macro F1 and AUROC of every arm, and what the own twins add.
+
+  Pooled over recordings, and as means over patients (AUROC where a patient has
+  both classes); intervals by bootstrap over patients.
+
+  Args:
+    validation: on which steps are chosen.
+    test: on which all is measured.
+    seed: of the bootstrap.
+  """
+  chosen, steps = choose_scores(validation, test)
+  labels, metrics = test.labels, []
+  for arm, scores in chosen.items():
+    note = ARMS[arm]
+    if arm in steps:
+      note += f"; step {steps[arm]}, chosen on validation patients"
+    note += "; floor: always the commoner class"
+    for name, function in MEASURES.items():
+
+      def value(rows, scores=scores, function=function):
+        return function(scores[rows], labels[rows])
+
+      full = f"diagnosis_{arm}_{name}"
+      floor = _floor(name, labels)
+      metrics += [
+        _pooled(full, value, test, floor, note, seed),
+        _per_patient(f"{full}_per_patient", name, scores, test, note, seed),
+      ]
+  for arm in _CONTROLS:
+    for name, function in MEASURES.items():
+
+      def gain(rows, arm=arm, function=function):
+        return function(chosen["own"][rows], labels[rows]) - function(
+          chosen[arm][rows], labels[rows]
+        )
+
+      metrics.append(
+        _pooled(
+          f"diagnosis_own_minus_{arm}_{name}",
+          gain,
+          test,
+          0.0,
+          f"own twins against {ARMS[arm]}; floor: no difference",
+          seed,
+        )
+      )
+  return metrics
+
+
+def _per_patient(name, measure, scores, outcome, note, seed):
+  names, place = np.unique(outcome.patients, return_inverse=True)
+  rows = [np.flatnonzero(place == i) for i in range(len(names))]
+  labels = outcome.labels
+
+  def each(scores):
+    function = MEASURES[measure]
+    return np.array([function(scores[r], labels[r]) for r in rows])
+
+  common = np.full(len(labels), float(labels.mean() > 0.5))
+  floor = 0.5 if measure == "auroc" else float(each(common).mean())
+  return mean_metric(
+    name, each(scores), names, LEVEL, floor=floor, note=note, seed=seed
+  )
+
+
+def measure_shares(
+  shares: Sequence, test: Outcome, *, seed: int = 0
+) -> list[Metric]:
+  """AUROC, accuracy and macro F1 by the share of synthetic training ECGs.
+
+  Args:
+    shares: synthetic_training.Share of each training.
+    test: whose recordings they judged.
+    seed: of the bootstrap.
+  """
+  metrics = []
+  for share in shares:
+    percent = round(100 * share.share)
+    for kind, scores in (("real", share.real), ("synthetic", share.synthetic)):
+      for name, function in MEASURES.items():
+
+        def value(rows, scores=scores, function=function):
+          return function(scores[rows], test.labels[rows])
+
+        metrics.append(
+          _pooled(
+            f"diagnosis_trained_{percent}_percent_synthetic_on_{kind}_{name}",
+            value,
+            test,
+            _floor(name, test.labels),
+            f"trained from scratch, {percent}% of its ECGs synthetic; tested "
+            f"on {kind} ones",
+            seed,
+          )
+        )
+  return metrics
+
+
+def write(
+  folder: pathlib.Path,
+  outcomes: dict[str, Outcome],
+  shares: Sequence,
+  seed: int,
+  notes: Sequence[str],
+) -> list[Metric]:
+  """Writes metrics.json, diagnosis.csv, recordings.csv and diagnosis.png.
+
+  Args:
+    folder: where.
+    outcomes: of "validation" and "test".
+    shares: of synthetic_training.
+    seed: of the bootstrap.
+    notes: what was left out or replaced; joins the metrics in the file.
+  """
+  test = outcomes["test"]
+  metrics = measure(outcomes["validation"], test, seed=seed)
+  metrics += measure_shares(shares, test, seed=seed)
+  if not shares:
+    why = "config.synthetic.shares is empty"
+    metrics.append(missing("diagnosis_trained_synthetic", LEVEL, why))
+  entries = [to_json(metric) for metric in metrics]
+  about = {"metrics": entries, "notes": list(notes), "seed": seed}
+  (folder / "metrics.json").write_text(json.dumps(about, indent=1))
+  with (folder / "diagnosis.csv").open("w", newline="") as file:
+    table = csv.DictWriter(file, FIELDS)
+    table.writeheader()
+    table.writerows(entries)
+  chosen, _ = choose_scores(outcomes["validation"], test)
+  with (folder / "recordings.csv").open("w", newline="") as file:
+    table = csv.writer(file)
+    table.writerow(["patient", "record", "abnormal", *chosen])
+    table.writerows(
+      zip(test.patients, test.records, test.labels, *chosen.values())
+    )
+  figure = draw(metrics)
+  figure.savefig(folder / "diagnosis.png", dpi=110)
+  return metrics
+
+
+def draw(metrics: Sequence[Metric]):
+  """Draws the arms with intervals and floors, and the shares where there are.
+
+  Args:
+    metrics: from `measure` and `measure_shares`.
+
+  Returns:
+    A matplotlib Figure.
+  """
+  from matplotlib.figure import Figure
+
+  known = {metric.name: metric for metric in metrics}
+  figure = Figure(figsize=(12, 6.5), layout="constrained")
+  top, bottom = figure.subplots(2, 3)
+  for axes, name in zip(top, MEASURES):
+    for place, arm in enumerate(ARMS):
+      for suffix, up, color in (
+        ("", -0.12, "#0072b2"),
+        ("_per_patient", 0.12, "#e69f00"),
+      ):
+        metric = known[f"diagnosis_{arm}_{name}{suffix}"]
+        label = "per patient" if suffix else "pooled"
+        _point(axes, metric, place + up, color, None if place else label)
+    floor = known[f"diagnosis_own_{name}"].floor
+    axes.axvline(floor, color="#d55e00", ls=":", label="floor")
+    axes.set_yticks(
+      range(len(ARMS)),
+      [words.replace(", a", ",\na") for words in ARMS.values()]
+      if name == "accuracy"
+      else [],
+    )
+    axes.set_xlim(-0.03, 1.03)
+    axes.invert_yaxis()
+    axes.set_title(name.replace("_", " "))
+  figure.legend(
+    *top[0].get_legend_handles_labels(), loc="outside upper left", ncols=3
+  )
+  _draw_gains(bottom[0], known)
+  for axes, kind in zip(bottom[1:], ("real", "synthetic")):
+    _draw_shares(axes, known, kind)
+  return figure
+
+
+def _point(axes, metric, place, color, label):
+  axes.plot([metric.low, metric.high], [place, place], color=color)
+  axes.plot(metric.value, place, "o", color=color, label=label)
+
+
+def _draw_gains(axes, known):
+  names = [(arm, name) for arm in _CONTROLS for name in MEASURES]
+  for place, (arm, name) in enumerate(names):
+    metric = known[f"diagnosis_own_minus_{arm}_{name}"]
+    _point(axes, metric, place, "#0072b2", None)
+  axes.axvline(0, color="#d55e00", ls=":")
+  axes.set_yticks(
+    range(len(names)),
+    [f"{n.replace('_', ' ')} against {a}" for a, n in names],
+    fontsize=8,
+  )
+  axes.invert_yaxis()
+  axes.set_title("what the own twins add (pooled)")
+
+
+def _draw_shares(axes, known, kind):
+  start, end = "diagnosis_trained_", f"_percent_synthetic_on_{kind}_auroc"
+  rows = sorted(
+    (int(name.removeprefix(start).removesuffix(end)), metric)
+    for name, metric in known.items()
+    if name.startswith(start) and name.endswith(end)
+  )
+  axes.set_title(f"tested on {kind} ECGs")
+  if not rows:
+    axes.text(0.5, 0.5, "no trainings", ha="center", transform=axes.transAxes)
+    axes.set_axis_off()
+    return
+  x = [share for share, _ in rows]
+  axes.fill_between(
+    x,
+    [m.low for _, m in rows],
+    [m.high for _, m in rows],
+    color="#0072b2",
+    alpha=0.2,
+  )
+  axes.plot(x, [m.value for _, m in rows], "o-", color="#0072b2")
+  axes.axhline(0.5, color="#d55e00", ls=":")
+  axes.set_xlabel("% of the training ECGs that are synthetic")
+  axes.set_ylabel("AUROC")
+  axes.set_ylim(0, 1.03)

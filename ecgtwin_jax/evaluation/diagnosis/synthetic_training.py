@@ -1,0 +1,194 @@
+"""Classifiers trained on real, synthetic and mixed ECGs, from scratch.
+
+Of n training recordings a growing share is replaced by ECGs that a twin, made
+from the patient's first recording, gives under the same condition. Tested on
+real recordings of test patients (train on synthetic, test on real), and on
+their synthetic counterparts (the reverse).
+"""
+
+import pathlib
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import FrozenConfigDict
+from tqdm import tqdm
+
+from ecgtwin_jax.data.dataset import Dataset, load_split
+from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.evaluation.condition.classifier import ECGClassifier, predict
+from ecgtwin_jax.evaluation.diagnosis import fine_tuning
+from ecgtwin_jax.evaluation.diagnosis.twins import generate
+from ecgtwin_jax.evaluation.generate_examples import read_condition, signals_mv
+from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.twin import ECGTwin
+from ecgtwin_jax.text.findings import label_rows
+from ecgtwin_jax.training.json_lines import append_line, read_lines
+
+LINES = "shares.jsonl"
+
+
+class Share(NamedTuple):
+  """What a classifier says that was trained on a share of synthetic ECGs.
+
+  Attributes:
+    share: of the training recordings, 0..1.
+    real: probabilities of abnormal of the test patients' later recordings.
+    synthetic: likewise of their synthetic counterparts.
+  """
+
+  share: float
+  real: np.ndarray
+  synthetic: np.ndarray
+
+
+def draw_training(
+  data: Dataset, limit: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Draws recordings that are not their patient's first, clearly labelled.
+
+  Returns:
+    Their rows, the rows of their patients' first recordings, their labels.
+  """
+  statements = data.table.statements
+  (labels,) = label_rows(("abnormal",), statements, data.statement_ids).T
+  order = np.lexsort((data.record_id, data.time, data.patient_number))
+  _, place = np.unique(data.patient_number[order], return_index=True)
+  firsts = order[place][data.patient_number]
+  rows = np.flatnonzero((firsts != np.arange(len(data))) & (labels >= 0))
+  drawn = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
+  return drawn, firsts[drawn], labels[drawn]
+
+
+def make_counterparts(
+  twin: ECGTwin,
+  data: Dataset,
+  rows: np.ndarray,
+  firsts: np.ndarray,
+  folder: pathlib.Path,
+  size: int,
+  seed: int,
+  **sampling,
+) -> np.ndarray:
+  """ECGs under the conditions of `rows`, of the people of `firsts`, in mV.
+
+  Kept in pieces of `size` rows, so that a stop loses little.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  pieces = []
+  for start in tqdm(range(0, len(rows), size), desc=folder.name, disable=None):
+    path = folder / f"{start:07d}.npy"
+    if not path.exists():
+      part = slice(start, start + size)
+      now = [read_condition(data, int(row)) for row in firsts[part]]
+      signals = signals_mv(data, firsts[part])
+      with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # as in generate
+        bases = batch.extract_bases(
+          twin, [ECG(x, MODEL_RATE) for x in signals], now
+        )
+      made = generate(
+        twin,
+        bases,
+        [read_condition(data, int(row)) for row in rows[part]],
+        [seed] * len(bases),
+        list(range(start, start + len(bases))),
+        **sampling,
+      )
+      partial = path.with_suffix(".partial.npy")
+      np.save(partial, made.astype(np.float32))
+      partial.replace(path)
+    pieces.append(np.load(path))
+  return np.concatenate(pieces)
+
+
+def mix(real, synthetic, share: float, seed: int) -> np.ndarray:
+  """Replaces a share of the real rows by their counterparts.
+
+  The rows of a smaller share are among those of a larger one.
+  """
+  order = np.random.default_rng(seed).permutation(len(real))
+  chosen = order[: round(share * len(real))]
+  mixed = np.array(real)
+  mixed[chosen] = synthetic[chosen]
+  return mixed
+
+
+def run(
+  config,
+  twin: ECGTwin,
+  classifier: ECGClassifier,
+  data: dict[str, Dataset],
+  people: dict[str, list],
+) -> list[Share]:
+  """Trains one classifier per share of config.synthetic.shares.
+
+  Args:
+    config: as configs/diagnose.py has it.
+    twin: which makes the synthetic ECGs.
+    classifier: whose sizes are used; its weights are not.
+    data: {split: recordings}; training recordings are read from config.data.
+    people: {split: people}, of whom the test people count.
+  """
+  settings = FrozenConfigDict(config.synthetic)
+  if not settings.shares:
+    return []
+  train = load_split(config.data, "train", kind="ecg")
+  if not twin.networks.modules["denoiser"].null_condition:
+    train, _ = train.without_missing()
+  rows, firsts, labels = draw_training(train, settings.recordings, config.seed)
+  sampling = config.sampling.to_dict()
+  folder = pathlib.Path(config.workdir)
+
+  def counterparts(split, *where, seed):
+    return make_counterparts(
+      twin,
+      *where,
+      folder / f"synthetic_{split}",
+      config.twins_at_once,
+      seed,
+      **sampling,
+    )
+
+  synthetic = counterparts("train", train, rows, firsts, seed=config.seed)
+  tests = np.concatenate([p.tests for p in people["test"]])
+  sources = np.concatenate(
+    [np.full(len(p.tests), p.reference) for p in people["test"]]
+  )
+  test = data["test"]
+  asked = {
+    "real": signals_mv(test, tests),
+    "synthetic": counterparts(
+      "test", test, tests, sources, seed=config.seed + 1
+    ),
+  }
+  real = signals_mv(train, rows)
+  known = {line["share"]: line for line in read_lines(folder / LINES)}
+  shares = []
+  for share in tqdm(settings.shares, desc="shares", disable=None):
+    if share not in known:
+      given = mix(real, synthetic, share, config.seed)
+      known[share] = _train(
+        classifier.module, given, labels, settings, config.seed, asked
+      )
+      append_line(folder / LINES, {"share": share, **known[share]})
+    found = known[share]
+    shares.append(
+      Share(share, np.array(found["real"]), np.array(found["synthetic"]))
+    )
+  return shares
+
+
+def _train(module, signals, labels, settings, seed, asked) -> dict:
+  start = module.init(jax.random.key(seed), jnp.zeros((1, 1024, 12)))
+  *_, variables = fine_tuning.tune(
+    module, dict(start), signals, labels, settings, seed
+  )
+  return {
+    name: np.round(
+      predict(module, "binary", variables, recordings)[:, 0].astype(float), 6
+    ).tolist()
+    for name, recordings in asked.items()
+  }

@@ -1,0 +1,142 @@
+"""One patient's diagnosis: twins, fine-tuning on them, judging recordings."""
+
+import os
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from ecgtwin_jax.data.dataset import Dataset
+from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.leads import make_leads_consistent
+from ecgtwin_jax.evaluation.condition.classifier import ECGClassifier, predict
+from ecgtwin_jax.evaluation.diagnosis import fine_tuning, prompts
+from ecgtwin_jax.evaluation.diagnosis.patients import Person, number_of
+from ecgtwin_jax.evaluation.generate_examples import read_condition, signals_mv
+from ecgtwin_jax.inference import batch, twin_directory
+from ecgtwin_jax.inference.twin import ECGTwin
+
+_DIGITS = 6  # of probabilities
+
+
+class Bench(NamedTuple):
+  """What patients are judged with."""
+
+  twin: ECGTwin
+  classifier: ECGClassifier
+  prompts: list[prompts.Prompt]
+  sampling: dict
+  tuning: FrozenConfigDict
+  seed: int
+
+
+def generate(
+  twin: ECGTwin,
+  *rows: Any,
+  consistent_leads: bool = False,
+  **sampling: Any,
+) -> np.ndarray:
+  """ECGs of crowd.generate_signals, (n, 1024, 12) mV, without its warnings.
+
+  Unknown statements are counted where prompts are translated, and a jittered
+  rate may leave what its statement means.
+
+  Args:
+    twin: whose networks to use.
+    *rows: bases, conditions, seeds and numbers.
+    consistent_leads: projects on ECGs whose limb leads add up exactly.
+    **sampling: as ECGTwin.generate has them.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)
+    signals, _ = batch.generate_signals(twin, *rows, **sampling)
+  return make_leads_consistent(signals) if consistent_leads else signals
+
+
+def make_twins(bench: Bench, data: Dataset, people: list[Person]) -> np.ndarray:
+  """Twins of several people from their references, (people, n, 1024, 12) mV."""
+  now = [read_condition(data, person.reference) for person in people]
+  rows = np.array([person.reference for person in people])
+  references = [ECG(x, MODEL_RATE) for x in signals_mv(data, rows)]
+  conditions, seeds = [], []
+  for person, condition in zip(people, now):
+    seed = number_of(bench.seed, person.patient)
+    rng = np.random.default_rng(seed)
+    own = prompts.draw_conditions(
+      bench.prompts, condition.age, condition.sex, rng
+    )
+    conditions.append(own)
+    seeds.append(seed)
+  n = len(conditions[0])
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # as in generate
+    bases = batch.extract_bases(bench.twin, references, now)
+  signals = generate(
+    bench.twin,
+    np.repeat(bases, n, axis=0),
+    [condition for own in conditions for condition in own],
+    np.repeat(seeds, n).tolist(),
+    list(range(n)) * len(people),
+    **bench.sampling,
+  )
+  return signals.reshape(len(people), n, *signals.shape[1:])
+
+
+def judge(
+  bench: Bench,
+  twins: np.ndarray,
+  labels: np.ndarray,
+  seed: int,
+  tests: dict[str, np.ndarray],
+) -> tuple[dict[str, list], str]:
+  """Fine-tunes on twins, and judges recordings after each step.
+
+  Args:
+    bench: with the population's classifier.
+    twins: (n, 1024, 12) mV, all there is to learn from.
+    labels: of the twins.
+    seed: of the fine-tuning.
+    tests: {name: recordings in mV}.
+
+  Returns:
+    {name: per recording the probability of abnormal before fine-tuning and
+    after each step}, and a digest of the final weights.
+  """
+  module, start = bench.classifier.module, bench.classifier.variables
+  asked = np.concatenate(list(tests.values()))
+  found = [predict(module, "binary", start, asked)[:, 0]]
+  for variables in fine_tuning.tune(
+    module, start, twins, labels, bench.tuning, seed
+  ):
+    found.append(predict(module, "binary", variables, asked)[:, 0])
+  digest = twin_directory.digest(jax.tree.map(np.asarray, variables))[:16]
+  rows = np.round(np.stack(found, axis=1).astype(float), _DIGITS)
+  ends = np.cumsum([len(signals) for signals in tests.values()])[:-1]
+  parts = [part.tolist() for part in np.split(rows, ends)]
+  return dict(zip(tests, parts)), digest
+
+
+def load_binary(config) -> ECGClassifier:
+  """The population's classifier.
+
+  Raises:
+    ValueError: it is not there, or tells findings.
+  """
+  command = (
+    "python -m ecgtwin_jax.main --config=configs/classifier.py:small "
+    "--config.mode=binary --workdir="
+  )
+  if not os.path.exists(config.classifier):
+    raise ValueError(
+      f"config.classifier={config.classifier!r} is missing; train it with: "
+      f"{command}{config.classifier}"
+    )
+  found = ECGClassifier.load(config.classifier)
+  if found.mode != "binary":
+    raise ValueError(
+      f"config.classifier={config.classifier!r} is {found.mode}, but must tell "
+      f"normal from abnormal: {command}DIR"
+    )
+  return found

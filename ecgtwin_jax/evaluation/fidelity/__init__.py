@@ -1,0 +1,1 @@
+"""Are generated ECGs like real ones?"""

@@ -1,0 +1,1 @@
+"""Networks that the evaluation measures with."""

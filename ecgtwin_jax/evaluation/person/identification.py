@@ -1,0 +1,244 @@
+"""Is it this patient? Generated ECGs looked up in a gallery of real ones.
+
+The judge is an identity encoder that was trained apart from the generator, on
+other patients, so that it cannot agree with the generator by construction. The
+gallery holds one real reference of each unseen patient; a probe is an ECG
+under another condition. Real second recordings are the ceiling.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from ecgtwin_jax.evaluation.examples import Examples
+from ecgtwin_jax.evaluation.metric import Metric, bootstrap_interval, missing
+from ecgtwin_jax.inference import sampling, twin_directory
+from ecgtwin_jax.models.identity import IdentityEncoder
+from ecgtwin_jax.ranking import crossing, equal_error_rate, found_within
+from ecgtwin_jax.training import checkpoint
+
+SHIPPED = twin_directory.shipped("simulated-evaluators")
+GALLERY = 100  # patients; retrieval among more is harder
+CEILING = "real_second"
+_CHUNK = 64
+_LEVELS = 301  # of similarity, where error rates are counted
+_LEVEL = "person"
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(module, variables, signal):
+  return module.apply(variables, signal)
+
+
+class Identity:
+  """An identity encoder with its weights.
+
+  Args:
+    path: a run, a checkpoint or a bundle that holds one; None: the shipped
+      one, trained on simulated patients.
+
+  Attributes:
+    digest: identifies the weights.
+  """
+
+  def __init__(self, path: str | os.PathLike | None = None):
+    hyper, weights = checkpoint.load_weights(path or SHIPPED, "identity")
+    self._module = IdentityEncoder(**hyper["model"])
+    self._variables = {"params": weights["params"], **weights["model_state"]}
+    self.digest = twin_directory.digest(weights)
+
+  def embed(
+    self, signals: Float[np.ndarray, "n 1024 12"]
+  ) -> Float[np.ndarray, "n d"]:
+    """Embeds ECGs in mV as vectors of unit length."""
+    parts = [np.zeros((0, self._module.width), np.float32)]
+    for rows in sampling.chunks(len(signals), _CHUNK, fill=True):
+      signal = jnp.asarray(signals[rows], jnp.float32)
+      parts.append(np.asarray(_apply(self._module, self._variables, signal)))
+    return np.concatenate(parts)[: len(signals)]
+
+
+class Lookup(NamedTuple):
+  """The probes of one arm against the gallery.
+
+  Attributes:
+    similarity: cosine of each probe to each patient's reference.
+    own: column of the patient that a probe is to be.
+  """
+
+  similarity: Float[np.ndarray, "q p"]
+  own: Int[np.ndarray, " q"]
+
+
+def look_up(
+  examples: Examples, embed: Callable[[Any], Any]
+) -> dict[str, Lookup]:
+  """Compares the probes of every arm with the gallery.
+
+  The gallery holds each patient's first reference. Real second recordings that
+  happen to be in the gallery are no probes.
+
+  Args:
+    examples: of unseen patients.
+    embed: maps (n, 1024, 12) mV to (n, d).
+  """
+  _, first, own = np.unique(
+    examples.patients, return_index=True, return_inverse=True
+  )
+  gallery = _unit(embed(examples.references[first]))
+  listed = {examples.reference_ids[i] for i in first}
+  second = [i for i, name in enumerate(examples.real_ids) if name not in listed]
+  found = {}
+  for arm, signals in examples.generated.items():
+    n, k = signals.shape[:2]
+    probes = _unit(embed(signals.reshape(n * k, *signals.shape[2:])))
+    found[arm] = Lookup(probes @ gallery.T, np.repeat(own, k))
+  probes = _unit(embed(examples.real[second]))
+  found[CEILING] = Lookup(probes @ gallery.T, own[second])
+  return found
+
+
+def _unit(z):
+  z = np.asarray(z, np.float64)
+  return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+
+
+def measure(
+  examples: Examples,
+  embed: Callable[[Any], Any],
+  *,
+  gallery: int = GALLERY,
+  seed: int = 0,
+) -> list[Metric]:
+  """Top-1 and top-5 retrieval and equal error rate of every arm.
+
+  Args:
+    examples: of unseen patients.
+    embed: of an identity encoder, such as Identity().embed.
+    gallery: patients in it, drawn at random; the expected share is exact, and
+      error rates take every pair of probe and patient.
+    seed: of the bootstrap over patients; the gallery stays.
+  """
+  patients = len(np.unique(examples.patients))
+  if patients < 2:
+    why = "a gallery needs two patients"
+    return [missing("identity_top1_share", _LEVEL, why, len(examples.real))]
+  gallery = min(gallery, patients)
+  arms = {
+    arm: _measure_arm(arm, lookup, gallery, patients, seed)
+    for arm, lookup in look_up(examples, embed).items()
+  }
+  floor = arms.get("shuffled_reference")
+  for arm, metrics in arms.items():
+    if floor is not None and arm in ("twin", "shuffled_text", CEILING):
+      arms[arm] = [
+        metric._replace(
+          floor=other.value,
+          note=f"{metric.note}; floor: reference of another patient",
+        )
+        for metric, other in zip(metrics, floor, strict=True)
+      ]
+  return [metric for metrics in arms.values() for metric in metrics]
+
+
+def _measure_arm(arm, lookup, gallery, patients, seed):
+  """Metrics of one arm; the floor is chance."""
+  suffix = "" if arm == "twin" else f"_{arm}"
+  count = len(lookup.own)
+  if not count:
+    names = ("top1_share", "top5_share", "equal_error_rate")
+    return [
+      missing(f"identity_{name}{suffix}", _LEVEL, "no probes") for name in names
+    ]
+  metrics = []
+  for k in (1, 5):
+    name = f"identity_top{k}_share{suffix}"
+    if gallery <= k:
+      why = f"a gallery of {gallery} patients"
+      metrics.append(missing(name, _LEVEL, why, count))
+      continue
+    hits = found_within(lookup.similarity, lookup.own, k, gallery)
+    interval = bootstrap_interval(
+      lambda rows, hits=hits: hits[rows].mean(), lookup.own, seed=seed
+    )
+    note = f"gallery of {gallery} of {patients} patients"
+    note += f", chance {k / gallery:.3g}"
+    metrics.append(
+      Metric(
+        name,
+        float(hits.mean()),
+        *interval,
+        k / gallery,
+        count,
+        _LEVEL,
+        note,
+      )
+    )
+  value, interval = _error_rate(lookup, seed)
+  name = f"identity_equal_error_rate{suffix}"
+  note = f"{count} probes, each to {patients} patients, chance 0.5"
+  metrics.append(Metric(name, value, *interval, 0.5, count, _LEVEL, note))
+  return metrics
+
+
+def _error_rate(lookup: Lookup, seed: int):
+  """The equal error rate, and its interval from counts per level."""
+  similarity, own = lookup
+  itself = np.arange(similarity.shape[1]) == own[:, None]
+  genuine, impostor = similarity[itself], similarity[~itself]
+  levels = np.linspace(0, 1, _LEVELS)
+  edges = np.unique(
+    np.concatenate([np.quantile(s, levels) for s in (genuine, impostor)])
+  )
+  place = np.searchsorted(edges, similarity, side="right") - 1
+  place = np.clip(place, 0, len(edges) - 1)
+
+  def count_levels(chosen):
+    """Of each probe, how many of its scores lie in each level."""
+    counts = np.zeros((len(own), len(edges) + 1))
+    rows, columns = np.nonzero(chosen)
+    np.add.at(counts, (rows, place[rows, columns] + 1), 1)
+    return counts.cumsum(axis=1)
+
+  below = count_levels(itself), count_levels(~itself)
+
+  def statistic(rows):
+    refused, declined = (counts[rows].sum(axis=0) for counts in below)
+    accepted = 1 - declined / declined[-1]
+    return crossing(refused / refused[-1], accepted)
+
+  interval = bootstrap_interval(statistic, own, seed=seed)
+  return equal_error_rate(genuine, impostor), interval
+
+
+def draw(examples: Examples, embed: Callable[[Any], Any]) -> Any:
+  """Draws the share of probes found among the k most similar, for every arm.
+
+  Returns:
+    A matplotlib Figure.
+  """
+  from matplotlib.figure import Figure
+
+  found = look_up(examples, embed)
+  patients = next(iter(found.values())).similarity.shape[1]
+  ranks = np.arange(1, min(20, patients) + 1)
+  figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+  axes = figure.add_subplot()
+  for arm, lookup in found.items():
+    if not len(lookup.own):
+      continue
+    shares = [found_within(*lookup, int(k)).mean() for k in ranks]
+    axes.plot(ranks, shares, marker=".", label=arm.replace("_", " "))
+  axes.plot(ranks, ranks / patients, color="0.6", ls=":", label="chance")
+  axes.set_xticks(ranks[::2] if len(ranks) > 10 else ranks)
+  axes.set_ylim(0, 1.02)
+  axes.set_xlabel(f"among the k most similar of {patients} patients")
+  axes.set_ylabel("share of ECGs found")
+  axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+  return figure

@@ -1,0 +1,1 @@
+"""Intervals and amplitudes against the true ones."""

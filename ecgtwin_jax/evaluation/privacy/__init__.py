@@ -1,0 +1,1 @@
+"""Do generated ECGs repeat what was trained on?"""

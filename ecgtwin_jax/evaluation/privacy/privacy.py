@@ -1,0 +1,337 @@
+"""Does the generator replay recordings, and what does that mean for a person?
+
+Everything is measured against what unseen real recordings do: a generator that
+has learned a distribution comes as close to its training recordings as a new
+patient's recording does, and no closer.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from ecgtwin_jax.evaluation.examples import Examples
+from ecgtwin_jax.evaluation.metric import (
+  Metric,
+  bootstrap_interval,
+  mean_metric,
+  missing,
+)
+from ecgtwin_jax.evaluation.privacy import replay
+from ecgtwin_jax.evaluation.privacy.membership import Losses, auc_metric, joined
+from ecgtwin_jax.evaluation.privacy.risk import describe
+
+__all__ = ["LIMIT", "Found", "describe", "draw", "find", "measure"]
+
+LIMIT = 800  # recordings of each kind that are looked up
+_LEVEL = "privacy"
+_TAIL = 0.05  # of unseen recordings lie above the threshold
+
+
+class Found(NamedTuple):
+  """Best correlations; see replay.nearest.
+
+  Attributes:
+    patients: of the generated ECGs.
+    generated: of each to the nearest training recording.
+    unseen: of validation recordings to the nearest training recording.
+    unseen_patients: whose they are.
+    to_reference: of generated ECGs to their own reference.
+    real_to_reference: of the real targets to it.
+    real_patients: of the real targets.
+    members: of training recordings to the nearest generated ECG.
+    others: of validation recordings to it.
+    member_patients: whose they are.
+    pair: lead II of the generated ECG nearest to a training recording, and of
+      that recording, shifted.
+    training: how many training recordings were searched.
+  """
+
+  patients: Shaped[np.ndarray, " q"]
+  generated: Float[np.ndarray, " q"]
+  unseen: Float[np.ndarray, " v"]
+  unseen_patients: Shaped[np.ndarray, " v"]
+  to_reference: Float[np.ndarray, " q"]
+  real_to_reference: Float[np.ndarray, " n"]
+  real_patients: Shaped[np.ndarray, " n"]
+  members: Float[np.ndarray, " w"]
+  others: Float[np.ndarray, " v"]
+  member_patients: Shaped[np.ndarray, " w"]
+  pair: Float[np.ndarray, "2 1024"]
+  training: int
+
+
+def find(
+  examples: Examples,
+  train: Float[np.ndarray, "m 1024 12"],
+  validation: Float[np.ndarray, "v 1024 12"],
+  *,
+  train_patients: Shaped[np.ndarray, " m"] | None = None,
+  validation_patients: Shaped[np.ndarray, " v"] | None = None,
+  limit: int = LIMIT,
+  seed: int = 0,
+) -> Found:
+  """Looks generated ECGs and unseen recordings up among those trained on.
+
+  Args:
+    examples: of unseen patients; of several ECGs per target the first counts.
+    train: recordings that the generator was trained on, in mV.
+    validation: recordings of patients that it was not trained on. A generator
+      that leaves out noise comes closer to everything; recordings that went
+      through its autoencoder make a stricter comparison.
+    train_patients: whose they are; None: of one patient each.
+    validation_patients: likewise.
+    limit: of each kind, drawn at random; all of `train` is searched.
+    seed: of the drawing.
+
+  Raises:
+    ValueError: there are no training or no validation recordings.
+  """
+  if not len(train) or not len(validation):
+    raise ValueError(
+      f"{len(train)} training and {len(validation)} validation recordings must "
+      "both be some"
+    )
+  rng = np.random.default_rng(seed)
+
+  def draw(n):
+    return np.sort(rng.permutation(n)[:limit])
+
+  def owners(given, rows):
+    return rows if given is None else given[rows]
+
+  targets, seen, new = (
+    draw(len(each)) for each in (examples.twins, train, validation)
+  )
+  twins = examples.twins[targets, 0]
+  generated, where = replay.nearest(twins, train)
+  closest = int(generated.argmax())
+  original = train[where[closest]]
+  _, shift = replay.paired(twins[closest][None], original[None])
+  lead = 1  # II
+  return Found(
+    patients=examples.patients[targets],
+    generated=generated,
+    unseen=replay.nearest(validation[new], train)[0],
+    unseen_patients=owners(validation_patients, new),
+    to_reference=replay.paired(twins, examples.references[targets])[0],
+    real_to_reference=replay.paired(
+      examples.real[targets], examples.references[targets]
+    )[0],
+    real_patients=examples.patients[targets],
+    members=replay.nearest(train[seen], twins)[0],
+    others=replay.nearest(validation[new], twins)[0],
+    member_patients=owners(train_patients, seen),
+    pair=np.stack(
+      [twins[closest][:, lead], np.roll(original[:, lead], int(shift[0]))]
+    ).astype(np.float32),
+    training=len(train),
+  )
+
+
+def measure(
+  examples: Examples,
+  train: Float[np.ndarray, "m 1024 12"],
+  validation: Float[np.ndarray, "v 1024 12"],
+  *,
+  train_patients: Shaped[np.ndarray, " m"] | None = None,
+  validation_patients: Shaped[np.ndarray, " v"] | None = None,
+  losses: tuple[Losses, Losses] | None = None,
+  limit: int = LIMIT,
+  seed: int = 0,
+  found: Found | None = None,
+) -> list[Metric]:
+  """Shares of replays, correlations behind them, membership inference.
+
+  Args:
+    examples: as in `find`, like the arguments not named here.
+    train: likewise.
+    validation: likewise.
+    train_patients: likewise.
+    validation_patients: likewise.
+    losses: membership.denoising_losses of trained-on and of unseen recordings.
+    limit: as in `find`.
+    seed: of the drawing and of the bootstrap over patients.
+    found: what `find` has given; None: found here.
+  """
+  if found is None:
+    found = find(
+      examples,
+      train,
+      validation,
+      train_patients=train_patients,
+      validation_patients=validation_patients,
+      limit=limit,
+      seed=seed,
+    )
+  near = f"among {found.training} training recordings"
+  metrics = [
+    _replay_share(
+      "privacy_replay_share",
+      found.generated,
+      found.unseen,
+      joined(found.patients, found.unseen_patients),
+      f"nearer than 95% of {len(found.unseen)} unseen recordings, {near}",
+      seed,
+    ),
+    mean_metric(
+      "privacy_nearest_training_correlation",
+      found.generated,
+      found.patients,
+      _LEVEL,
+      floor=float(found.unseen.mean()),
+      note=f"{near}; floor: unseen recordings",
+      seed=seed,
+    ),
+    Metric(
+      "privacy_largest_training_correlation",
+      float(found.generated.max()),
+      float("nan"),
+      float("nan"),
+      float(found.unseen.max()),
+      len(found.generated),
+      _LEVEL,
+      f"of any generated ECG, {near}; floor: of any of {len(found.unseen)} "
+      "unseen recordings",
+    ),
+    _replay_share(
+      "privacy_reference_replay_share",
+      found.to_reference,
+      found.real_to_reference,
+      np.concatenate([found.patients, found.real_patients]),
+      "nearer to the reference than 95% of the patients' real recordings under "
+      "the target condition",
+      seed,
+    ),
+    mean_metric(
+      "privacy_reference_correlation",
+      found.to_reference,
+      found.patients,
+      _LEVEL,
+      floor=float(found.real_to_reference.mean()),
+      note="floor: the patients' real recordings",
+      seed=seed,
+    ),
+    auc_metric(
+      "privacy_membership_distance_auc",
+      found.members,
+      found.others,
+      found.member_patients,
+      found.unseen_patients,
+      note=f"by correlation to the nearest of {len(found.generated)} generated",
+      seed=seed,
+    ),
+  ]
+  name = "privacy_membership_loss_auc"
+  if losses is None:
+    why = "needs the twin and its training data"
+    return [*metrics, missing(name, _LEVEL, why)]
+  members, others = losses
+  return [
+    *metrics,
+    auc_metric(
+      name,
+      -members.losses,
+      -others.losses,
+      members.patients,
+      others.patients,
+      note="by the denoising loss at fixed steps and noise",
+      seed=seed,
+    ),
+  ]
+
+
+def _replay_share(name, values, floor_values, patients, note, seed):
+  """Share of values above the 95th percentile of the floor's.
+
+  The interval holds the uncertainty of that percentile, too.
+  """
+  both = np.concatenate([values, floor_values])
+  asked = np.arange(len(both)) < len(values)
+
+  def statistic(rows):
+    first, second = both[rows[asked[rows]]], both[rows[~asked[rows]]]
+    if not len(first) or not len(second):
+      return float("nan")
+    return float((first > np.quantile(second, 1 - _TAIL)).mean())
+
+  value = statistic(np.arange(len(both)))
+  interval = low, high = bootstrap_interval(statistic, patients, seed=seed)
+  if low == high == value and value in (0.0, 1.0):
+    # None or all of n patients: the bootstrap sees no spread, the exact
+    # binomial interval does.
+    edge = 0.025 ** (1 / len(np.unique(patients[asked])))
+    interval = (0.0, 1 - edge) if value == 0 else (edge, 1.0)
+  return Metric(name, value, *interval, _TAIL, len(values), _LEVEL, note)
+
+
+def draw(found: Found) -> Any:
+  """Draws correlations against their floors, and the nearest pair.
+
+  Args:
+    found: of `find`.
+
+  Returns:
+    A matplotlib Figure.
+  """
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(9, 5.6), layout="constrained")
+  top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2))
+  left, right = top.subplots(1, 2)
+  for axes, values, floor, title, whose in (
+    (
+      left,
+      found.generated,
+      found.unseen,
+      f"to the nearest of {found.training} training recordings",
+      "unseen patients",
+    ),
+    (
+      right,
+      found.to_reference,
+      found.real_to_reference,
+      "to the own reference",
+      "the same patients",
+    ),
+  ):
+    edges = np.linspace(min(values.min(), floor.min()) - 0.01, 1.0, 41)
+    axes.hist(floor, edges, density=True, color="0.7", label="real")
+    axes.hist(
+      values,
+      edges,
+      density=True,
+      histtype="step",
+      color="C3",
+      lw=1.6,
+      label="generated",
+    )
+    axes.axvline(
+      np.quantile(floor, 1 - _TAIL),
+      color="0.3",
+      ls=":",
+      label="95th percentile",
+    )
+    axes.set_xlabel("correlation at the best shift")
+    axes.set_yticks([])
+    axes.set_title(f"{title}\nreal: {whose}", fontsize=10)
+  top.legend(
+    *left.get_legend_handles_labels(),
+    frameon=False,
+    fontsize=9,
+    ncols=3,
+    loc="outside lower center",
+  )
+  axes = bottom.subplots()
+  seconds = np.arange(found.pair.shape[1]) / 102.4
+  axes.plot(seconds, found.pair[1], color="0.6", lw=1.4, label="training")
+  axes.plot(seconds, found.pair[0], color="C3", lw=0.8, label="generated")
+  axes.set_title(
+    f"the nearest pair, lead II (correlation {found.generated.max():.3f})",
+    fontsize=10,
+  )
+  axes.set_xlabel("s")
+  axes.set_ylabel("mV")
+  axes.set_xlim(0, 10)
+  axes.legend(frameon=False, fontsize=8, loc="upper right")
+  return figure

@@ -1,1 +1,0 @@
-"""The simulated heart and body, piece by piece; `simulator` is the way in."""

@@ -1,0 +1,1 @@
+"""What makes ECGs from weights: the twin and its sampling."""

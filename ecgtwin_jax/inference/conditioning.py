@@ -1,0 +1,218 @@
+"""Conditions as the networks' arrays: statements looked up or embedded."""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ecgtwin_jax.data.conditions import MAX_STATEMENTS, TEXT_WIDTH, Condition
+from ecgtwin_jax.text.contradictions import find_contradictions
+from ecgtwin_jax.text.statements import (
+  StatementEncoder,
+  StatementTable,
+  get_encoder,
+)
+
+
+class ConditionArrays(NamedTuple):
+  """One condition, or several with a first axis, as networks take them.
+
+  Attributes:
+    statements: embedded, zeros below the last one.
+    mask: True for statements.
+    patient: standardised heart rate, age, sex; NaN: not known.
+  """
+
+  statements: Float[np.ndarray, "*b 18 768"]
+  mask: Bool[np.ndarray, "*b 18"]
+  patient: Float[np.ndarray, "*b 3"]
+
+
+class Conditioner:
+  """Turns conditions into arrays, with one encoder for its whole life.
+
+  Statements of the table need no encoder. The first other one makes or loads
+  the encoder, and vectors are kept, so a language model is loaded once and
+  embeds a statement once.
+
+  Args:
+    table: statements that the networks were trained on; None: not known.
+    encoder_name: of the encoder that the networks were trained with.
+    encoder: it, or what `get_encoder` takes (such as the folder of a language
+      model); None: `encoder_name` is looked up.
+
+  Raises:
+    ValueError: `encoder` is another one than the networks were trained with.
+  """
+
+  def __init__(
+    self,
+    table: StatementTable | None,
+    encoder_name: str,
+    encoder: StatementEncoder | str | None = None,
+  ):
+    self.table = table
+    self._name = encoder_name
+    self._encoder = encoder_name if encoder is None else encoder
+    self._vectors = {}
+    if not isinstance(self._encoder, str):
+      self._check(self._encoder)
+
+  def arrays(
+    self, condition: Condition, missing_allowed: bool
+  ) -> ConditionArrays:
+    """Returns one condition's arrays.
+
+    Warns where the heart rate contradicts a statement, and where a statement is
+    not one of the table; the nearest one is named.
+
+    Args:
+      condition: what to turn into arrays.
+      missing_allowed: whether age and sex may be None.
+
+    Raises:
+      ValueError: age or sex is missing though it must not, or an unknown
+        statement needs an encoder that is not there.
+    """
+    patient = condition.patient_vector()
+    if np.isnan(patient).any() and not missing_allowed:
+      raise ValueError(
+        f"age={condition.age} and sex={condition.sex} must both be given: this "
+        "twin was trained without missing values"
+      )
+    for text in find_contradictions(condition):
+      warnings.warn(text, stacklevel=4)
+    rows = np.zeros((MAX_STATEMENTS, TEXT_WIDTH), np.float32)
+    count = len(condition.statements)
+    rows[:count] = self._rows_of(condition)
+    return ConditionArrays(rows, np.arange(MAX_STATEMENTS) < count, patient)
+
+  def extend(self, condition: Condition, statement: str) -> Condition:
+    """Returns the condition with one more statement at its end.
+
+    Raises:
+      ValueError: the statement is blank, or the report is full.
+    """
+    alone = Condition((statement,), condition.heart_rate)
+    embeddings = condition.embeddings
+    if embeddings is not None:
+      embeddings = np.concatenate([embeddings, self._rows_of(alone)])
+    return Condition(
+      (*condition.statements, *alone.statements),
+      condition.heart_rate,
+      condition.age,
+      condition.sex,
+      embeddings,
+    )
+
+  def _rows_of(self, condition: Condition) -> Float[np.ndarray, "s 768"]:
+    if condition.embeddings is not None:
+      return condition.embeddings
+    table = self.table
+    unknown = [s for s in condition.statements if not table or s not in table]
+    if table:
+      for statement in unknown:
+        warnings.warn(
+          f"{statement!r} is not among the statements this twin was trained "
+          f"on; the nearest is {table.nearest(statement)!r}",
+          stacklevel=5,
+        )
+    new = [s for s in dict.fromkeys(unknown) if s not in self._vectors]
+    if new:
+      self._vectors |= dict(zip(new, self._load().embed(new)))
+    known = [s for s in condition.statements if s not in unknown]
+    rows = dict(zip(known, table.embeddings[table.ids(known)])) if known else {}
+    return np.stack(
+      [rows[s] if s in rows else self._vectors[s] for s in condition.statements]
+    )
+
+  def _load(self) -> StatementEncoder:
+    if isinstance(self._encoder, str):
+      encoder = get_encoder(self._encoder)
+      self._check(encoder)
+      self._encoder = encoder
+    return self._encoder
+
+  def _check(self, encoder: StatementEncoder) -> None:
+    # The same weights are the same encoder, whatever their folder is called.
+    if (
+      self.table
+      and encoder.revision
+      and (encoder.revision == self.table.revision)
+    ):
+      return
+    if self.table:
+      self.table.require(encoder.name, encoder.revision)
+    elif encoder.name != self._name:
+      raise ValueError(
+        f"this twin was trained with statement encoder {self._name!r}, not "
+        f"{encoder.name!r}: their vectors do not mix"
+      )
+
+
+class Edit(NamedTuple):
+  """One change of a report.
+
+  Attributes:
+    rule: "add", "swap" or "reweight".
+    condition: with the change made; of "reweight" the same as before.
+    row: of the statement added or re-weighted; 0 of a swap.
+    text: the change in words.
+  """
+
+  rule: str
+  condition: Condition
+  row: int
+  text: str
+
+
+def read_edit(
+  conditioner: Conditioner,
+  condition: Condition,
+  add: str | None,
+  swap: Condition | Sequence[str] | None,
+  reweight: str | None,
+) -> Edit:
+  """Reads which one of the three edits is asked for.
+
+  Args:
+    conditioner: of the twin.
+    condition: before the edit.
+    add: a statement to append.
+    swap: the statements to have instead, as many; or a whole condition, whose
+      heart rate, age and sex then count, too.
+    reweight: one of the condition's statements.
+
+  Raises:
+    ValueError: none or several are given, the counts of a swap differ, the
+      statement to re-weight is not there, or the report is full.
+  """
+  asked = dict(add=add, swap=swap, reweight=reweight)
+  given = [name for name, value in asked.items() if value is not None]
+  if len(given) != 1:
+    raise ValueError(f"one of add, swap, reweight must be given, not {given}")
+  count = len(condition.statements)
+  if add is not None:
+    edited = conditioner.extend(condition, add)
+    return Edit("add", edited, count, f"add {edited.statements[-1]!r}")
+  if reweight is not None:
+    statement = " ".join(reweight.split())
+    if statement not in condition.statements:
+      raise ValueError(
+        f"{reweight=} must be one of the condition's statements, "
+        f"{', '.join(map(repr, condition.statements))}"
+      )
+    row = condition.statements.index(statement)
+    return Edit("reweight", condition, row, f"reweight {statement!r}")
+  edited = swap
+  if not isinstance(swap, Condition):
+    edited = Condition(swap, condition.heart_rate, condition.age, condition.sex)
+  if len(edited.statements) != count:
+    raise ValueError(
+      f"swap must have as many statements as the condition: it has "
+      f"{len(edited.statements)}, the condition {count}; an edit of another "
+      "length is add"
+    )
+  return Edit("swap", edited, 0, f"swap to {edited.text()!r}")

@@ -1,0 +1,309 @@
+"""A twin's networks with their weights: rows of arrays in, rows out, in chunks.
+
+The rows of a chunk are split over the devices of a mesh; without one, over
+those of this process, as many as there are rows.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from ecgtwin_jax import sharding
+from ecgtwin_jax.data.ecg import ECG
+from ecgtwin_jax.inference import sampling
+from ecgtwin_jax.models.base_extractor import BaseExtractor
+from ecgtwin_jax.models.denoiser import Denoiser
+from ecgtwin_jax.models.vae import Decoder, Encoder
+
+REQUIRED = ("vae", "base_extractor", "denoiser")
+# Rows per call of the jitted functions; more are made in several calls.
+SAMPLE_CHUNK = 64
+DECODE_CHUNK = 16  # per device
+
+# (statements, mask, patient, base), one row per sample.
+Given = tuple[np.ndarray, ...]
+
+
+def build_modules(parts: dict) -> dict:
+  """Makes the modules of a twin's parts from their hyper-parameters.
+
+  Args:
+    parts: {part: (hyper-parameters, variables)}.
+
+  Returns:
+    {"encoder", "decoder", "base_extractor", "denoiser"}.
+  """
+
+  def sizes(part):
+    return parts[part][0]["model"]
+
+  scale = parts["denoiser"][0]["latent_scale"]
+  return {
+    "encoder": Encoder(**sizes("vae")["encoder"]),
+    "decoder": Decoder(**sizes("vae")["decoder"], scale=scale),
+    "base_extractor": BaseExtractor(**sizes("base_extractor")),
+    "denoiser": Denoiser(**sizes("denoiser")),
+  }
+
+
+class Networks:
+  """Encoder, decoder, base extractor and denoiser with their weights.
+
+  Attributes:
+    modules: {name: module}.
+
+  Raises:
+    ValueError: a part is missing.
+  """
+
+  def __init__(self, parts: dict):
+    missing = [part for part in REQUIRED if part not in parts]
+    if missing:
+      raise ValueError(f"a twin needs {REQUIRED}; {missing=}")
+    self.modules = build_modules(parts)
+    self._scale = float(parts["denoiser"][0]["latent_scale"])
+    vae = parts["vae"][1]["params"]
+    variables = {
+      "encoder": vae["encoder"],
+      "decoder": vae["decoder"],
+      "base_extractor": parts["base_extractor"][1]["params"],
+      "denoiser": parts["denoiser"][1]["params"],
+    }
+    self._host = {name: {"params": tree} for name, tree in variables.items()}
+    self._placed = {}
+
+  def draw_noise(
+    self, plan: sampling.Plan, rngs: Key[Array, " n"]
+  ) -> Float[np.ndarray, "n 128 c"]:
+    """The latents that sampling starts from, one per key."""
+    shape = (128, self.modules["denoiser"].latent_channels)
+    return np.asarray(sampling.draw_noise(rngs, plan, shape))
+
+  def given(
+    self, base: Array | np.ndarray, arrays: tuple[np.ndarray, ...], n: int
+  ) -> Given:
+    """What n samples of one person are given under one condition.
+
+    Raises:
+      ValueError: the base vector has another width, or is not finite.
+    """
+    base = np.asarray(base, np.float32)
+    width = self.modules["denoiser"].base_width
+    if base.shape != (width,) or not np.isfinite(base).all():
+      raise ValueError(
+        f"base vector of shape {base.shape} must be finite, ({width},)"
+      )
+    return repeat((*arrays, base), n)
+
+  def encode(self, ecg: ECG) -> Float[np.ndarray, "l c"]:
+    """Scaled mean of an ECG's latent.
+
+    Raises:
+      ValueError: it is not 10 s long.
+    """
+    encoder, variables = self.modules["encoder"], self._part("encoder")
+    signal = jnp.asarray(_model_signal(ecg))[None]
+    return np.asarray(sampling.encode(encoder, variables, signal))[0] * (
+      self._scale
+    )
+
+  def extract(
+    self,
+    references: list[ECG],
+    conditions: tuple[np.ndarray, ...],
+    *,
+    batch_size: int = DECODE_CHUNK,
+    mesh: Mesh | None = None,
+  ) -> Float[np.ndarray, "n d"]:
+    """Base vectors of references under (statements, mask, patient) of each.
+
+    Raises:
+      ValueError: a reference is not 10 s long.
+    """
+    names = ("encoder", "base_extractor")
+    modules = [self.modules[name] for name in names]
+    signals = np.stack([_model_signal(ecg) for ecg in references])
+
+    def run(variables, signal, *condition):
+      return sampling.extract(
+        *modules, variables, self._scale, signal, condition
+      )
+
+    return self._in_chunks(run, names, (signals, *conditions), batch_size, mesh)
+
+  def sample(
+    self,
+    plan: sampling.Plan,
+    strengths: tuple[float | int, float | int],
+    noise: Float[Array | np.ndarray, "n l c"],
+    rngs: Key[Array, " n"],
+    given: Given,
+    *,
+    weights: tuple[float, ...] | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+  ) -> Any:
+    """Latents; with weights per step, (latents, mean attention)."""
+    denoiser = self.modules["denoiser"]
+    strengths = np.asarray(strengths, np.float32)
+
+    def run(variables, noise, rngs, *given):
+      own = variables["denoiser"]
+      return sampling.sample(
+        denoiser, plan, weights, own, noise, rngs, given, strengths
+      )
+
+    size = SAMPLE_CHUNK if batch_size is None else batch_size
+    arrays = (noise, rngs, *given)
+    return self._in_chunks(run, ("denoiser",), arrays, size, mesh)
+
+  def attend(
+    self,
+    plan: sampling.Plan,
+    latent: Float[np.ndarray, "l c"],
+    rngs: Key[Array, " n"],
+    given: Given,
+  ) -> Float[np.ndarray, "n blocks l s"]:
+    """Attention in one given latent, with other noise in each row."""
+    denoiser = self.modules["denoiser"]
+    latents = np.broadcast_to(latent, (len(rngs), *latent.shape))
+
+    def run(variables, latent, rngs, *given):
+      own = variables["denoiser"]
+      return sampling.attend(denoiser, plan, own, latent, rngs, given)
+
+    arrays = (latents, rngs, *given)
+    return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK)
+
+  def predict_noise(
+    self,
+    noisy: Float[np.ndarray, "n l c"],
+    timesteps: Int[np.ndarray, " n"],
+    given: Given,
+  ) -> Float[np.ndarray, "n l c"]:
+    """The noise that the denoiser sees in latents noised to these steps."""
+
+    def run(variables, *rows):
+      denoiser = self.modules["denoiser"]
+      return sampling.predict_noise(denoiser, variables["denoiser"], *rows)
+
+    arrays = (noisy, timesteps, *given)
+    return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK)
+
+  def sample_edit(
+    self,
+    plan: sampling.Plan,
+    rule: str,
+    threshold: int,
+    noise: Float[Array | np.ndarray, "n l c"],
+    rngs: Key[Array, " n"],
+    source: Given,
+    edit: Given,
+    row: int,
+    weight: float | int,
+  ) -> tuple[Float[np.ndarray, "n l c"], Float[np.ndarray, "n l c"]]:
+    """Latents of the sources and of their edits; see sampling.sample_edit."""
+    denoiser = self.modules["denoiser"]
+    count = len(source)
+
+    def run(variables, noise, rngs, row, weight, *both):
+      return sampling.sample_edit(
+        denoiser,
+        plan,
+        rule,
+        threshold,
+        variables["denoiser"],
+        noise,
+        rngs,
+        both[:count],
+        both[count:],
+        row,
+        weight,
+      )
+
+    rows = np.full(len(noise), row, np.int32)
+    weights = np.full(len(noise), weight, np.float32)
+    arrays = (noise, rngs, rows, weights, *source, *edit)
+    return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK // 2)
+
+  def decode(
+    self, latents: Float[np.ndarray, "n l c"], mesh: Mesh | None = None
+  ) -> Float[np.ndarray, "n t 12"]:
+    """Signals in mV of scaled latents."""
+
+    def run(variables, latents):
+      decoder = self.modules["decoder"]
+      return sampling.decode(decoder, variables["decoder"], latents)
+
+    devices = mesh.size if mesh else jax.local_device_count()
+    # What is filled up to a multiple of the devices, not beyond.
+    size = devices * min(DECODE_CHUNK, -(-len(latents) // devices))
+    return self._in_chunks(run, ("decoder",), (latents,), size, mesh)
+
+  def _part(self, name: str, mesh: Mesh | None = None) -> dict:
+    """Variables, on the mesh's devices."""
+    if (name, mesh) not in self._placed:
+      if mesh is None:
+        placed = jax.tree.map(jnp.asarray, self._host[name])
+      else:
+        placed = jax.device_put(self._host[name], sharding.replicated(mesh))
+      self._placed[name, mesh] = placed
+    return self._placed[name, mesh]
+
+  def _in_chunks(
+    self,
+    function: Callable,
+    names: tuple[str, ...],
+    arrays: tuple,
+    size: int,
+    mesh: Mesh | None = None,
+  ) -> Any:
+    """Calls function(variables, *arrays) on `size` rows at a time.
+
+    With a mesh calls are always full, so that a row's result does not depend on
+    how many rows there are. Without one, fewer rows are one call, over as many
+    of this process's devices as there are rows.
+
+    Args:
+      function: maps {name: variables} and rows of the arrays to rows.
+      names: the networks that it needs.
+      arrays: n rows each.
+      size: rows per call.
+      mesh: devices that share a call.
+
+    Returns:
+      NumPy arrays of n rows.
+    """
+    n, parts = len(arrays[0]), []
+    devices = jax.local_devices()[:n]
+    if mesh is not None:
+      sharding.check_batch_size(size, 1, mesh)
+    elif len(devices) > 1:
+      mesh = sharding.make_mesh(devices=devices)
+      size = mesh.size * -(-min(n, size) // mesh.size)
+    variables = {name: self._part(name, mesh) for name in names}
+    for rows in sampling.chunks(n, size, fill=mesh is not None):
+      piece = [array[rows] for array in arrays]
+      if mesh is not None:
+        piece = jax.device_put(piece, sharding.rows(mesh))
+      parts.append(jax.tree.map(np.asarray, function(variables, *piece)))
+    return jax.tree.map(lambda *pieces: np.concatenate(pieces)[:n], *parts)
+
+
+def repeat(arrays: tuple[np.ndarray, ...], n: int) -> tuple[np.ndarray, ...]:
+  """n rows of each array, all the same; nothing is copied."""
+  return tuple(np.broadcast_to(x, (n, *x.shape)) for x in arrays)
+
+
+def _model_signal(ecg: ECG) -> Float[np.ndarray, "1024 12"]:
+  if abs(ecg.duration - 10.0) > 0.05:
+    raise ValueError(
+      f"{ecg.record}: duration={ecg.duration:.2f} s must be 10 s "
+      "(read_ecg(path, start=...) cuts a piece)"
+    )
+  return ecg.resample().signal

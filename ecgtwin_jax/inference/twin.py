@@ -1,0 +1,373 @@
+"""ECGTwin, the user's object: a reference ECG in, the person's ECGs out."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.leads import lead_residual, make_leads_consistent
+from ecgtwin_jax.inference import sampling, twin_directory
+from ecgtwin_jax.inference.conditioning import (
+  ConditionArrays,
+  Conditioner,
+  read_edit,
+)
+from ecgtwin_jax.inference.networks import REQUIRED, Networks, repeat
+from ecgtwin_jax.inference.results import (
+  Edited,
+  Explained,
+  Generated,
+  describe_origin,
+)
+from ecgtwin_jax.inference.sampling import Plan, Settings
+from ecgtwin_jax.text.statements import StatementEncoder, StatementTable
+
+
+class ECGTwin:
+  """Generates a person's ECG under a condition, from one reference ECG.
+
+  Make one with `ECGTwin.from_checkpoint(directory)`.
+
+  Attributes:
+    statements: those the twin was trained on.
+    hyper: {part: hyper-parameters}.
+    digest: identifies the weights, for the record of what made an ECG.
+    networks: the modules with their weights.
+  """
+
+  def __init__(
+    self,
+    parts: dict,
+    table: StatementTable | None,
+    digest: str,
+    encoder: StatementEncoder | str | None = None,
+  ):
+    self.networks = Networks(parts)
+    self.hyper = {part: hyper for part, (hyper, _) in parts.items()}
+    self.digest = digest
+    name = self.hyper["denoiser"]["statement_encoder"]
+    self._conditioner = Conditioner(table, name, encoder)
+
+  @classmethod
+  def from_checkpoint(
+    cls,
+    path: str | os.PathLike,
+    encoder: StatementEncoder | str | None = None,
+  ) -> "ECGTwin":
+    """Loads a twin directory (a local folder or gs://).
+
+    Args:
+      path: the directory.
+      encoder: of statements that are not in the twin's table: an object, or a
+        name or folder for `get_encoder`. None looks up the name that the twin
+        was trained with, which finds no language model in a folder of yours.
+
+    Raises:
+      FileNotFoundError: there is no twin directory.
+      ValueError: it is damaged, or lacks a part; or the encoder is not the one
+        that the twin was trained with.
+    """
+    index = twin_directory.read_index(path)
+    parts = {
+      p: twin_directory.read_part(path, p)
+      for p in REQUIRED
+      if p in index["parts"]
+    }
+    digest = "-".join(e["sha256"][:8] for e in index["parts"].values())
+    return cls(parts, twin_directory.read_table(path), digest, encoder)
+
+  @classmethod
+  def from_pretrained(
+    cls,
+    name: str = "simulated-small",
+    encoder: StatementEncoder | str | None = None,
+  ) -> "ECGTwin":
+    """Loads a twin that comes with the package.
+
+    Args:
+      name: "simulated-small", trained on simulated patients; its README.md is
+        the model card.
+      encoder: as in from_checkpoint.
+
+    Raises:
+      ValueError: no twin of that name comes with the package.
+    """
+    known = sorted(
+      p.parent.name
+      for p in twin_directory.shipped("").glob(f"*/{bundle.INDEX}")
+      if set(REQUIRED) <= set(twin_directory.parts(p.parent))
+    )
+    if name not in known:
+      raise ValueError(f"{name=} must be one of {', '.join(known)}")
+    return cls.from_checkpoint(twin_directory.shipped(name), encoder)
+
+  @property
+  def statements(self) -> tuple[str, ...]:
+    """The statements that the twin was trained on."""
+    table = self._conditioner.table
+    return table.statements if table else ()
+
+  def extract_base(
+    self, reference: ECG, condition: Condition
+  ) -> Float[np.ndarray, " d"]:
+    """Extracts the base vector, who the reference is apart from its condition.
+
+    From the mean of the reference's latent, so the same ECG gives the same
+    vector.
+
+    Args:
+      reference: 10 s, any rate.
+      condition: what the reference shows.
+
+    Raises:
+      ValueError: the reference is not 10 s long, or the condition lacks what
+        the twin needs.
+    """
+    arrays = self.arrays(condition, "base_extractor")
+    return self.networks.extract([reference], repeat(arrays, 1))[0]
+
+  def generate(
+    self,
+    base: Float[np.ndarray, " d"],
+    condition: Condition,
+    *,
+    num_samples: int = 8,
+    sampler: str = "dpm++",
+    steps: int | None = 20,
+    eta: float | int = 0.0,
+    statement_guidance: float | int = 1.0,
+    person_guidance: float | int = 1.0,
+    x0_limit: str = "clip",
+    consistent_leads: bool = False,
+    seed: int = 0,
+    noise: Float[np.ndarray, "n 128 c"] | None = None,
+  ) -> Generated:
+    """Generates ECGs of the person `base` under a condition.
+
+    Args:
+      base: from extract_base.
+      condition: what the ECGs shall show.
+      num_samples: how many.
+      sampler: "dpm++", "ddim" or "ddpm" (as published, with steps=None).
+      steps: calls of the network; None calls every trained step.
+      eta: noise of ddim.
+      statement_guidance: 1 samples as trained, more follows the statements
+        more closely.
+      person_guidance: likewise for the base vector.
+      x0_limit: "clip", "dynamic" or "none"; see sampling.Settings.
+      consistent_leads: projects on ECGs whose limb leads add up exactly.
+      seed: sample i depends on (seed, i) alone.
+      noise: the latents to start from, in place of drawn ones.
+
+    Raises:
+      ValueError: an argument out of range, or guidance of a twin that was
+        trained without dropping that condition.
+    """
+    settings = Settings(
+      sampler, steps, eta, statement_guidance, person_guidance, x0_limit
+    )
+    plan = settings.plan(self.hyper["denoiser"])
+    rngs, drawn = self._start(plan, num_samples, seed)
+    if noise is None:
+      noise = drawn
+    if len(noise) != num_samples:
+      raise ValueError(f"{noise.shape=} must start with {num_samples=}")
+    arrays = self.arrays(condition, "denoiser")
+    latents = self.networks.sample(
+      plan,
+      settings.strengths,
+      noise.astype(np.float32),
+      rngs,
+      self.networks.given(base, arrays, num_samples),
+    )
+    facts = self._facts(seed, settings)
+    return self._generated(latents, "twin", condition, facts, consistent_leads)
+
+  def edit(
+    self,
+    base: Float[np.ndarray, " d"],
+    condition: Condition,
+    *,
+    add: str | None = None,
+    swap: Condition | Sequence[str] | None = None,
+    reweight: str | None = None,
+    weight: float | int = 1.0,
+    threshold: float | int = 0.2,
+    num_samples: int = 4,
+    seed: int = 0,
+    consistent_leads: bool = False,
+    **settings: Any,
+  ) -> Edited:
+    """Generates ECGs under a condition, and edits of them from the same noise.
+
+    Source and edit share every step down to the threshold. From there on the
+    edit's attention over the statements is made of the source's.
+
+    Args:
+      base: from extract_base.
+      condition: of the source.
+      add: a statement to append to the condition's.
+      swap: statements to have in place of the condition's, one for each; or a
+        condition, whose heart rate, age and sex then count, too.
+      reweight: one of the condition's statements.
+      weight: factor of the attention that the added or re-weighted statement
+        gets.
+      threshold: share of the schedule, counted from its clean end, in which
+        the edit goes its own way: 0.2 is steps 0..199 of 1000.
+      num_samples: how many.
+      seed: as in generate; the source is what generate gives with it.
+      consistent_leads: as in generate.
+      **settings: sampler, steps and eta, as `generate` has them.
+
+    Raises:
+      ValueError: not exactly one of add, swap and reweight is given, a swap has
+        another number of statements, the statement to re-weight is not among
+        the condition's, a number is out of range, guidance is asked for, or
+        the twin has no attention over statements.
+    """
+    chosen = Settings(**settings)
+    if chosen.strengths != (1, 1):
+      raise ValueError(f"guidance={chosen.strengths} of an edit must be 1")
+    plan = chosen.plan(self.hyper["denoiser"])
+    change = read_edit(self._conditioner, condition, add, swap, reweight)
+    if not np.isfinite(weight) or (change.rule == "swap" and weight != 1):
+      raise ValueError(f"{weight=} must be finite, and 1 in a swap")
+    if not 0 <= threshold <= 1:
+      raise ValueError(f"{threshold=} must be in 0..1, a share of the schedule")
+    rngs, noise = self._start(plan, num_samples, seed)
+    before = self.arrays(condition, "denoiser")
+    after = self.arrays(change.condition, "denoiser")
+    source, edited = self.networks.sample_edit(
+      plan,
+      change.rule,
+      round(threshold * plan.schedule.steps),
+      noise,
+      rngs,
+      self.networks.given(base, before, num_samples),
+      self.networks.given(base, after, num_samples),
+      change.row,
+      weight,
+    )
+    facts = self._facts(seed, chosen)
+    made = dict(facts, edit=change.text, weight=weight, threshold=threshold)
+    return Edited(
+      self._generated(source, "source", condition, facts, consistent_leads),
+      self._generated(
+        edited, "edited", change.condition, made, consistent_leads
+      ),
+    )
+
+  def explain(
+    self,
+    base: Float[np.ndarray, " d"],
+    condition: Condition,
+    *,
+    num_samples: int = 1,
+    seed: int = 0,
+    ecg: ECG | None = None,
+    between: tuple[float | int, float | int] = (0.0, 1.0),
+    consistent_leads: bool = False,
+    **settings: Any,
+  ) -> Explained:
+    """Finds which statement each part of an ECG attends to.
+
+    Args:
+      base: from extract_base.
+      condition: what the ECGs shall show.
+      num_samples: how many.
+      seed: as in generate; the ECGs are what generate gives with it.
+      ecg: 10 s to explain instead of generated ones: its latent is noised to
+        each step, with other noise in each sample.
+      between: share of the schedule, counted from its clean end, whose steps
+        count.
+      consistent_leads: as in generate.
+      **settings: sampler, steps, eta and the guidances, as `generate` has them.
+
+    Raises:
+      ValueError: an argument is out of range, no step lies in `between`, or
+        the twin has no attention over statements.
+    """
+    chosen = Settings(**settings)
+    plan = chosen.plan(self.hyper["denoiser"])
+    counted = sampling.steps_between(plan, between)
+    rngs, noise = self._start(plan, num_samples, seed)
+    arrays = self.arrays(condition, "denoiser")
+    given = self.networks.given(base, arrays, num_samples)
+    if ecg is None:
+      latents, attention = self.networks.sample(
+        plan,
+        chosen.strengths,
+        noise,
+        rngs,
+        given,
+        weights=tuple(map(float, counted)),
+      )
+      facts = self._facts(seed, chosen)
+      ecgs = self._generated(
+        latents, "twin", condition, facts, consistent_leads
+      ).ecgs
+    else:
+      kept = tuple(np.asarray(plan.timesteps)[np.asarray(counted)].tolist())
+      latent = self.networks.encode(ecg)
+      attention = self.networks.attend(
+        plan._replace(timesteps=kept), latent, rngs, given
+      )
+      ecgs = [ecg.resample()] * num_samples
+    count = len(condition.statements)
+    return Explained(attention[..., :count], ecgs, condition.statements)
+
+  def decode(
+    self, latents: Float[np.ndarray, "n 128 c"]
+  ) -> Float[np.ndarray, "n 1024 12"]:
+    """Decodes scaled latents to signals in mV, in chunks."""
+    return self.networks.decode(latents)
+
+  def _start(self, plan: Plan, num_samples: int, seed: int) -> tuple:
+    """Keys of samples 0..num_samples - 1, and the noise they start from."""
+    if num_samples < 1:
+      raise ValueError(f"{num_samples=} must be at least 1")
+    rngs = sampling.make_keys([seed] * num_samples, range(num_samples))
+    return rngs, self.networks.draw_noise(plan, rngs)
+
+  def arrays(self, condition: Condition, part: str) -> ConditionArrays:
+    """One condition as the arrays of a part; see conditioning.Conditioner.
+
+    Args:
+      condition: what to turn into arrays.
+      part: "base_extractor" or "denoiser".
+    """
+    missing_allowed = self.networks.modules[part].null_condition
+    return self._conditioner.arrays(condition, missing_allowed)
+
+  def _facts(self, seed: int, settings: Settings) -> dict:
+    return {"twin": self.digest, "seed": seed, **dataclasses.asdict(settings)}
+
+  def _generated(
+    self, latents, name, condition, facts, consistent_leads
+  ) -> Generated:
+    signals = self.decode(latents)
+    residuals = np.abs(lead_residual(signals)).max(axis=(1, 2))
+    if consistent_leads:
+      signals = make_leads_consistent(signals)
+    facts = {**facts, "consistent_leads": consistent_leads}
+    lines = describe_origin(condition, facts)
+    ecgs = [
+      ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, f"sample: {i}"))
+      for i, signal in enumerate(signals)
+    ]
+    return Generated(ecgs, latents, residuals)
+
+
+def load_twin(
+  path: str | os.PathLike | None,
+  encoder: StatementEncoder | str | None = None,
+) -> ECGTwin:
+  """The twin of a directory; None: the one that comes with the package."""
+  if path is None:
+    return ECGTwin.from_pretrained(encoder=encoder)
+  return ECGTwin.from_checkpoint(path, encoder)

@@ -1,0 +1,166 @@
+"""A twin directory: every part's weights and hyper-parameters in plain files.
+
+twin.json (format, parts' hyper-parameters, file hashes, versions), one
+<part>.safetensors per part, the statement table (statements.json, .npy) and a
+README.md, the model card.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import numpy as np
+from etils import epath
+from flax import traverse_util
+from safetensors import numpy as safetensors
+
+from ecgtwin_jax.text.statements import StatementTable
+
+FORMAT = 1
+PARTS = (
+  "vae",
+  "base_extractor",
+  "denoiser",
+  "clip",
+  "identity",
+  "classifier",
+)
+INDEX = "twin.json"
+
+
+def digest(tree) -> str:
+  """Returns the sha256 over names, shapes, types and values of a tree."""
+  total = hashlib.sha256()
+  flat = traverse_util.flatten_dict(tree, sep="/")
+  for name, value in sorted(flat.items()):
+    value = np.asarray(value, order="C")
+    total.update(f"{name} {value.shape} {value.dtype}".encode())
+    total.update(value.tobytes())
+  return total.hexdigest()
+
+
+def shipped(name: str) -> pathlib.Path:
+  """Where a bundle lies that comes with the package."""
+  return pathlib.Path(__file__).parent.parent / "assets" / name
+
+
+def is_twin(path) -> bool:
+  """True where `path` is a twin directory."""
+  return (epath.Path(path) / INDEX).exists()
+
+
+def from_json(value):
+  """Turns lists into tuples again, as modules' sizes are tuples."""
+  if isinstance(value, dict):
+    return {key: from_json(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return tuple(from_json(item) for item in value)
+  return value
+
+
+def read_index(path) -> dict:
+  """Reads twin.json.
+
+  Raises:
+    FileNotFoundError: `path` is no twin directory.
+    ValueError: twin.json is damaged or of another format.
+  """
+  path = epath.Path(path)
+  if not is_twin(path):
+    raise FileNotFoundError(
+      f"{os.fspath(path)!r} is no twin directory (it has no {INDEX}); "
+      "configs/demo.py makes one"
+    )
+  try:
+    index = json.loads((path / INDEX).read_text())
+    known = index["format"]
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"{os.fspath(path / INDEX)!r} is damaged: {error}"
+    ) from None
+  if known != FORMAT:
+    raise ValueError(f"{os.fspath(path)!r}: format={known} must be {FORMAT}")
+  return index
+
+
+def parts(path) -> list[str]:
+  """Lists the parts that a twin directory holds."""
+  return list(read_index(path)["parts"])
+
+
+def read_part(path, part: str) -> tuple[dict, dict]:
+  """Reads one part's (hyper-parameters, variables in float32).
+
+  Raises:
+    ValueError: the part is not in this twin, or its file is damaged.
+  """
+  path = epath.Path(path)
+  index = read_index(path)
+  if part not in index["parts"]:
+    raise ValueError(
+      f"{os.fspath(path)!r} holds {sorted(index['parts'])}, not {part!r}"
+    )
+  entry = index["parts"][part]
+  data = (path / f"{part}.safetensors").read_bytes()
+  if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+    raise ValueError(
+      f"{os.fspath(path / part)}.safetensors does not match the sha256 in "
+      f"{INDEX}"
+    )
+  flat = {
+    name: value.astype(np.float32) if value.dtype == np.float16 else value
+    for name, value in safetensors.load(data).items()
+  }
+  return from_json(entry["hyper"]), traverse_util.unflatten_dict(flat, sep="/")
+
+
+def read_table(path) -> StatementTable | None:
+  """Reads a twin's statement table; None where it has none (imported ones)."""
+  if not (epath.Path(path) / "statements.json").exists():
+    return None
+  return StatementTable.load(path)
+
+
+def write_twin(
+  path,
+  weights: dict,
+  *,
+  sources: dict,
+  card: str,
+  table: StatementTable | None = None,
+  dtype: type | None = None,
+) -> None:
+  """Writes a twin directory, all of it or nothing.
+
+  Args:
+    path: folder to make; one that holds a twin is replaced.
+    weights: {part: (hyper-parameters, variables)}.
+    sources: {part: where the weights come from}, for the record.
+    card: text of the model card.
+    table: the statements that the twin was trained on.
+    dtype: np.float16 stores the weights so, in half the space; None: as they
+      are.
+  """
+  path = epath.Path(path)
+  if path.exists() and not is_twin(path) and any(path.iterdir()):
+    raise ValueError(f"{os.fspath(path)!r} is not empty and holds no twin")
+  path.mkdir(parents=True, exist_ok=True)
+  # Without its index a folder is no twin: it goes first and comes back last.
+  (path / INDEX).unlink(missing_ok=True)
+  index = {"format": FORMAT, "parts": {}}
+  for part, (hyper, variables) in weights.items():
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    data = safetensors.save(
+      {k: np.asarray(v, dtype, order="C") for k, v in sorted(flat.items())}
+    )
+    (path / f"{part}.safetensors").write_bytes(data)
+    index["parts"][part] = {
+      "hyper": hyper,
+      "sha256": hashlib.sha256(data).hexdigest(),
+      "source": sources.get(part, ""),
+    }
+  (path / "README.md").write_text(card)
+  if table is not None:
+    table.save(path)
+  (path / INDEX).write_text(json.dumps(index, indent=1))

@@ -1,0 +1,88 @@
+"""The edit job: ECGs, and the same ECGs with one statement changed."""
+
+import json
+import pathlib
+
+from ecgtwin_jax.inference.results import Edited
+from ecgtwin_jax.inference.twin import load_twin
+from ecgtwin_jax.jobs.files import (
+  as_json,
+  describe,
+  read_reference,
+  read_target,
+  split_statements,
+  suffix_of,
+  versions,
+  write_ecgs,
+)
+
+
+def run(config) -> str:
+  """Does configs/edit.py; returns the path of the picture.
+
+  Raises:
+    ValueError: a value of the configuration is out of range, or the twin has no
+      attention over statements.
+  """
+  suffix_of(config.format)
+  reference, now = read_reference(config)
+  target = read_target(config.target, now)
+  twin = load_twin(config.twin, config.encoder)
+  change = {
+    "add": config.add,
+    "swap": config.swap and split_statements(config.swap),
+    "reweight": config.reweight,
+    "weight": config.weight,
+    "threshold": config.threshold,
+  }
+  out = twin.edit(
+    twin.extract_base(reference, now),
+    target,
+    num_samples=config.num_samples,
+    seed=config.seed,
+    **change,
+    **config.sampling.to_dict(),
+  )
+  made = next(
+    f"{name} {value}" for name, value in change.items() if value is not None
+  )
+  made += f", weight {config.weight:g}, threshold {config.threshold:g}"
+  about = {
+    "reference": reference.record,
+    "now": as_json(now),
+    "source": as_json(target),
+    "edit": change,
+    "twin": twin.digest,
+    "seed": config.seed,
+    "num_samples": config.num_samples,
+    **config.sampling.to_dict(),
+  }
+  titles = (describe(target), made)
+  picture = write_edit(config.workdir, out, titles, about, config.format)
+  print(f"{config.num_samples} edits in {config.workdir}; picture: {picture}")
+  return picture
+
+
+def write_edit(
+  folder, out: Edited, titles: tuple[str, str], about: dict, file_format: str
+) -> str:
+  """Writes both sides' ECGs, edited.png and edited.json into a folder.
+
+  Args:
+    folder: made where it is not there.
+    out: what was edited.
+    titles: above each side of the picture.
+    about: where it came from, for edited.json.
+    file_format: "wfdb", "npz" or "csv".
+
+  Returns:
+    The path of the picture.
+  """
+  folder = pathlib.Path(folder)
+  write_ecgs(folder, [*out.source.ecgs, *out.edited.ecgs], file_format)
+  picture = str(folder / "edited.png")
+  out.plot(picture, titles=titles)
+  moved = [round(float(x), 4) for x in out.largest_change_mv()]
+  record = {**about, "largest_change_mv": moved, "versions": versions()}
+  (folder / "edited.json").write_text(json.dumps(record, indent=1))
+  return picture

@@ -1,0 +1,213 @@
+"""What a training needs from earlier ones: found, asked for, or made first.
+
+On the simulated cohort, the default data, what is missing is made: cohort,
+autoencoder, latents, base extractor. On other data, and for several processes,
+the command is named.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.text.statements import StatementTable
+from ecgtwin_jax.training import checkpoint, train
+from ecgtwin_jax.training.metric_writer import say
+
+SIMULATED_NOTE = (
+  "Trained on simulated patients: a test bench with a known truth, no claim "
+  "about hearts. A small training, to see the chain run."
+)
+
+
+def _command(config_file: str, name: str, variant: str) -> str:
+  path = pathlib.Path(config_file).parent / f"{name}.py"
+  suffix = "" if variant == "base" else f":{variant}"
+  return f"python -m ecgtwin_jax.main --config={path}{suffix}"
+
+
+def _earlier(config, config_file: str, name: str):
+  """Configuration of an earlier stage of the same chain."""
+  path = pathlib.Path(config_file.partition(":")[0]).parent / f"{name}.py"
+  earlier = load_config(f"{path}:{config.variant}")
+  for key in ("data", "seed", "cohort", "vae", "latents"):
+    if key in config and key in earlier:
+      earlier[key] = config[key]
+  earlier.workdir = config.vae if name == "vae" else config.base_extractor
+  return earlier
+
+
+def _finished(workdir: str, steps: int) -> bool:
+  """True where a run in `workdir` got to its last step."""
+  try:
+    where = checkpoint.find_checkpoint(workdir)
+  except FileNotFoundError:
+    return False
+  newest = max(int(p.name) for p in where.parent.iterdir() if p.name.isdigit())
+  return newest >= steps
+
+
+def prepare(config, config_file: str) -> None:
+  """Makes or asks for what a training needs: data, earlier stages, latents.
+
+  Raises:
+    FileNotFoundError: something is missing, and config.data is not the
+      simulated cohort or several processes wait for it; the message holds the
+      command that makes it.
+  """
+  own_cohort = config.data == config.cohort.path
+  several = jax.process_count() > 1
+
+  def needed(path, exists, what, command, make):
+    if exists:
+      return
+    if several or not own_cohort:
+      how = "with one process first" if several else "with"
+      raise FileNotFoundError(
+        f"{what} is missing in {path!r}; make it {how}: {command}"
+      )
+    say(f"\n== {what} is missing in {path}: making it ({command})")
+    make()
+
+  def earlier(name, path):
+    # A finished or foreign set of weights is taken as it is; an unfinished
+    # run of the chain's own is continued.
+    if twin_directory.is_twin(path):
+      return True
+    if own_cohort:
+      return _finished(path, _earlier(config, config_file, name).steps)
+    part = "vae" if name == "vae" else "base_extractor"
+    return checkpoint.has_weights(path, part)
+
+  def make_earlier(name):
+    train_stage(_earlier(config, config_file, name), config_file)
+
+  cohort = config.cohort
+  stages = {"vae": 0, "base_extractor": 1, "denoiser": 2}
+  depth = stages.get(config.stage, 0)
+  if depth == 0 or own_cohort or not _is_data_set(config.latents):
+    needed(
+      config.data,
+      _is_data_set(config.data),
+      "the data set",
+      f"python -m data_prep simulated --output {config.data} --patients "
+      f"{cohort.patients} --recordings {cohort.recordings} --seed "
+      f"{cohort.seed}",
+      lambda: _simulate(cohort),
+    )
+  if depth >= 1:
+    needed(
+      config.vae,
+      earlier("vae", config.vae),
+      "the autoencoder",
+      _command(config_file, "vae", config.variant)
+      + f" --config.data={config.data} --workdir={config.vae}",
+      lambda: make_earlier("vae"),
+    )
+    needed(
+      config.latents,
+      _is_data_set(config.latents),
+      "the data set of latents",
+      f"python -m data_prep encode --data {config.data} --vae {config.vae} "
+      f"--output {config.latents}",
+      lambda: _encode(config.data, config.vae, config.latents),
+    )
+  if depth >= 2:
+    needed(
+      config.base_extractor,
+      earlier("stage1", config.base_extractor),
+      "the base extractor",
+      _command(config_file, "stage1", config.variant)
+      + f" --config.data={config.data} --workdir={config.base_extractor}",
+      lambda: make_earlier("stage1"),
+    )
+
+
+def _is_data_set(path: str) -> bool:
+  return (pathlib.Path(path) / "card.json").exists()
+
+
+def _simulate(cohort) -> None:
+  from data_prep.simulated import prepare as prepare_simulated
+
+  prepare_simulated(
+    cohort.path,
+    patients=cohort.patients,
+    recordings=cohort.recordings,
+    seed=cohort.seed,
+    workers=os.cpu_count(),
+  )
+
+
+def _encode(data: str, vae: str, output: str) -> None:
+  from data_prep.encode import encode_with
+
+  encode_with(data, vae, output)
+
+
+def train_stage(config, config_file: str) -> None:
+  """Prepares what is missing, trains, and bundles a twin after stage 2."""
+  prepare(config, config_file)
+  say(f"\n== training {config.stage} in {config.workdir}")
+  train.train(config, config.workdir)
+  if config.stage == "denoiser" and jax.process_index() == 0:
+    output = os.path.join(config.workdir, "twin")
+    simulated = config.data == config.cohort.path
+    note = SIMULATED_NOTE if simulated else f"Trained on {config.data}."
+    assemble(
+      output,
+      vae=config.vae,
+      base_extractor=config.base_extractor,
+      denoiser=config.workdir,
+      table=load_split(config.latents, "train").table,
+      note=note,
+    )
+    say(f"twin: {output}")
+
+
+def assemble(
+  output: str | os.PathLike,
+  *,
+  vae: str,
+  base_extractor: str,
+  denoiser: str,
+  table: StatementTable,
+  note: str,
+) -> None:
+  """Bundles three trained stages into a twin directory.
+
+  Args:
+    output: the folder to make.
+    vae: run, checkpoint or twin that holds the autoencoder.
+    base_extractor: likewise.
+    denoiser: likewise.
+    table: statements of the training data.
+    note: what the model card says of data and intended use.
+  """
+  sources = dict(vae=vae, base_extractor=base_extractor, denoiser=denoiser)
+  weights = {
+    part: checkpoint.load_weights(path, part) for part, path in sources.items()
+  }
+  twin_directory.write_twin(
+    output, weights, sources=sources, card=_card(weights, note), table=table
+  )
+
+
+def _card(weights: dict[str, Any], note: str) -> str:
+  lines = ["# ECG twin", "", note, "", "| part | parameters |", "|---|---|"]
+  for part, (_, variables) in weights.items():
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    lines.append(f"| {part} | {count:,} |")
+  lines += [
+    "",
+    "Hyper-parameters, file hashes and sources are in twin.json.",
+    "",
+    "Not a medical device: generated ECGs are synthetic and must not be used "
+    "for diagnosis or treatment.",
+    "",
+  ]
+  return "\n".join(lines)

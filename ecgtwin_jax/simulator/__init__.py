@@ -1,0 +1,1 @@
+"""Simulated patients with a known truth."""

@@ -1,0 +1,320 @@
+"""The training loop, one for every stage.
+
+A stage is a module in stages/ with these functions (config frozen, hashable):
+
+  load_data(config) -> data           splits; data.fingerprint, data.names(rows)
+  load_frozen(config, data) -> tree   what training reads and never changes
+  hyper(config, data) -> dict         what is needed to rebuild the model
+  batches(config, data, ...)          endless iterator of dicts of arrays
+  init(rng, config) -> params, model_state
+  loss(config, params, model_state, frozen, batch, rng)
+      -> loss, (model_state, metrics)
+  evaluate(config, data, frozen, weights, put) -> metrics, "score" among them:
+      what decides which checkpoint is best (smaller is better)
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import FrozenConfigDict
+
+from ecgtwin_jax import sharding
+from ecgtwin_jax.data.bucket import refuse_remote
+from ecgtwin_jax.training import (
+  checkpoint,
+  host_memory,
+  metric_writer,
+  optimizer,
+)
+from ecgtwin_jax.training.flops import count_flops
+from ecgtwin_jax.training.preemption import (
+  EXIT_PREEMPTED,
+  Preempted,
+  Preemption,
+)
+from ecgtwin_jax.training.progress import Trace, Watch
+
+# In XLA's default order of operations on CPU, which is for many at a time, a
+# step holds half as much again.
+_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
+__all__ = ["EXIT_PREEMPTED", "Preempted", "TrainState", "train"]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything a step changes."""
+
+  step: Any
+  params: dict
+  model_state: dict
+  ema: dict
+  opt_state: Any
+
+
+def init_state(config, stage) -> TrainState:
+  """Makes the state that training starts from."""
+  params, model_state = stage.init(jax.random.key(config.seed), config)
+  tx = optimizer.make_optimizer(config.optimizer, config.steps)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model_state=model_state,
+    ema=jax.tree.map(jnp.copy, params),
+    opt_state=tx.init(params),
+  )
+
+
+def train_step(
+  config, stage, state: TrainState, frozen, batch, everywhere=None
+):
+  """One optimizer step on one global batch.
+
+  The key is fold_in(seed, step) and noise is drawn for the global batch, so
+  the number of devices changes nothing. With config.accumulate = n the batch
+  is cut into n micro-batches whose gradients are averaged.
+
+  Args:
+    everywhere: the sharding of what every device holds whole. Split parameters
+      are gathered to it before they are used, so that splitting changes where
+      they lie and not how anything is computed.
+
+  Returns:
+    (new state, scalars).
+  """
+  rng = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
+  used = state.params
+  if everywhere is not None:
+    used = jax.lax.with_sharding_constraint(used, everywhere)
+  gradient = jax.value_and_grad(
+    functools.partial(stage.loss, config), has_aux=True
+  )
+
+  def micro_step(carry, inputs):
+    grads, model_state = carry
+    index, micro_batch = inputs
+    key = jax.random.fold_in(rng, index)
+    (loss, (model_state, scalars)), new = gradient(
+      used, model_state, frozen, micro_batch, key
+    )
+    grads = jax.tree.map(lambda g, n: g + n / config.accumulate, grads, new)
+    return (grads, model_state), {"loss": loss, **scalars}
+
+  # Micro-batch m is rows m, m + n, ...: each device keeps its own rows.
+  micro_batches = jax.tree.map(
+    lambda x: x.reshape(-1, config.accumulate, *x.shape[1:]).swapaxes(0, 1),
+    batch,
+  )
+  start = jax.tree.map(jnp.zeros_like, state.params), state.model_state
+  if config.accumulate == 1:
+    first = jax.tree.map(lambda x: x[0], micro_batches)
+    (grads, model_state), scalars = micro_step(start, (0, first))
+  else:
+    (grads, model_state), scalars = jax.lax.scan(
+      micro_step, start, (jnp.arange(config.accumulate), micro_batches)
+    )
+    scalars = jax.tree.map(jnp.mean, scalars)
+  tx = optimizer.make_optimizer(config.optimizer, config.steps)
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  ema = optimizer.update_ema(
+    state.ema, params, state.step, config.optimizer.ema
+  )
+  scalars["gradient_norm"] = optax.tree.norm(grads)
+  new_state = TrainState(state.step + 1, params, model_state, ema, opt_state)
+  return new_state, scalars
+
+
+def compile_step(config, stage, state: TrainState, frozen, batch, mesh):
+  """Compiles train_step for what lies where.
+
+  Returns:
+    (state, frozen, batch) -> (state, scalars), the state given up; and the
+    floating-point operations of one step.
+  """
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  if config.remat is None:
+    remat = on_cpu and mesh.size == 1
+    config = FrozenConfigDict({**config.to_dict(), "remat": remat})
+  places = jax.tree.map(lambda x: x.sharding, state)
+  everywhere = sharding.replicated(mesh)
+  step = jax.jit(
+    functools.partial(
+      train_step,
+      config,
+      stage,
+      everywhere=everywhere if config.fsdp > 1 else None,
+    ),
+    in_shardings=(places, everywhere, sharding.rows(mesh)),
+    out_shardings=(places, everywhere),
+    donate_argnums=0,
+  )
+  began = time.monotonic()
+  traced = step.trace(state, frozen, batch)
+  compiled = traced.lower().compile(_CPU_OPTIONS if on_cpu else None)
+  host_memory.give_back()
+  flops = count_flops(traced.jaxpr)
+  metric_writer.say(
+    f"{config.stage}: step compiled in {time.monotonic() - began:.1f} s for "
+    f"{mesh.size} devices, {flops / 1e9:.3g} GFLOP each"
+  )
+  return compiled, flops
+
+
+def _first_state(config, stage, shapes: TrainState, part: str) -> TrainState:
+  """Makes the state to start from, with the weights of config.init_from."""
+  places = jax.tree.map(lambda x: x.sharding, shapes)
+  init = functools.partial(init_state, config, stage)
+  state = jax.jit(init, out_shardings=places)()
+  if config.init_from is None:
+    return state
+  _, variables = checkpoint.load_weights(config.init_from, part)
+
+  def put(given, like):
+    return jax.tree.map(lambda x, y: sharding.put(x, y.sharding), given, like)
+
+  def sizes(tree):
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
+
+  params = variables["params"]
+  if sizes(params) != sizes(shapes.params):
+    raise ValueError(
+      f"config.init_from={config.init_from!r} has other sizes than "
+      "config.model; set config.model to those of the weights"
+    )
+  model_state = state.model_state
+  if "model_state" in variables:
+    model_state = put(variables["model_state"], shapes.model_state)
+  return state.replace(
+    params=put(params, shapes.params),
+    ema=put(params, shapes.ema),
+    model_state=model_state,
+  )
+
+
+def _trees(state: TrainState) -> dict:
+  return {
+    "weights": {"params": state.ema, "model_state": state.model_state},
+    "state": {
+      "step": state.step,
+      "params": state.params,
+      "opt_state": state.opt_state,
+    },
+  }
+
+
+def _from_trees(trees: dict) -> TrainState:
+  return TrainState(
+    ema=trees["weights"]["params"],
+    model_state=trees["weights"]["model_state"],
+    **trees["state"],
+  )
+
+
+def _write_config(config, folder: pathlib.Path) -> None:
+  if jax.process_index() == 0:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(json.loads(config.to_json()), indent=1)
+    (folder / "config.json").write_text(text)
+
+
+def train(config, workdir, devices=None) -> dict:
+  """Trains config.stage to config.steps, continuing what `workdir` holds.
+
+  Args:
+    config: a configuration of configs/{vae,stage1,stage2,clip}.py.
+    workdir: folder of config.json, checkpoints/, metrics.jsonl, tensorboard/
+      and, of the steps in config.profile_steps, profile/.
+    devices: those to train on; None: all, of all processes.
+
+  Returns:
+    The last evaluation's metrics.
+
+  Raises:
+    ValueError: a loss that is not finite (names the step and the records), a
+      batch that does not split over the devices, a checkpoint that does not
+      fit.
+    DamagedError: checkpoints exist and none is intact.
+    Preempted: on SIGTERM, after saving.
+  """
+  config = FrozenConfigDict(config)
+  stage = importlib.import_module(f"ecgtwin_jax.stages.{config.stage}")
+  refuse_remote(workdir, "the workdir")
+  if config.precision not in ("float32", "bfloat16"):
+    raise ValueError(f"{config.precision=} must be 'float32' or 'bfloat16'")
+  mesh = sharding.make_mesh(config.fsdp, devices)
+  sharding.check_batch_size(config.batch_size, config.accumulate, mesh)
+  trace = Trace(config.profile_steps, pathlib.Path(workdir) / "profile")
+  data = stage.load_data(config)
+  hyper = stage.hyper(config, data)
+  frozen = sharding.put_replicated(stage.load_frozen(config, data), mesh)
+
+  shapes = jax.eval_shape(functools.partial(init_state, config, stage))
+  shapes = sharding.place_state(shapes, mesh)
+  saver = checkpoint.Checkpointer(workdir, config, hyper, data.fingerprint)
+  found = saver.restore(_trees(shapes))
+  if found is None:
+    start, state = 0, _first_state(config, stage, shapes, hyper["part"])
+  else:
+    start, state = found[0], _from_trees(found[1])
+    metric_writer.say(f"{config.stage}: continuing {workdir} at step {start}")
+  _write_config(config, pathlib.Path(workdir))
+
+  put = functools.partial(sharding.put_batch, mesh=mesh)
+  batches = stage.batches(
+    config, data, start, jax.process_index(), jax.process_count()
+  )
+  last = min(config.stop_at or config.steps, config.steps)
+  writer = metric_writer.MetricsWriter(
+    workdir, config.steps, start, f"{config.stage} ({hyper['part']})"
+  )
+  watch = Watch(config, writer, data.names)
+  evaluation, step_fn = {}, None
+  with contextlib.ExitStack() as closing:
+    preemption = closing.enter_context(Preemption())
+    for each in (saver, batches, writer, trace):
+      closing.callback(each.close)
+    for step in range(start + 1, last + 1):
+      rows = watch.next_batch(batches)
+      batch = put(rows)
+      if step_fn is None:
+        step_fn, flops = compile_step(config, stage, state, frozen, batch, mesh)
+        watch.measure(flops, mesh.devices.flat)
+      trace.before(step)
+      with jax.profiler.StepTraceAnnotation("train", step_num=step):
+        state, scalars = step_fn(state, frozen, batch)
+      watch.add(step, scalars, rows["index"])
+      trace.after(step, scalars)
+      stop = preemption.reached(step)
+      end = stop or step == last
+      evaluating = step % config.eval_every == 0 or step == last
+      saving = end or evaluating or step % config.checkpoint_every == 0
+      if saving or step % config.log_every == 0:
+        watch.flush()
+        saver.seal_finished()
+      if evaluating:
+        weights = _trees(state)["weights"]
+        evaluation = stage.evaluate(config, data, frozen, weights, put)
+        watch.evaluated(step, evaluation)
+      if saving:
+        score = evaluation.get("score") if evaluating else None
+        saver.save(step, _trees(state), score)
+      if stop:
+        saver.finish()
+        metric_writer.say(
+          f"SIGTERM: saved step {step} in {workdir}; the same command "
+          "continues",
+          sys.stderr,
+        )
+        raise Preempted
+  return evaluation
