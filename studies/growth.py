@@ -1,8 +1,8 @@
 """How cost grows: time against batch, steps, length of report, and cohort size.
 
-  python -m benchmarks.growth
-  python -m benchmarks.growth --parts=index,table,report
-  python -m benchmarks.growth --parts=steps,denoiser,training
+  python -m studies.growth
+  python -m studies.growth --parts=index,table,report
+  python -m studies.growth --parts=steps,denoiser,training
 
 For each quantity: the seconds at each size, and the exponent between the first
 and the last, log(time ratio) / log(size ratio): 1 is linear. CPU time of the

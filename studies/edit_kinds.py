@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.held_out import mean
 from ecgtwin_jax.beats.delineation import Reading
 from ecgtwin_jax.beats.median_beat import RATE
+from studies.held_out import mean
 
 SINUS, NORMAL, ABNORMAL = "Sinus rhythm", "Normal ECG", "Abnormal ECG"
 PVC = "Ventricular premature complex"

@@ -1,7 +1,7 @@
 """Calls of the network against quality, for each sampler: the default's reason.
 
-  python -m benchmarks.sampler_steps --data=runs/small/simulated
-  python -m benchmarks.sampler_steps --twin=DIR --data=DIR --ecgs=64
+  python -m studies.sampler_steps --data=runs/small/simulated
+  python -m studies.sampler_steps --twin=DIR --data=DIR --ecgs=64
 
 One ECG for each of 256 held-out patients per cell, from the same noise in every
 cell, under the condition of a later recording of theirs. Against it: Frechet
@@ -19,7 +19,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks import held_out
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
@@ -30,6 +29,7 @@ from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import bootstrap_interval
 from ecgtwin_jax.inference import batch
 from ecgtwin_jax.inference.twin import load_twin
+from studies import held_out
 
 STEPS = (5, 10, 15, 20, 25, 50, 100, 1000)
 SAMPLERS = ("dpm++", "ddim", "ddpm")

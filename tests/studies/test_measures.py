@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import attention_share, edit_effect, guidance_effect, held_out
-from benchmarks.edit_kinds import KINDS, distances, part_of
 from ecgtwin_jax.beats.delineation import Marks, Reading
 from ecgtwin_jax.beats.median_beat import RATE, Beats
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.inference.twin import load_twin
+from studies import attention_share, edit_effect, guidance_effect, held_out
+from studies.edit_kinds import KINDS, distances, part_of
 
 
 def arguments(chain, folder, *more):

@@ -1,7 +1,7 @@
 """Strength of guidance against what was asked, who it is, and variety.
 
-  python -m benchmarks.guidance_effect --data=runs/small/simulated
-  python -m benchmarks.guidance_effect --twin=DIR --data=DIR --patients=16
+  python -m studies.guidance_effect --data=runs/small/simulated
+  python -m studies.guidance_effect --twin=DIR --data=DIR --patients=16
 
 Every one of 64 held-out simulated patients is asked for seven conditions, two
 ECGs each, from the same noise in every cell; one of the two guidances is varied
@@ -31,8 +31,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks import held_out
-from benchmarks.held_out import column, mean
 from ecgtwin_jax.beats.criteria_checks import check_criteria
 from ecgtwin_jax.beats.delineation import read_ecgs
 from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
@@ -41,6 +39,8 @@ from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.truth import beat_distance
 from ecgtwin_jax.inference import batch
 from ecgtwin_jax.text.asked import asks_for
+from studies import held_out
+from studies.held_out import column, mean
 
 STRENGTHS = {
   "statement_guidance": (1.0, 1.5, 2.0, 3.0, 5.0),

@@ -1,6 +1,6 @@
 """Noise schedule and loss weighting of stage 2, compared at small size.
 
-  python -m benchmarks.recipe_choice --vae=DIR --latents=DIR \\
+  python -m studies.recipe_choice --vae=DIR --latents=DIR \\
     --base_extractor=DIR --data=DIR --steps=1000
 
 Trains the `small` denoiser with each recipe on the same latents, batches, noise
@@ -13,12 +13,12 @@ import argparse
 import json
 import pathlib
 
-from benchmarks.sampler_steps import MEASURES, Bench
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.jobs import train as train_module
 from ecgtwin_jax.training import train
+from studies.sampler_steps import MEASURES, Bench
 
 ROOT = pathlib.Path(__file__).parent.parent
 RECIPES = {

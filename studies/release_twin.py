@@ -3,7 +3,7 @@
   python -m ecgtwin_jax.main --config=configs/stage2.py:small
   python -m ecgtwin_jax.main --config=configs/evaluate.py \\
     --config.twin=runs/small/stage2/twin --workdir=runs/small/evaluated
-  python -m benchmarks.release_twin --twin=runs/small/stage2/twin \\
+  python -m studies.release_twin --twin=runs/small/stage2/twin \\
     --evaluation=runs/small/evaluated --note="Trained on 4 CPU cores."
 
 Writes the weights in half precision and a model card whose figures are read

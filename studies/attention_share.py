@@ -1,7 +1,7 @@
 """Does the statement of ectopic beats look at the ectopic beats?
 
-  python -m benchmarks.attention_share --data=runs/small/simulated
-  python -m benchmarks.attention_share --twin=DIR --data=DIR --patients=20
+  python -m studies.attention_share --data=runs/small/simulated
+  python -m studies.attention_share --twin=DIR --data=DIR --patients=20
 
 Recordings with premature ventricular beats of 100 held-out simulated patients,
 where the beats are known. Of each statement of the report, attention inside the
@@ -20,12 +20,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks import held_out
-from benchmarks.attention_spans import attention_share, beat_spans
-from benchmarks.edit_kinds import KINDS, part_of
-from benchmarks.held_out import column, mean
 from ecgtwin_jax.beats.delineation import read_ecg_beats
 from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
+from studies import held_out
+from studies.attention_spans import attention_share, beat_spans
+from studies.edit_kinds import KINDS, part_of
+from studies.held_out import column, mean
 
 REPORT = ("Sinus rhythm", "Ventricular premature complex", "Abnormal ECG")
 PVC = 1  # place in the report

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.attention_spans import attention_share, beat_spans
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.simulator import simulate
+from studies.attention_spans import attention_share, beat_spans
 
 
 def test_by_hand():

@@ -1,7 +1,7 @@
 """Does an edit change what it should, and leave the rest?
 
-  python -m benchmarks.edit_effect --data=runs/small/simulated
-  python -m benchmarks.edit_effect --twin=DIR --data=DIR --patients=16
+  python -m studies.edit_effect --data=runs/small/simulated
+  python -m studies.edit_effect --twin=DIR --data=DIR --patients=16
 
 One source ECG of each held-out simulated patient, and edits of it from the same
 noise: a statement added, swapped or re-weighted, at several thresholds (share
@@ -35,9 +35,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks import held_out
-from benchmarks.edit_kinds import KINDS, Kind, distances, part_of
-from benchmarks.held_out import column, mean
 from ecgtwin_jax.beats.criteria_checks import check_criteria
 from ecgtwin_jax.beats.delineation import read_ecgs
 from ecgtwin_jax.data.conditions import Condition
@@ -45,6 +42,9 @@ from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.inference import batch, sampling
+from studies import held_out
+from studies.edit_kinds import KINDS, Kind, distances, part_of
+from studies.held_out import column, mean
 
 THRESHOLDS = (0.2, 0.5, 0.8, 1.0)
 MEASURES = (
