@@ -203,7 +203,7 @@ def test_no_process_draws_differently():
 import hashlib
 import numpy as np
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.simulator import cohort_patient, simulate
+from ecgtwin_jax.simulator.simulate import cohort_patient, simulate
 condition = Condition((
   "Sinus rhythm",
   "Left anterior fascicular block",

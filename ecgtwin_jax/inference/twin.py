@@ -99,7 +99,7 @@ class ECGTwin:
     """
     known = sorted(
       p.parent.name
-      for p in twin_directory.shipped("").glob(f"*/{bundle.INDEX}")
+      for p in twin_directory.shipped("").glob(f"*/{twin_directory.INDEX}")
       if set(REQUIRED) <= set(twin_directory.parts(p.parent))
     )
     if name not in known:
