@@ -20,14 +20,7 @@ the options of NAME.
 def _add_options(parser: argparse.ArgumentParser) -> None:
   """Adds what all commands that make ECGs have in common."""
   _add_output(parser)
-  cpus = os.cpu_count() or 1
-  parser.add_argument(
-    "--workers",
-    type=int,
-    default=cpus,
-    metavar="N",
-    help=f"processes; the result is the same for any number (default {cpus})",
-  )
+  _add_workers(parser)
   parser.add_argument(
     "--encoder",
     default="hashed-v1",
@@ -49,6 +42,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--output", required=True, metavar="DIR", help="directory to write"
+  )
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+  cpus = os.cpu_count() or 1
+  parser.add_argument(
+    "--workers",
+    type=int,
+    default=cpus,
+    metavar="N",
+    help=f"processes; the result is the same for any number (default {cpus})",
   )
 
 
@@ -180,6 +184,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     help="trained autoencoder: a run, a checkpoint of it, or a twin",
   )
   _add_output(parser)
+  _add_workers(parser)
   parser.add_argument(
     "--batch_size",
     type=int,
@@ -193,7 +198,11 @@ def _encode(args: argparse.Namespace) -> None:
   from data_prep import encode
 
   encode.encode_with(
-    args.data, args.vae, args.output, batch_size=args.batch_size
+    args.data,
+    args.vae,
+    args.output,
+    batch_size=args.batch_size,
+    workers=args.workers,
   )
 
 

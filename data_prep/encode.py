@@ -1,4 +1,4 @@
-"""ECGs into latents: a data set 12 times smaller, for stages 1 and 2."""
+"""ECGs into latents and beats: a data set for stages 1 and 2."""
 
 import functools
 import os
@@ -12,7 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from data_prep.beats import FindBeats, open_finder
 from data_prep.writing import write
+from ecgtwin_jax.beats import rhythm
 from ecgtwin_jax.data.dataset import SPLITS, Dataset, load_card, load_split
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.vae import Encoder
@@ -30,6 +32,7 @@ def encode_with(
   output: str | os.PathLike,
   *,
   batch_size: int = 256,
+  workers: int = 1,
 ) -> pathlib.Path:
   """Encodes a data set of ECGs with a trained autoencoder; see `encode`.
 
@@ -38,12 +41,16 @@ def encode_with(
     vae: workdir of a run, a checkpoint of it, or a twin directory.
     output: directory of the latents.
     batch_size: ECGs per call, on all local devices together.
+    workers: processes that find the beats; more than one must be started from
+      a program whose main module is guarded by `if __name__ == "__main__"`.
   """
   load_card(data)  # the quicker failure first
   hyper, variables = checkpoint.load_weights(vae, "vae")
   encoder = Encoder(**hyper["model"]["encoder"])
   params = variables["params"]["encoder"]
-  return encode(data, output, encoder, params, batch_size=batch_size)
+  return encode(
+    data, output, encoder, params, batch_size=batch_size, workers=workers
+  )
 
 
 def encode(
@@ -53,9 +60,11 @@ def encode(
   params: dict,
   *,
   batch_size: int = 256,
+  workers: int = 1,
 ) -> pathlib.Path:
   """Writes mean and std of every ECG's latent, unscaled, as float16.
 
+  Beside them stand the beats that `beats.rhythm` finds in the ECG.
   The card gets the digest of the encoder's parameters as `vae`, and two numbers
   measured on 16,384 draws mean + std * noise, spread evenly over the training
   split: `latent_scale` is 1 / std of the draws, and `latent_clip` the range
@@ -67,6 +76,8 @@ def encode(
     encoder: maps ({"params": params}, ecg in mV) to mean and log-variance.
     params: of the encoder.
     batch_size: ECGs per call, on all local devices together.
+    workers: processes that find the beats; more than one must be started from
+      a program whose main module is guarded by `if __name__ == "__main__"`.
 
   Returns:
     The directory of the latents.
@@ -84,23 +95,29 @@ def encode(
   card = datasets["train"].card
   digest = twin_directory.digest(params)
   apply = _make_apply(encoder, params, card["scale"], batch_size)
-  return write(
-    output,
-    name=card["name"],
-    kind="latent",
-    options={"source": card["fingerprint"], "vae": digest},
-    shards={
-      split: [
-        functools.partial(_examples, apply, dataset, start)
-        for start in range(0, max(1, len(dataset)), PER_SHARD)
-      ]
-      for split, dataset in datasets.items()
-    },
-    make_table=lambda: StatementTable.load(data),
-    total=sum(map(len, datasets.values())),
-    card={"vae": digest, "source": card["options"]},
-    measure=_measure,
-  )
+  total = sum(map(len, datasets.values()))
+  with open_finder(workers, card["scale"], total) as find:
+    return write(
+      output,
+      name=card["name"],
+      kind="latent",
+      options={
+        "source": card["fingerprint"],
+        "vae": digest,
+        "beats": rhythm.VERSION,
+      },
+      shards={
+        split: [
+          functools.partial(_examples, apply, find, dataset, start)
+          for start in range(0, max(1, len(dataset)), PER_SHARD)
+        ]
+        for split, dataset in datasets.items()
+      },
+      make_table=lambda: StatementTable.load(data),
+      total=total,
+      card={"vae": digest, "source": card["options"]},
+      measure=_measure,
+    )
 
 
 Apply = Callable[[np.ndarray], Iterator[tuple[np.ndarray, np.ndarray]]]
@@ -142,11 +159,13 @@ def _fetch(count, results):
   return tuple(np.asarray(array)[:count] for array in results)
 
 
-def _examples(apply: Apply, dataset: Dataset, start: int):
+def _examples(apply: Apply, find: FindBeats, dataset: Dataset, start: int):
   ecgs = dataset.arrays["ecg"][start : start + PER_SHARD]
   row = start
+  beats = find(ecgs)
   for means, stds in apply(ecgs):
-    for mean, std in zip(means, stds):
+    # Beats come last: zip takes none too many where a batch ends.
+    for mean, std, found in zip(means, stds, beats):
       name = str(dataset.record_id[row])
       if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise ValueError(
@@ -157,6 +176,7 @@ def _examples(apply: Apply, dataset: Dataset, start: int):
         {
           "mean": mean,
           "std": std,
+          **found,
           "record_id": name,
           "patient_id": str(dataset.patient_id[row]),
           "time": int(dataset.time[row]),

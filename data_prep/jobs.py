@@ -126,7 +126,7 @@ def run(
       return
     # A fresh interpreter for each worker: a fork would copy locked threads.
     with concurrent.futures.ProcessPoolExecutor(
-      workers, multiprocessing.get_context("spawn"), _die_with_parent
+      workers, multiprocessing.get_context("spawn"), die_with_parent
     ) as pool:
       running = [pool.submit(job) for job in todo]
       try:
@@ -137,7 +137,7 @@ def run(
         raise
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
   """Ends this worker when its parent is killed: it would wait for ever."""
   if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import threadpoolctl
 
+from ecgtwin_jax.beats.rhythm import MAX_BEATS, MEDIAN_SAMPLES
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, SEXES, Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_SAMPLES
 from ecgtwin_jax.data.leads import LEADS
@@ -55,7 +56,16 @@ def features(kind: str) -> tfds.features.FeaturesDict:
     arrays = {"ecg": tensor(shape=(MODEL_SAMPLES, len(LEADS)), dtype=np.int16)}
   else:
     latent = tensor(shape=LATENT_SHAPE, dtype=np.float16)
-    arrays = {"mean": latent, "std": latent}
+    median = (MEDIAN_SAMPLES, len(LEADS))
+    arrays = {
+      "mean": latent,
+      "std": latent,
+      "beat_time": tensor(shape=(MAX_BEATS,), dtype=np.float32),
+      "beat_kind": tensor(shape=(MAX_BEATS,), dtype=np.int8),
+      "beat_p": tensor(shape=(MAX_BEATS,), dtype=np.int8),
+      "median_beat": tensor(shape=median, dtype=np.float16),
+      "median_beat_found": tensor(shape=(), dtype=np.int8),
+    }
   return tfds.features.FeaturesDict(
     {
       **arrays,

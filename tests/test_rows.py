@@ -207,7 +207,7 @@ def work(folder):
   (folder / "pid").rename(folder / "started")
   while not (folder / "killed").exists():
     time.sleep(0.01)
-  jobs._die_with_parent()
+  jobs.die_with_parent()
   (folder / "survived").touch()
 
 if __name__ == "__main__":

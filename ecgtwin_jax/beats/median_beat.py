@@ -32,6 +32,7 @@ class Beats:
     usual: (b,) which have the usual shape; the others are wide or odd.
     segments: (m, s, 12) the usual beats that lie within the recording whole,
       of which `median` is the median.
+    signal: (n, 12) mV at 500 Hz, the recording without wander.
   """
 
   median: Float[np.ndarray, "s 12"]
@@ -39,6 +40,7 @@ class Beats:
   times: Float[np.ndarray, " b"]
   usual: Bool[np.ndarray, " b"]
   segments: Float[np.ndarray, "m s 12"]
+  signal: Float[np.ndarray, "n 12"]
 
   @property
   def rr(self) -> float:
@@ -75,8 +77,17 @@ def find_median_beat(
   if whole.sum() < 2:
     return None
   segments = _cut(x, middles[whole], before, after)
-  median = np.median(segments, axis=0)
-  return Beats(median, before, middles / RATE, usual, segments)
+  median = median_of(segments)
+  return Beats(median, before, middles / RATE, usual, segments, x)
+
+
+def median_of(pieces: Float[np.ndarray, "m *s"]) -> Float[np.ndarray, "*s"]:
+  """np.median along the first axis, in a quarter of its time."""
+  ordered = np.sort(pieces, axis=0)
+  half = len(pieces) // 2
+  if len(pieces) % 2:
+    return ordered[half]
+  return (ordered[half - 1] + ordered[half]) / 2
 
 
 def _cut(x, middles, before, after):
@@ -107,7 +118,7 @@ def _align(x, middles):
     usual = score >= _SAME_SHAPE
     if not usual.any():
       return middles, usual
-    template = np.median(windows[np.flatnonzero(usual), best[usual]], axis=0)
+    template = median_of(windows[np.flatnonzero(usual), best[usual]])
   return middles + best - shift, usual
 
 
@@ -115,7 +126,7 @@ def _remove_wander(x, middles, usual):
   """Subtracts a curve through the quietest moment before each usual QRS."""
   first, last, width = (round(t * RATE) for t in (0.16, 0.05, 0.012))
   slopes = _cut(np.gradient(x, axis=0), middles[usual], first, -last)
-  speed = np.linalg.norm(np.median(slopes, axis=0), axis=1)
+  speed = np.linalg.norm(median_of(slopes), axis=1)
   quiet = np.argmin(_smooth(speed, width / 2)[width:-width]) + width
   knots = middles[usual] - first + quiet
   knots = knots[(knots >= width) & (knots < len(x) - width)]
@@ -132,7 +143,7 @@ def _add_missed(x, middles, usual):
   before = round(min(BEFORE * RATE, 0.4 * rr))
   after = round(min(AFTER * RATE, 0.6 * rr))
   pieces = _cut(x, middles[usual], before, after)
-  median = np.median(pieces, axis=0)
+  median = median_of(pieces)
   rest = x.copy()
   # A beat's T wave goes before what precedes an early next beat's QRS.
   limits = np.append(middles[1:] - round(_QRS * RATE), len(x))

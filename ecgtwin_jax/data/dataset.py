@@ -3,7 +3,8 @@
 A data set is a directory of ArrayRecord shards with the metadata of
 tensorflow-datasets, one record per recording, and beside them card.json (what
 the numbers mean), the statement table and quality.jsonl (what was rejected).
-It holds ECGs (`ecg`, int16) or latents (`mean` and `std`, float16, unscaled).
+It holds ECGs (`ecg`, int16) or latents (`mean` and `std`, float16, unscaled)
+with the beats that were found in each ECG.
 """
 
 import dataclasses
@@ -38,7 +39,11 @@ _COLUMNS = {
   "age": ("float_list", np.float32),
   "sex": ("int64_list", np.int8),
 }
-_ARRAYS = {"ecg": ("ecg",), "latent": ("mean", "std")}
+BEATS = (
+  *("beat_time", "beat_kind", "beat_p"),
+  *("median_beat", "median_beat_found"),
+)
+_ARRAYS = {"ecg": ("ecg",), "latent": ("mean", "std", *BEATS)}
 _MAKE = {
   "ecg": "python -m data_prep simulated --output {}",
   "latent": "python -m data_prep encode --data ECGS --vae CKPT --output {}",
@@ -55,7 +60,10 @@ class Dataset:
     card: what card.json says.
     table: the statements that `statement_ids` count.
     arrays: `ecg` (n, 1024, 12) int16, times card["scale"] in mV; or `mean` and
-      `std` (n, 128, 4) float16. In memory, or memory-mapped where large.
+      `std` (n, 128, 4) float16, and what `beats.rhythm` finds: `beat_time`
+      (n, 48) float32 seconds, `beat_kind` and `beat_p` (n, 48) int8,
+      `median_beat` (n, 80, 12) float16 mV and `median_beat_found` (n,) int8;
+      older latents are without these. In memory, or memory-mapped where large.
     record_id: names of the recordings.
     patient_id: names of the patients.
     time: seconds; only their order within a patient means anything.
@@ -128,6 +136,20 @@ class Dataset:
       ValueError: it holds the other kind.
     """
     _require_kind(self.directory, self.card, kind)
+
+  def require_beats(self) -> None:
+    """Refuses latents without the beats of their ECGs.
+
+    Raises:
+      ValueError: they are older than beats in latents, or it holds ECGs.
+    """
+    self.require("latent")
+    missing = [name for name in BEATS if name not in self.arrays]
+    if missing:
+      raise ValueError(
+        f"{self.directory} holds latents without {', '.join(missing)}: encode"
+        f" again with `{_MAKE['latent'].format('DIR')}`"
+      )
 
 
 def _require_kind(directory, card, kind):
@@ -209,7 +231,7 @@ def load_split(
   specs = {
     name: (np.dtype(features[name].np_dtype), features[name].shape)
     for name in _ARRAYS[card["kind"]]
-    if with_arrays
+    if with_arrays and name in features
   }
   count = sum(info.shard_lengths)
   record_bytes = sum(dtype.itemsize * np.prod(s) for dtype, s in specs.values())

@@ -15,10 +15,9 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-from ecgtwin_jax.data.dataset import Dataset
+from ecgtwin_jax.data.dataset import BEATS, Dataset
 
 _PREFETCH = 4  # batches
-_LATENT_KEYS = ("mean", "std", "statement_ids", "patient")
 
 Batch = dict[str, np.ndarray]
 
@@ -224,7 +223,10 @@ def gather_pairs(dataset: Dataset, k: Int[np.ndarray, " b"]) -> Batch:
   Returns:
     Of the target, the later recording: "mean" and "std" (b, 128, 4) float32 of
     the unscaled latent, "statement_ids" (b, 18) int32 padded with -1, "patient"
-    (b, 3) float32 with NaN where missing, "index" (b,) int32 row in the split.
+    (b, 3) float32 with NaN where missing, "index" (b,) int32 row in the split;
+    and where the data set has them "beat_time" (b, 48) float32 seconds padded
+    with NaN, "beat_kind" and "beat_p" (b, 48) int8 padded with -1,
+    "median_beat" (b, 80, 12) float32 mV and "median_beat_found" (b,) int8.
     The same of the earlier one under "reference_" names. And "patient_id" (b,)
     int32, a number per patient.
   """
@@ -234,6 +236,12 @@ def gather_pairs(dataset: Dataset, k: Int[np.ndarray, " b"]) -> Batch:
     for name in ("mean", "std"):
       latent = dataset.arrays[name][rows]
       batch[prefix + name] = latent.astype(np.float32)
+    for name in BEATS:
+      if name in dataset.arrays:
+        batch[prefix + name] = dataset.arrays[name][rows]
+    if "median_beat" in dataset.arrays:
+      median = batch[prefix + "median_beat"]
+      batch[prefix + "median_beat"] = median.astype(np.float32)
     batch[prefix + "statement_ids"] = dataset.statement_ids[rows]
     batch[prefix + "patient"] = dataset.patient[rows]
     batch[prefix + "index"] = rows.astype(np.int32)

@@ -146,7 +146,7 @@ def _simulate(cohort) -> None:
 def _encode(data: str, vae: str, output: str) -> None:
   from data_prep.encode import encode_with
 
-  encode_with(data, vae, output)
+  encode_with(data, vae, output, workers=os.cpu_count())
 
 
 def train_stage(config, config_file: str) -> None:

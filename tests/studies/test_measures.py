@@ -150,6 +150,7 @@ def reading(times, usual):
     np.array(times),
     np.array(usual),
     np.zeros((2, 520, 12)),
+    np.zeros((5000, 12)),
   )
   return Reading(beats, marks)
 
