@@ -20,6 +20,7 @@ from data_prep.tables import (
   parse_number,
   parse_sex,
   parse_statements,
+  path_inside,
   read_table,
   seconds,
 )
@@ -131,7 +132,7 @@ def _parse(cells, folder, machine, patients, excluded) -> dict:
     sex = parse_sex(patient.sex)
     age = _age_at(date.year, patient)
   return {
-    "path": os.fspath(folder / cells["path"]),
+    "path": path_inside(folder, cells["path"]),
     "patient_id": patient_id,
     "time": seconds(date),
     "statements": parse_statements(report.statements),

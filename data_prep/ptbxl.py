@@ -1,6 +1,7 @@
 """PTB-XL: 21,799 ECGs of 18,869 patients, as PhysioNet publishes it."""
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import math
@@ -21,12 +22,14 @@ from data_prep.tables import (
   parse_number,
   parse_sex,
   parse_statements,
+  path_inside,
   read_table,
   seconds,
 )
 from ecgtwin_jax.data.errors import RecordingError
 
 RATES = {500: "filename_hr", 100: "filename_lr"}  # Hz, and where its paths are
+_MAX_CODES = 2000  # characters of scp_codes
 _TABLE, _CODES = "ptbxl_database.csv", "scp_statements.csv"
 _COLUMNS = (
   "ecg_id",
@@ -132,7 +135,7 @@ class Ptbxl(RowBuilder):
       fold = cells["strat_fold"]
       raise RecordingError("split", f"strat_fold {fold!r} must be 1..10")
     return {
-      "path": os.fspath(folder / cells[column]),
+      "path": path_inside(folder, cells[column]),
       "patient_id": parse_id(cells["patient_id"], "patient"),
       "time": seconds(parse_date(cells["recording_date"])),
       "age": parse_age(cells["age"]),
@@ -157,12 +160,17 @@ def parse_codes(
     RecordingError: `statements`; the cell is no such dictionary, or a code is
       not known.
   """
-  try:
-    likelihood = {str(k): float(v) for k, v in ast.literal_eval(cell).items()}
-  except (ValueError, TypeError, SyntaxError, AttributeError, RecursionError):
-    likelihood = None
+  likelihood = None
+  if len(cell) <= _MAX_CODES:
+    with contextlib.suppress(
+      *(ValueError, TypeError, SyntaxError, AttributeError),
+      *(RecursionError, MemoryError, OverflowError),
+    ):
+      likelihood = {str(k): float(v) for k, v in ast.literal_eval(cell).items()}
   if likelihood is None or any(map(math.isnan, likelihood.values())):
-    raise RecordingError("statements", f"scp_codes {cell!r} cannot be read")
+    raise RecordingError(
+      "statements", f"scp_codes {cell[:100]!r} cannot be read"
+    )
   for code in likelihood:
     if code not in codes:
       raise RecordingError("statements", f"code {code!r} is not in {_CODES}")

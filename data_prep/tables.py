@@ -6,15 +6,18 @@ import gzip
 import hashlib
 import io
 import math
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from data_prep.quality import AGES
-from ecgtwin_jax.data.conditions import MAX_STATEMENTS, OVER_89
+from ecgtwin_jax.data.conditions import MAX_STATEMENTS, OVER_89, find_bad_text
 from ecgtwin_jax.data.errors import RecordingError
+from ecgtwin_jax.data.wfdb_record import decode_text
 
 _BLANK = frozenset(("", "na", "n/a", "nan", "none", "null"))
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _EPOCH = datetime.datetime(1970, 1, 1)
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
 
@@ -43,10 +46,8 @@ def read_table(
       content = file.read()
   except (OSError, EOFError) as error:
     raise ValueError(f"{path} cannot be read: {error}") from None
-  try:
-    text = content.decode("utf-8-sig")
-  except UnicodeDecodeError:
-    text = content.decode("latin-1")
+  text = decode_text(content)
+  csv.field_size_limit(max(len(text), 1))  # the rules refuse what is too long
   rows = csv.reader(io.StringIO(text, newline=""))
   try:
     header = [name.strip() for name in next(rows, [])]
@@ -93,11 +94,10 @@ def parse_id(cell: str, rule: str) -> str:
 
 
 def parse_number(cell: str) -> float | None:
-  """Returns a finite number, or None."""
-  try:
-    number = float(cell)
-  except ValueError:
+  """Returns a finite number, written as such ("1_0" is none), or None."""
+  if not _NUMBER.fullmatch(cell):
     return None
+  number = float(cell)
   return number if math.isfinite(number) else None
 
 
@@ -128,6 +128,20 @@ def parse_time(cell: str) -> int:
   if number is not None and abs(number) < 2**62:
     return round(number)
   return seconds(parse_date(cell))
+
+
+def path_inside(folder: pathlib.Path, cell: str) -> str:
+  """Returns the path of a record that a table names, relative to a folder.
+
+  Raises:
+    RecordingError: `record`; the path is absolute or leads out of the folder.
+  """
+  parts = pathlib.PurePosixPath(cell.replace("\\", "/")).parts
+  if not parts or parts[0] == "/" or ".." in parts or "\0" in cell:
+    raise RecordingError(
+      "record", f"record {cell[:100]!r} must be a path inside the input folder"
+    )
+  return os.fspath(folder / cell)
 
 
 def seconds(date: datetime.datetime) -> int:
@@ -187,4 +201,7 @@ def parse_statements(cells: Iterable[str]) -> tuple[str, ...]:
   for statement in statements:
     if "|" in statement:
       raise RecordingError("statements", f"{statement!r} must not contain '|'")
+    problem = find_bad_text(statement)
+    if problem:
+      raise RecordingError("statements", f"{statement[:60]!r} {problem}")
   return tuple(statements)

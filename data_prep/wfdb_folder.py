@@ -18,6 +18,7 @@ from data_prep.tables import (
   parse_sex,
   parse_statements,
   parse_time,
+  path_inside,
   read_table,
 )
 from ecgtwin_jax.data.errors import RecordingError
@@ -86,7 +87,7 @@ class WfdbFolder(RowBuilder):
 
 def _parse(cells: dict[str, str], folder: pathlib.Path) -> dict:
   return {
-    "path": os.fspath(folder / parse_id(cells["record"], "record")),
+    "path": path_inside(folder, parse_id(cells["record"], "record")),
     "patient_id": parse_id(cells["patient_id"], "patient"),
     "time": parse_time(cells["time"]),
     "heart_rate": _parse_heart_rate(cells["heart_rate"]),

@@ -128,6 +128,6 @@ def test_what_is_no_archive(tmp_path):
 
 def test_errors_of_reading_name_the_file_alone(record):
   pathlib.Path(record[1]).write_bytes(b"\0" * 100)
-  text = refused(record, "ends after 50 of")
+  text = refused(record, "has 100 bytes")
   assert text.startswith("s0010_re_10s")
   assert read_ecg(EXAMPLE_RECORD).record == "s0010_re_10s"

@@ -12,6 +12,7 @@ import zipfile
 
 from ecgtwin_jax.data.ecg import ECG, read_ecg
 from ecgtwin_jax.data.errors import RecordingError
+from ecgtwin_jax.data.wfdb_record import decode_text
 
 MAINS = (".hea", ".csv", ".npz")  # what stands for a recording
 DATA = (".dat", ".mat")  # of a .hea
@@ -81,7 +82,7 @@ def _find_main(files):
 
 def _check_header(header, names):
   """Refuses headers that lead to files which were not uploaded."""
-  text = header.read_text("latin-1")
+  text = decode_text(header.read_bytes())
   lines = [line.split() for line in text.splitlines() if line.strip()]
   lines = [words for words in lines if not words[0].startswith("#")]
   if not lines or "/" in lines[0][0]:

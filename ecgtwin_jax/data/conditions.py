@@ -3,11 +3,13 @@
 import dataclasses
 import math
 import numbers
+import unicodedata
 
 import numpy as np
 from jaxtyping import Float
 
 MAX_STATEMENTS = 18  # MIMIC-IV-ECG's report_0 .. report_17
+MAX_STATEMENT = 300  # characters of one
 TEXT_WIDTH = 768
 PATIENT_MEAN = (77.95, 64.25, 0.0)  # heart rate, age, sex: as published
 PATIENT_STD = (20.37, 17.13, 1.0)
@@ -93,6 +95,17 @@ def standardize_patient(
   return ((columns - PATIENT_MEAN) / PATIENT_STD).astype(np.float32)
 
 
+def find_bad_text(statement: str) -> str | None:
+  """What makes a text no statement, as a phrase; None where nothing does."""
+  if len(statement) > MAX_STATEMENT:
+    return f"has {len(statement)} characters, must have at most {MAX_STATEMENT}"
+  # Control characters, and those that turn the direction of text around.
+  bad = [x for x in statement if unicodedata.category(x) in ("Cc", "Cf", "Cs")]
+  if bad:
+    return f"must not hold the control character U+{ord(bad[0]):04X}"
+  return None
+
+
 def _check_statements(statements):
   if isinstance(statements, str):
     raise ValueError(f"{statements=} must be a list of statements")
@@ -104,7 +117,11 @@ def _check_statements(statements):
       raise ValueError(
         f"{statement=} must not contain '|': give each statement on its own"
       )
-    cleaned.append(" ".join(statement.split()))
+    statement = " ".join(statement.split())
+    problem = find_bad_text(statement)
+    if problem:
+      raise ValueError(f"statement {statement[:60]!r} {problem}")
+    cleaned.append(statement)
   if not 1 <= len(cleaned) <= MAX_STATEMENTS:
     raise ValueError(
       f"number of statements={len(cleaned)} must be in 1..{MAX_STATEMENTS}"

@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib.resources
+import math
 import os
 import pathlib
 import re
+import zipfile
 
 import numpy as np
 import scipy.signal
@@ -21,6 +23,14 @@ from ecgtwin_jax.data.wfdb_record import (
 
 MODEL_SAMPLES = 1024
 MODEL_RATE = 102.4  # Hz: 1024 samples in 10 s
+# Bytes that an array of an .npz file may take.
+_NPZ_BYTES = {
+  "signal": 1 << 30,
+  "sampling_rate": 8,
+  "leads": 1 << 16,
+  "units": 1 << 16,
+  "comments": 1 << 20,
+}
 WFDB_GAIN = 1000.0  # steps per mV in the WFDB records we write
 EXAMPLE_RECORD = str(
   importlib.resources.files("ecgtwin_jax") / "assets" / "s0010_re_10s"
@@ -190,9 +200,10 @@ def _rate_of(time):
 def _read_npz(path, start, duration):
   require_file(path, "give a WFDB record, a .csv or an .npz file")
   try:
+    _check_arrays(path)
     with np.load(path, allow_pickle=False) as file:
       arrays = dict(file)
-    signal = np.asarray(arrays["signal"], np.float64)
+    signal = arrays["signal"]
     rate = float(arrays["sampling_rate"])
     names = [str(x) for x in arrays["leads"]]
     units = arrays["units"].astype(str).tolist()
@@ -201,11 +212,34 @@ def _read_npz(path, start, duration):
       f"not an .npz file with arrays signal, sampling_rate, leads and units "
       f"({first_line(error)})"
     ) from None
-  if signal.ndim != 2:
-    raise ValueError(f"{signal.shape=} must be (samples, leads)")
+  if signal.ndim != 2 or signal.dtype.kind not in "fiu":
+    raise ValueError(
+      f"{signal.shape=} must be (samples, leads), of numbers, not {signal.dtype}"
+    )
   window = slice(*find_window(len(signal), rate, start, duration))
   comments = tuple(str(x) for x in arrays.get("comments", ()))
-  return signal[window], rate, names, units, comments
+  return signal[window].astype(np.float64), rate, names, units, comments
+
+
+def _check_arrays(path):
+  """Refuses arrays that are too large, by their headers alone."""
+  with zipfile.ZipFile(path) as archive:
+    for member in archive.namelist():
+      name = member.removesuffix(".npy")
+      if name not in _NPZ_BYTES:
+        raise ValueError(f"an array {name[:60]!r} is not known")
+      with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+          read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+      size = math.prod(shape) * dtype.itemsize
+      if size > _NPZ_BYTES[name] or dtype.hasobject:
+        raise ValueError(
+          f"{name} {shape} of {dtype} takes {size} bytes, must be at most "
+          f"{_NPZ_BYTES[name]}"
+        )
 
 
 def _write_wfdb(ecg, path):

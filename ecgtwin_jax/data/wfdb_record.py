@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
+import re
 import warnings
 
 import numpy as np
@@ -13,7 +14,23 @@ from ecgtwin_jax.data.errors import RecordingError, find_window
 from ecgtwin_jax.data.leads import lead_position
 
 MAX_CHECKED = 1 << 20  # samples of a lead; of more, a piece is read unchecked
+MAX_SIGNALS = 256  # of a record
+MAX_FRAME = 1000  # samples per frame
 _MISSING = -(2**15)  # format 16's sign for a sample that is not there
+# Bytes that a sample takes, of the formats that are not compressed.
+_BYTES = {
+  **{"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4},
+  **{"212": 1.5, "310": 4 / 3, "311": 4 / 3},
+}
+# The record line: name[/segments] signals [rate[/counter[(base)]] [samples
+# [time and date]]]. Time and date are of no use here and come in many forms.
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
+_RECORD_LINE = re.compile(
+  r"(?P<name>[^\s/]+)(?:/(?P<n_seg>\d+))?\s+(?P<n_sig>\d+)"
+  rf"(?:\s+(?P<fs>{_NUMBER})(?:/-?{_NUMBER}(?:\(-?{_NUMBER}\))?)?"
+  r"(?:\s+(?P<sig_len>\d+)(?P<moment>(?:\s+\d[\d:.]*|\s+\d+[-/]\w+[-/]\d+){0,2})"
+  r")?)?"
+)
 
 
 @contextlib.contextmanager
@@ -35,6 +52,7 @@ class _Signal:
   unit: str
   file: str
   plain: bool  # format 16 without skew, offset or several samples per frame
+  sample_bytes: float = 0.0  # 0: compressed, or not known
   gain: float = 1.0
   baseline: int = 0
   checksum: int | None = None
@@ -98,6 +116,7 @@ def read_wfdb(
       require_file(path.with_name(name), f"{header_file.name} refers to it")
     plain = all(x.plain for x in signals if x.file in files)
     try:
+      _check_sizes(path.parent, header, files)
       if plain and header.count and not header.segments:
         signal = _read_plain(path.parent, header, wanted, start, duration)
       else:
@@ -112,6 +131,24 @@ def read_wfdb(
       ) from None
   names, units = zip(*((signals[i].name, signals[i].unit) for i in wanted))
   return signal, header.rate, list(names), list(units), header.comments
+
+
+def _check_sizes(folder, header, files):
+  """Refuses a header that promises more samples than its files hold."""
+  if header.segments or not header.count:
+    return
+  for file, group in itertools.groupby(header.signals, lambda x: x.file):
+    needed = int(header.count * sum(x.sample_bytes for x in group))
+    if file not in files:
+      continue
+    size = (folder / file).stat().st_size
+    if needed > size:
+      raise RecordingError(
+        "truncated",
+        f"the samples cannot be read: {file} has {size} bytes, and"
+        f" {header.count} samples need {needed}: get a fresh copy of the"
+        " record",
+      )
 
 
 def _read_plain(folder, header, wanted, start, duration):
@@ -185,15 +222,16 @@ def _parse_header(wfdb, file):
   """
   from wfdb.io import header
 
-  content = file.read_bytes()
-  try:
-    text = content.decode()
-  except UnicodeDecodeError:
-    text = content.decode("latin-1")
+  text = decode_text(file.read_bytes())
   lines, comments = header.parse_header_content(text)
-  fields = header.rx_record.match(lines[0])
-  if lines[0][fields.end() :]:  # the grammar stops at what it cannot read
-    raise ValueError(f"the record line says {lines[0]!r}")
+  fields = _RECORD_LINE.fullmatch(lines[0].strip())
+  if fields is None:
+    raise ValueError(
+      f"the record line says {lines[0][:100]!r}, which must be: name, number "
+      "of signals, samples per second, number of samples"
+    )
+  if int(fields["n_sig"]) > MAX_SIGNALS:
+    raise ValueError(f"{fields['n_sig']} signals must be at most {MAX_SIGNALS}")
   if fields["n_seg"]:
     whole = wfdb.rdheader(str(file.with_suffix("")), rd_segments=True)
     part = next(x for x in whole.segments if x is not None)
@@ -202,8 +240,9 @@ def _parse_header(wfdb, file):
       for name, unit in zip(part.sig_name, part.units)
     ]
   else:
+    limit = int(fields["sig_len"] or MAX_CHECKED)
     signals = [
-      _parse_signal(header.rx_signal.match(line)) for line in lines[1:]
+      _parse_signal(header.rx_signal.match(line), limit) for line in lines[1:]
     ]
   if not signals or len(signals) != int(fields["n_sig"]):
     raise ValueError(f"{len(signals)} of {fields['n_sig']} signals described")
@@ -216,19 +255,32 @@ def _parse_header(wfdb, file):
   )
 
 
-def _parse_signal(fields) -> _Signal:
+def _parse_signal(fields, limit) -> _Signal:
+  frame, skew = int(fields["samps_per_frame"] or 1), int(fields["skew"] or 0)
+  if not 1 <= frame <= MAX_FRAME or not 0 <= skew <= limit:
+    raise ValueError(
+      f"{frame} samples per frame and a skew of {skew} must be in"
+      f" 1..{MAX_FRAME} and 0..{limit}"
+    )
   plain = fields["fmt"] == "16" and not int(fields["byte_offset"] or 0)
-  plain &= int(fields["samps_per_frame"] or 1) == 1
-  plain &= not int(fields["skew"] or 0)
   return _Signal(
     name=fields["sig_name"],
     unit=fields["units"] or "mV",
     file=fields["file_name"],
-    plain=plain,
+    plain=plain and frame == 1 and not skew,
+    sample_bytes=float(frame * _BYTES.get(fields["fmt"], 0)),
     gain=float(fields["adc_gain"] or 0) or 200.0,  # WFDB's default
     baseline=int(fields["baseline"] or fields["adc_zero"] or 0),
     checksum=int(fields["checksum"]) if fields["checksum"] else None,
   )
+
+
+def decode_text(content: bytes) -> str:
+  """Text of a header or table: UTF-8, or else Latin-1."""
+  try:
+    return content.decode("utf-8-sig")
+  except UnicodeDecodeError:
+    return content.decode("latin-1")
 
 
 def require_file(path: pathlib.Path, advice: str) -> None:

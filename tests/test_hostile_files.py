@@ -1,0 +1,227 @@
+"""Files and tables that mean harm, or say what cannot be: refused in words."""
+
+import csv
+import datetime
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from data_prep import ptbxl, tables
+from ecgtwin_jax.app.uploads import read_upload
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.ecg import ECG, LEADS, read_ecg
+from ecgtwin_jax.data.errors import RecordingError
+
+SIGNAL = np.random.default_rng(0).normal(0, 0.3, (5000, 12))
+
+
+@pytest.fixture
+def record(tmp_path):
+  """A sound record at 500 Hz: its folder, and the lines of its header."""
+  ECG(SIGNAL, 500, "rec").write(tmp_path / "rec.hea")
+  lines = (tmp_path / "rec.hea").read_text().splitlines()
+  assert lines[0].split() == ["rec", "12", "500", "5000"]
+  return tmp_path, lines
+
+
+def with_first_line(record, line):
+  folder, lines = record
+  (folder / "rec.hea").write_text("\n".join([line, *lines[1:]]) + "\n")
+  return folder / "rec.hea"
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    "rec 12 -500 5000",
+    "rec 12 /500 5000",
+    "rec 12 (500) 5000",
+    "rec 12 500Hz 5000",
+    "rec 12 nan 5000",
+    "rec 12 1_000 5000",
+    "rec twelve 500 5000",
+    "rec 12 500 -5000",
+    "rec 12 500 5000 and more",
+    "rec 999999999 500 5000",
+  ],
+)
+def test_a_record_line_that_cannot_be_read_is_no_250_hz(record, line):
+  with pytest.raises(RecordingError, match="header cannot be read") as error:
+    read_ecg(with_first_line(record, line))
+  assert error.value.rule == "unreadable"
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    "rec 12 500 5000 05-Feb-2020 11:39:16",
+    "rec 12 500 5000 11:39:16 05/02/2020",
+    "rec 12 500 5000 11:39",
+    "rec 12 500/500(0) 5000",
+    "rec 12 5e2 5000",
+    "rec 12 500.0 5000",
+  ],
+)
+def test_sound_record_lines_are_read(record, line):
+  ecg = read_ecg(with_first_line(record, line))
+  assert ecg.sampling_rate == 500
+  np.testing.assert_allclose(ecg.signal, SIGNAL, atol=5.1e-4)
+
+
+def test_250_hz_is_the_rate_of_a_line_that_ends_before_it(record):
+  ecg = read_ecg(with_first_line(record, "rec 12"))
+  assert ecg.sampling_rate == 250
+
+
+@pytest.mark.parametrize("count", [5001, 10**12])
+def test_more_samples_promised_than_the_file_holds(record, count):
+  with pytest.raises(RecordingError) as error:
+    read_ecg(with_first_line(record, f"rec 12 500 {count}"))
+  assert error.value.rule == "truncated"
+  assert str(count) in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["16:50000000", "16x1000000"])
+def test_skew_and_frames_are_bounded(record, form):
+  folder, lines = record
+  lines = [line.replace(" 16 ", f" {form} ") for line in lines]
+  (folder / "rec.hea").write_text("\n".join(lines) + "\n")
+  tracemalloc.start()
+  with pytest.raises(RecordingError, match="samples per frame and a skew"):
+    read_ecg(folder / "rec")
+  assert tracemalloc.get_traced_memory()[1] < 20e6
+  tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_headers_with_letters_of_other_languages_can_be_uploaded(
+  record, encoding
+):
+  folder, lines = record
+  text = "\n".join([*lines, "# Ångström"]) + "\n"
+  (folder / "rec.hea").write_bytes(text.encode(encoding))
+  ecg = read_upload([str(folder / "rec.hea"), str(folder / "rec.dat")])
+  assert ecg.comments[-1] == "Ångström"
+
+
+def arrays(**changes):
+  return {
+    "signal": SIGNAL.astype(np.float32),
+    "sampling_rate": 500.0,
+    "leads": np.array(LEADS),
+    "units": "mV",
+    **changes,
+  }
+
+
+@pytest.mark.parametrize(
+  "changes,named",
+  [
+    ({"leads": np.zeros(10**6, "U80")}, "leads"),
+    ({"comments": np.zeros(10**6, "U80")}, "comments"),
+    ({"signal": np.zeros((10**8, 12), np.int8)}, "signal"),
+    ({"more": np.zeros(10**6)}, "more"),
+  ],
+)
+def test_arrays_are_refused_by_their_headers(tmp_path, changes, named):
+  path = tmp_path / "big.npz"
+  np.savez_compressed(path, **arrays(**changes))
+  assert path.stat().st_size < 4e6
+  del changes
+  tracemalloc.start()
+  with pytest.raises(RecordingError, match=named):
+    read_ecg(path)
+  assert tracemalloc.get_traced_memory()[1] < 20e6
+  tracemalloc.stop()
+
+
+def test_what_is_read_of_an_array_is_cut_before_it_is_widened(tmp_path):
+  path = tmp_path / "long.npz"
+  np.savez_compressed(path, **arrays(signal=np.ones((10**6, 12), np.int8)))
+  tracemalloc.start()
+  with pytest.raises(RecordingError, match="range"):
+    read_ecg(path)
+  assert tracemalloc.get_traced_memory()[1] < 60e6  # float64: 96 MB more
+  tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+  "statement,reason",
+  [
+    ("x" * 5_000_000, "5000000 characters"),
+    ("x" * 301, "301 characters"),
+    ("Sinus\u0000rhythm", "U\\+0000"),
+    ("Sinus \u202erhythm", "U\\+202E"),
+    ("Sinus\u200brhythm", "U\\+200B"),
+  ],
+)
+def test_statements_that_are_none(statement, reason):
+  began = time.monotonic()
+  with pytest.raises(ValueError, match=reason) as error:
+    Condition([statement], 70)
+  assert len(str(error.value)) < 300
+  with pytest.raises(RecordingError) as error:
+    tables.parse_statements([statement])
+  assert error.value.rule == "statements"
+  assert time.monotonic() - began < 10
+
+
+def test_a_statement_may_have_300_characters():
+  assert Condition(["x" * 300], 70).statements == ("x" * 300,)
+
+
+@pytest.mark.parametrize(
+  "cell",
+  [
+    "{'NORM': " + "9" * 400 + "}",
+    "{'NORM': " + "-" * 1990 + "1}",
+    "{'NORM': " + "-" * 20_000 + "1}",
+    "[" * 1500,
+    "{'NORM': 100.0" + " " * 200_000 + "}",
+  ],
+)
+def test_codes_that_break_a_parser_leave_one_recording_out(cell):
+  with pytest.raises(RecordingError, match="cannot be read") as error:
+    ptbxl.parse_codes(cell, {"NORM": (False, "normal ECG")})
+  assert error.value.rule == "statements"
+  assert len(str(error.value)) < 200
+
+
+def test_a_cell_above_the_csv_readers_limit_ends_nothing(tmp_path):
+  path = tmp_path / "table.csv"
+  with path.open("w", newline="") as file:
+    csv.writer(file).writerows([["a"], ["x" * 300_000], ["y"]])
+  rows = [cells["a"] for _, cells in tables.read_table(path, ["a"])]
+  assert [len(rows[0]), rows[1]] == [300_000, "y"]
+
+
+@pytest.mark.parametrize("cell", ["1_0", "１０", "0x10", "1e99999", "infinity"])
+def test_numbers_are_written_as_numbers(cell):
+  assert tables.parse_number(cell) is None
+  with pytest.raises(RecordingError, match="age"):
+    tables.parse_age(cell)
+
+
+@pytest.mark.parametrize("cell", ["10", "10.5", "-3", ".5", "1e2"])
+def test_usual_numbers_are_read(cell):
+  assert tables.parse_number(cell) == float(cell)
+
+
+@pytest.mark.parametrize(
+  "cell", ["/etc/passwd", "../other/rec", "a/../../rec", "..\\rec", "a\0b"]
+)
+def test_records_outside_the_input_are_refused(tmp_path, cell):
+  with pytest.raises(RecordingError, match="inside the input folder") as error:
+    tables.path_inside(tmp_path, cell)
+  assert error.value.rule == "record"
+
+
+def test_records_inside_the_input_keep_their_path(tmp_path):
+  assert tables.path_inside(tmp_path, "a/b") == str(tmp_path / "a" / "b")
+
+
+def test_dates_are_no_numbers():
+  assert tables.parse_time("1970-01-02") == 86_400
+  assert tables.parse_date("1970-01-02") == datetime.datetime(1970, 1, 2)
