@@ -214,7 +214,8 @@ def _read_npz(path, start, duration):
     ) from None
   if signal.ndim != 2 or signal.dtype.kind not in "fiu":
     raise ValueError(
-      f"{signal.shape=} must be (samples, leads), of numbers, not {signal.dtype}"
+      f"{signal.shape=} must be (samples, leads) and numbers, not"
+      f" {signal.dtype}"
     )
   window = slice(*find_window(len(signal), rate, start, duration))
   comments = tuple(str(x) for x in arrays.get("comments", ()))
