@@ -37,14 +37,23 @@ def get_config(variant="base"):
     heads=8,
     mlp_ratio=4,
     base_width=256,  # width of stage 1
+    latent_channels=4,  # of the autoencoder
     null_condition=True,  # learned null statement and null patient
+    # What the denoiser is told of the beats: "none", "timing" or "kinds".
+    beat_track="none",
+    identity_tokens=8,  # parts of the base vector that attention reads; or 0
+    patient_in_norm=True,  # heart rate, age and sex in the adaptive norms, too
   )
   config.schedule = dict(steps=1000, start=0.00085, end=0.012, kind="linear")
-  config.loss_weighting = "uniform"  # over steps, as published; or "min_snr"
+  config.prediction = "v"  # or "noise", as published
+  config.loss_weighting = "min_snr"  # or "uniform" over steps, as published
   config.timesteps = (0, 999)  # first and last step that is trained
   # Share of examples that lose a condition, so that guidance can tell with
   # from without.
-  config.dropout = dict(statements=0.1, patient=0.1, base=0.1)
+  config.dropout = dict(statements=0.1, patient=0.1, base=0.1, track=0.1)
+  # Share of reports that lose the statements of their rhythm alone, so that a
+  # report without one is nothing new.
+  config.dropout.rhythm = 0.15
   config.base_entry_mask = 0.0  # share of the base vector's entries set to 0
   config.uniform_over = "patients"  # or "pairs": long histories weigh more
   config.eval_pairs = 2048  # at most so many held-out pairs
@@ -73,10 +82,16 @@ def get_config(variant="base"):
           "latent_scale": 0.18215,
           "latent_clip": 1.0,
           "model.null_condition": False,
+          "model.identity_tokens": 0,
+          "model.patient_in_norm": False,
+          "prediction": "noise",
+          "loss_weighting": "uniform",
           "timesteps": (1, 998),
           "dropout.statements": 0.0,
           "dropout.patient": 0.0,
           "dropout.base": 0.0,
+          "dropout.track": 0.0,
+          "dropout.rhythm": 0.0,
           "base_entry_mask": 0.15,  # one mask for the whole batch
           "uniform_over": "pairs",
         },

@@ -31,6 +31,7 @@ over patients. Cells that are there already are read. Writes edit_effect.json,
 import argparse
 import pathlib
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -83,20 +84,20 @@ class Bench:
     plan = sampling.Settings().plan(self.twin.hyper["denoiser"])
     rngs = sampling.make_keys(range(self.n), [0] * self.n)
     networks = self.twin.networks
-    given = []
+    inputs = []
     for report in (kind.source, kind.edit):
       rows = [
-        networks.given(base, self.twin.arrays(condition, "denoiser"), 1)
+        networks.inputs(base, self.twin.arrays(condition, "denoiser"), 1)
         for base, condition in zip(self.people.bases, self.ask(report))
       ]
-      given.append(tuple(np.concatenate(parts) for parts in zip(*rows)))
+      inputs.append(jax.tree.map(lambda *parts: np.concatenate(parts), *rows))
     latents = networks.sample_edit(
       plan,
       kind.rule,
       round(threshold * plan.schedule.steps),
       networks.draw_noise(plan, rngs),
       rngs,
-      *given,
+      *inputs,
       kind.row,
       weight,
     )

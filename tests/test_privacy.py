@@ -217,7 +217,7 @@ class Networks:
   def extract(self, references, conditions, **_):
     return np.zeros((len(references), 5), np.float32)
 
-  def predict_noise(self, noisy, timesteps, given):
+  def predict_noise(self, plan, noisy, timesteps, inputs):
     signal, noise = self.schedule_of(timesteps)
     out = np.zeros_like(noisy)
     for i, x in enumerate(noisy):
@@ -233,7 +233,8 @@ class Twin(ECGTwin):
 
   def __init__(self, known):
     schedule = Schedule()
-    self.hyper = {"denoiser": {"schedule": {"steps": schedule.steps}}}
+    hyper = {"schedule": {"steps": schedule.steps}, "timesteps": (0, 999)}
+    self.hyper = {"denoiser": {**hyper, "latent_clip": 1.0}}
     self.networks = Networks(
       known, lambda t: (schedule.signal_rate[t], schedule.noise_rate[t])
     )

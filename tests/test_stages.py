@@ -1,6 +1,7 @@
 """The losses of the stages, by hand and by their properties."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.stages import base_extractor, clip, denoiser, splits, vae
 
 
@@ -146,29 +148,46 @@ def test_a_measured_scale_gives_way_to_a_given_one():
   assert given == {"latent_scale": 0.18215, "latent_clip": 4.0}
 
 
+def inputs_of(size, width, track=None):
+  """A batch of zeros but for base vectors of ones."""
+  return DenoiserInputs(
+    jnp.zeros((size, 1, 768)),
+    jnp.ones((size, 1), bool),
+    jnp.zeros((size, 3)),
+    jnp.ones((size, width)),
+    track,
+  )
+
+
 def test_conditions_drop_at_their_rates_and_apart():
-  rates = {f"dropout.{k}": 0.3 for k in ("statements", "patient", "base")}
+  names = ("statements", "patient", "base", "track")
+  rates = {f"dropout.{name}": 0.3 for name in names}
   config = smoke("stage2", **rates)
   size = 4000
-  patient, base, drop = denoiser._drop_conditions(
-    config, jax.random.key(0), jnp.zeros((size, 3)), jnp.ones((size, 5))
-  )
-  lost = [jnp.isnan(patient).all(1), (base == 0).all(1), drop]
+  given = inputs_of(size, 5, track=jnp.ones((size, 7, 2)))
+  left, drop = denoiser.drop_conditions(config, jax.random.key(0), given)
+  lost = [
+    jnp.isnan(left.patient).all(1),
+    (left.base == 0).all(1),
+    (left.track == 0).all((1, 2)),
+    drop,
+  ]
   for gone in lost:
     assert 0.26 < float(gone.mean()) < 0.34
-  both = jnp.mean(lost[0] & lost[1])
-  assert 0.06 < float(both) < 0.12
-  assert set(np.unique(base)) == {0.0, 1.0}
+  for one, other in itertools.combinations(lost, 2):
+    assert 0.06 < float(jnp.mean(one & other)) < 0.12
+  assert set(np.unique(left.base)) == set(np.unique(left.track)) == {0.0, 1.0}
 
 
 def test_paper_hides_the_same_base_entries_for_the_whole_batch():
   config = load_config("configs/stage2.py:paper")
   config = ml_collections.FrozenConfigDict(config)
-  patient, base, drop = denoiser._drop_conditions(
-    config, jax.random.key(0), jnp.zeros((7, 3)), jnp.ones((7, 1000))
+  left, drop = denoiser.drop_conditions(
+    config, jax.random.key(0), inputs_of(7, 1000)
   )
+  base = left.base
   assert drop is None
-  np.testing.assert_array_equal(patient, 0)
+  np.testing.assert_array_equal(left.patient, 0)
   assert (base == base[:1]).all()
   assert 0.1 < float((base == 0).mean()) < 0.2
 
@@ -200,11 +219,47 @@ def test_paper_configs_have_the_published_parameter_counts(name, part, count):
   assert sum(x.size for x in jax.tree.leaves(params)) == count
 
 
+def test_reports_lose_their_rhythm_and_never_their_last_statement():
+  says = np.array([True, False, False, True])
+  ids = np.array([[0, 1, 2], [2, 3, 1], [3, 0, -1], [1, 0, -1], [-1, -1, -1]])
+  every = np.ones(5, bool)
+  got = denoiser.drop_rhythm(ids, says, every)
+  np.testing.assert_array_equal(
+    got, [[1, 2, -1], [2, 1, -1], [3, 0, -1], [1, -1, -1], [-1, -1, -1]]
+  )
+  one = np.arange(5) == 1
+  got = denoiser.drop_rhythm(ids, says, one)
+  np.testing.assert_array_equal(got[1], [2, 1, -1])
+  np.testing.assert_array_equal(got[~one], ids[~one])
+
+
+@pytest.mark.parametrize(
+  ("statement", "expected"),
+  [
+    ("Sinus rhythm", True),
+    ("Atrial fibrillation with rapid ventricular response", True),
+    ("Atrial flutter", True),
+    ("Ventricular pacing", True),
+    ("Electronic pacemaker", True),
+    ("Supraventricular tachycardia", True),
+    ("Sinus bradycardia", True),
+    ("Right bundle branch block", False),
+    ("Inferior infarct, age undetermined", False),
+    ("Ventricular premature complex", False),
+    ("First degree A-V block", False),
+    ("Left ventricular hypertrophy", False),
+  ],
+)
+def test_statements_that_say_a_rhythm(statement, expected):
+  assert denoiser.names_rhythm(statement) == expected
+
+
 @pytest.mark.parametrize(
   ("injector", "backbone"),
   [("adaln", "dit"), ("cross_attention", "dit"), ("adax", "unet")],
 )
 def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
+  adax = injector == "adax"
   config = smoke(
     "stage2",
     **{
@@ -213,7 +268,11 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
       "model.width": 32,
       "model.levels": 2,
       "model.level_blocks": 1,
-      "model.base_width": 5,
+      "model.base_width": 6,
+      "model.latent_channels": 4,
+      "model.beat_track": "kinds" if adax else "none",
+      "model.identity_tokens": 2 if adax else 0,
+      "prediction": "v" if adax else "noise",
       "dropout.statements": 0.5,
     },
   )
@@ -224,7 +283,8 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
   )()
   frozen = {
     "table": jax.random.normal(keys[0], (3, 768)),
-    "scale": jnp.asarray(1.0),
+    "scale": splits.scale_array([1.0, 0.5, 2.0, 1.5]),
+    "rhythm": jnp.array([True, False, True]),
   }
   ids = jnp.full((size, 18), -1).at[:, 0].set(jnp.arange(size) % 3)
   batch = {
@@ -232,7 +292,10 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
     "std": jnp.full((size, 128, 4), 0.1),
     "statement_ids": ids,
     "patient": jnp.zeros((size, 3)).at[0].set(jnp.nan),
-    "base": jax.random.normal(keys[2], (size, 5)),
+    "base": jax.random.normal(keys[2], (size, 6)),
+    "beat_time": jnp.tile(jnp.linspace(0.2, 9.8, 48)[None], (size, 1)),
+    "beat_kind": jnp.zeros((size, 48), jnp.int8),
+    "beat_p": jnp.ones((size, 48), jnp.int8),
   }
   descend = jax.jit(
     jax.value_and_grad(

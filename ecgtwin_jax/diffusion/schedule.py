@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 
 KINDS = ("linear", "cosine")
 WEIGHTINGS = ("uniform", "min_snr")
+PREDICTIONS = ("noise", "v")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +111,54 @@ def add_noise(
   signal = look_up(schedule.signal_rate, t).reshape(shape)
   noise = look_up(schedule.noise_rate, t).reshape(shape)
   return signal * x0 + noise * eps
+
+
+def predicted_noise(
+  schedule: Schedule,
+  prediction: str,
+  out: Float[Array, "b *d"],
+  xt: Float[Array, "b *d"],
+  t: Int[Array, " b"],
+) -> Float[Array, "b *d"]:
+  """The noise that a network's output stands for.
+
+  "noise": the output itself. "v": signal_rate out + noise_rate x_t, with the
+  output v = signal_rate eps - noise_rate x_0.
+
+  Args:
+    schedule: The noise schedule.
+    prediction: "noise" or "v".
+    out: What the network gave.
+    xt: The noisy latents that it was given.
+    t: Their steps.
+
+  Raises:
+    ValueError: Unknown prediction.
+
+  Source: Salimans & Ho 2022, Progressive Distillation, appendix D.
+  """
+  if prediction not in PREDICTIONS:
+    raise ValueError(f"{prediction=} must be one of {', '.join(PREDICTIONS)}")
+  return out if prediction == "noise" else add_noise(schedule, out, xt, t)
+
+
+def unpredictable(
+  schedule: Schedule, std: Float[Array, "b *d"], t: Int[Array, " b"]
+) -> Float[Array, "b *d"]:
+  """Squared error of the noise for who knows the mean of x_0 and no more.
+
+  Where x_0 was drawn as mean + std z, x_t holds signal_rate std z + noise_rate
+  eps, and nobody can tell one from the other:
+  (signal_rate std)^2 / ((signal_rate std)^2 + noise_rate^2).
+
+  Args:
+    schedule: The noise schedule.
+    std: Of the draws, in units of x_0.
+    t: Steps.
+  """
+  shape = (-1,) + (1,) * (std.ndim - 1)
+  ratio = snr(schedule, t).reshape(shape) * jnp.square(std)
+  return ratio / (ratio + 1)
 
 
 def snr(schedule: Schedule, t: Int[Array, " b"]) -> Float[Array, " b"]:

@@ -7,6 +7,7 @@ ECGTwin.
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -86,8 +87,8 @@ def generate_signals(
   for start in range(0, len(bases), batch_size):
     rows = slice(start, start + batch_size)
     rngs = sampling.make_keys(seeds[rows], numbers[rows])
-    given = [
-      twin.networks.given(base, twin.arrays(condition, "denoiser"), 1)
+    inputs = [
+      twin.networks.inputs(base, twin.arrays(condition, "denoiser"), 1)
       for base, condition in zip(bases[rows], conditions[rows], strict=True)
     ]
     latents.append(
@@ -96,7 +97,7 @@ def generate_signals(
         chosen.strengths,
         twin.networks.draw_noise(plan, rngs),
         rngs,
-        tuple(np.concatenate(parts) for parts in zip(*given)),
+        jax.tree.map(lambda *parts: np.concatenate(parts), *inputs),
         batch_size=batch_size,
         mesh=mesh,
       )

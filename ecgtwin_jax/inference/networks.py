@@ -16,17 +16,15 @@ from jaxtyping import Array, Float, Int, Key
 from ecgtwin_jax import sharding
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.inference import sampling
+from ecgtwin_jax.inference.conditioning import ConditionArrays
 from ecgtwin_jax.models.base_extractor import BaseExtractor
-from ecgtwin_jax.models.denoiser import Denoiser
+from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
 from ecgtwin_jax.models.vae import Decoder, Encoder
 
 REQUIRED = ("vae", "base_extractor", "denoiser")
 # Rows per call of the jitted functions; more are made in several calls.
 SAMPLE_CHUNK = 64
 DECODE_CHUNK = 16  # per device
-
-# (statements, mask, patient, base), one row per sample.
-Given = tuple[np.ndarray, ...]
 
 
 def build_modules(parts: dict) -> dict:
@@ -43,6 +41,7 @@ def build_modules(parts: dict) -> dict:
     return parts[part][0]["model"]
 
   scale = parts["denoiser"][0]["latent_scale"]
+  scale = tuple(scale) if isinstance(scale, list) else scale
   return {
     "encoder": Encoder(**sizes("vae")["encoder"]),
     "decoder": Decoder(**sizes("vae")["decoder"], scale=scale),
@@ -66,7 +65,9 @@ class Networks:
     if missing:
       raise ValueError(f"a twin needs {REQUIRED}; {missing=}")
     self.modules = build_modules(parts)
-    self._scale = float(parts["denoiser"][0]["latent_scale"])
+    # One number, or one per channel of the latent.
+    scale = parts["denoiser"][0]["latent_scale"]
+    self._scale = np.asarray(scale, np.float32).reshape(1, 1, -1)
     vae = parts["vae"][1]["params"]
     variables = {
       "encoder": vae["encoder"],
@@ -84,10 +85,10 @@ class Networks:
     shape = (128, self.modules["denoiser"].latent_channels)
     return np.asarray(sampling.draw_noise(rngs, plan, shape))
 
-  def given(
-    self, base: Array | np.ndarray, arrays: tuple[np.ndarray, ...], n: int
-  ) -> Given:
-    """What n samples of one person are given under one condition.
+  def inputs(
+    self, base: Array | np.ndarray, arrays: ConditionArrays, n: int
+  ) -> DenoiserInputs:
+    """What the denoiser is given for n samples of one person and condition.
 
     Raises:
       ValueError: the base vector has another width, or is not finite.
@@ -98,7 +99,7 @@ class Networks:
       raise ValueError(
         f"base vector of shape {base.shape} must be finite, ({width},)"
       )
-    return repeat((*arrays, base), n)
+    return DenoiserInputs(**repeat(arrays, n)._asdict(), base=repeat(base, n))
 
   def encode(self, ecg: ECG) -> Float[np.ndarray, "l c"]:
     """Scaled mean of an ECG's latent.
@@ -108,9 +109,8 @@ class Networks:
     """
     encoder, variables = self.modules["encoder"], self._part("encoder")
     signal = jnp.asarray(_model_signal(ecg))[None]
-    return np.asarray(sampling.encode(encoder, variables, signal))[0] * (
-      self._scale
-    )
+    mean = sampling.encode(encoder, variables, signal)
+    return (np.asarray(mean) * self._scale)[0]
 
   def extract(
     self,
@@ -142,7 +142,7 @@ class Networks:
     strengths: tuple[float | int, float | int],
     noise: Float[Array | np.ndarray, "n l c"],
     rngs: Key[Array, " n"],
-    given: Given,
+    inputs: DenoiserInputs,
     *,
     weights: tuple[float, ...] | None = None,
     batch_size: int | None = None,
@@ -152,14 +152,14 @@ class Networks:
     denoiser = self.modules["denoiser"]
     strengths = np.asarray(strengths, np.float32)
 
-    def run(variables, noise, rngs, *given):
+    def run(variables, noise, rngs, inputs):
       own = variables["denoiser"]
       return sampling.sample(
-        denoiser, plan, weights, own, noise, rngs, given, strengths
+        denoiser, plan, weights, own, noise, rngs, inputs, strengths
       )
 
     size = SAMPLE_CHUNK if batch_size is None else batch_size
-    arrays = (noise, rngs, *given)
+    arrays = (noise, rngs, inputs)
     return self._in_chunks(run, ("denoiser",), arrays, size, mesh)
 
   def attend(
@@ -167,32 +167,37 @@ class Networks:
     plan: sampling.Plan,
     latent: Float[np.ndarray, "l c"],
     rngs: Key[Array, " n"],
-    given: Given,
+    inputs: DenoiserInputs,
   ) -> Float[np.ndarray, "n blocks l s"]:
     """Attention in one given latent, with other noise in each row."""
     denoiser = self.modules["denoiser"]
     latents = np.broadcast_to(latent, (len(rngs), *latent.shape))
 
-    def run(variables, latent, rngs, *given):
+    def run(variables, latent, rngs, inputs):
       own = variables["denoiser"]
-      return sampling.attend(denoiser, plan, own, latent, rngs, given)
+      return sampling.attend(denoiser, plan, own, latent, rngs, inputs)
 
-    arrays = (latents, rngs, *given)
+    arrays = (latents, rngs, inputs)
     return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK)
 
   def predict_noise(
     self,
+    plan: sampling.Plan,
     noisy: Float[np.ndarray, "n l c"],
     timesteps: Int[np.ndarray, " n"],
-    given: Given,
+    inputs: DenoiserInputs,
   ) -> Float[np.ndarray, "n l c"]:
-    """The noise that the denoiser sees in latents noised to these steps."""
+    """The noise that the denoiser sees in latents noised to these steps.
+
+    Any steps will do: of the plan its schedule and prediction count.
+    """
 
     def run(variables, *rows):
       denoiser = self.modules["denoiser"]
-      return sampling.predict_noise(denoiser, variables["denoiser"], *rows)
+      own = variables["denoiser"]
+      return sampling.predict_noise(denoiser, plan, own, *rows)
 
-    arrays = (noisy, timesteps, *given)
+    arrays = (noisy, timesteps, inputs)
     return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK)
 
   def sample_edit(
@@ -202,16 +207,15 @@ class Networks:
     threshold: int,
     noise: Float[Array | np.ndarray, "n l c"],
     rngs: Key[Array, " n"],
-    source: Given,
-    edit: Given,
+    source: DenoiserInputs,
+    edit: DenoiserInputs,
     row: int,
     weight: float | int,
   ) -> tuple[Float[np.ndarray, "n l c"], Float[np.ndarray, "n l c"]]:
     """Latents of the sources and of their edits; see sampling.sample_edit."""
     denoiser = self.modules["denoiser"]
-    count = len(source)
 
-    def run(variables, noise, rngs, row, weight, *both):
+    def run(variables, noise, rngs, row, weight, source, edit):
       return sampling.sample_edit(
         denoiser,
         plan,
@@ -220,15 +224,15 @@ class Networks:
         variables["denoiser"],
         noise,
         rngs,
-        both[:count],
-        both[count:],
+        source,
+        edit,
         row,
         weight,
       )
 
     rows = np.full(len(noise), row, np.int32)
     weights = np.full(len(noise), weight, np.float32)
-    arrays = (noise, rngs, rows, weights, *source, *edit)
+    arrays = (noise, rngs, rows, weights, source, edit)
     return self._in_chunks(run, ("denoiser",), arrays, SAMPLE_CHUNK // 2)
 
   def decode(
@@ -272,7 +276,7 @@ class Networks:
     Args:
       function: maps {name: variables} and rows of the arrays to rows.
       names: the networks that it needs.
-      arrays: n rows each.
+      arrays: n rows each; the first is one array, others may be trees.
       size: rows per call.
       mesh: devices that share a call.
 
@@ -288,16 +292,16 @@ class Networks:
       size = mesh.size * -(-min(n, size) // mesh.size)
     variables = {name: self._part(name, mesh) for name in names}
     for rows in sampling.chunks(n, size, fill=mesh is not None):
-      piece = [array[rows] for array in arrays]
+      piece = jax.tree.map(lambda array, rows=rows: array[rows], arrays)
       if mesh is not None:
         piece = jax.device_put(piece, sharding.rows(mesh))
       parts.append(jax.tree.map(np.asarray, function(variables, *piece)))
     return jax.tree.map(lambda *pieces: np.concatenate(pieces)[:n], *parts)
 
 
-def repeat(arrays: tuple[np.ndarray, ...], n: int) -> tuple[np.ndarray, ...]:
-  """n rows of each array, all the same; nothing is copied."""
-  return tuple(np.broadcast_to(x, (n, *x.shape)) for x in arrays)
+def repeat(arrays: Any, n: int) -> Any:
+  """n rows of each array of a tree, all the same; nothing is copied."""
+  return jax.tree.map(lambda x: np.broadcast_to(x, (n, *x.shape)), arrays)
 
 
 def _model_signal(ecg: ECG) -> Float[np.ndarray, "1024 12"]:

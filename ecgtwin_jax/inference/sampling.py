@@ -17,7 +17,12 @@ from jaxtyping import Array, Float, Int, Key
 
 from ecgtwin_jax.diffusion import editing, samplers
 from ecgtwin_jax.diffusion.guidance import guided
-from ecgtwin_jax.diffusion.schedule import Schedule, add_noise
+from ecgtwin_jax.diffusion.schedule import (
+  Schedule,
+  add_noise,
+  predicted_noise,
+)
+from ecgtwin_jax.models.denoiser import DenoiserInputs
 
 MAX_SEED = 2**32 - 1
 X0_LIMITS = ("clip", "dynamic", "none")
@@ -40,6 +45,7 @@ class Plan(NamedTuple):
     eta: noise of ddim.
     clip: half width of the latents' range; None: not clipped.
     quantile: of dynamic thresholding; None: plain clipping.
+    prediction: what the network's output stands for, "noise" or "v".
     statements: whether statement_guidance is other than 1.
     person: likewise for person_guidance.
   """
@@ -50,6 +56,7 @@ class Plan(NamedTuple):
   eta: float
   clip: float | None
   quantile: float | None
+  prediction: str
   statements: bool
   person: bool
 
@@ -133,6 +140,7 @@ class Settings:
       eta=self.eta,
       clip=None if self.x0_limit == "none" else hyper["latent_clip"],
       quantile=DYNAMIC_QUANTILE if self.x0_limit == "dynamic" else None,
+      prediction=hyper.get("prediction", "noise"),
       statements=self.statement_guidance != 1,
       person=self.person_guidance != 1,
     )
@@ -205,12 +213,28 @@ def extract(
   return extractor.apply(variables["base_extractor"], mean * scale, *condition)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+def _noise_of(
+  denoiser, plan, variables, x, t, inputs: DenoiserInputs, **options
+):
+  """The noise, and maps (n, blocks, ...) where the options ask for them.
+
+  `plan` has a schedule and a prediction.
+  """
+  out = denoiser.apply(variables, x, t, **inputs._asdict(), **options)
+  out, *maps = out if isinstance(out, tuple) else (out,)
+  noise = predicted_noise(plan.schedule, plan.prediction, out, x, t)
+  return (noise, jnp.moveaxis(maps[0], 0, 1)) if maps else noise
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def predict_noise(
-  denoiser, variables, noisy, timesteps, *given
+  denoiser, plan, variables, noisy, timesteps, inputs: DenoiserInputs
 ) -> Float[Array, "n l c"]:
-  """The noise in latents at integer steps, under (conditions..., base)."""
-  return denoiser.apply(variables, noisy, timesteps, *given)
+  """The noise that the denoiser sees in latents at integer steps.
+
+  Any steps will do: of the plan its schedule and prediction count.
+  """
+  return _noise_of(denoiser, plan, variables, noisy, timesteps, inputs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -226,16 +250,8 @@ def draw_noise(
   return samplers.draw_noise(rngs, shape, plan.schedule.steps)
 
 
-def _maps_first(out):
-  """(noise, maps (blocks, n, l, s)) with n in front of both."""
-  noise, maps = out
-  return noise, jnp.moveaxis(maps, 0, 1)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def sample(
-  denoiser, plan, weights, variables, noise, rngs, condition, strengths
-):
+def sample(denoiser, plan, weights, variables, noise, rngs, inputs, strengths):
   """Samples latents.
 
   Args:
@@ -245,7 +261,7 @@ def sample(
     variables: of the denoiser.
     noise: (n, l, c) to start from.
     rngs: one key per row.
-    condition: (statements, mask, patient, base), n rows each.
+    inputs: DenoiserInputs of n rows.
     strengths: (2,) guidance of statements and person.
 
   Returns:
@@ -253,22 +269,20 @@ def sample(
   """
 
   def network(x, t, given):
-    *inputs, drop = given
-    extra = {"drop_statements": drop} if plan.statements else {}
-    if weights is None:
-      return denoiser.apply(variables, x, t, *inputs, **extra)
-    return _maps_first(
-      denoiser.apply(variables, x, t, *inputs, return_attention=True, **extra)
-    )
+    inputs, drop = given
+    options = {"return_attention": weights is not None}
+    if plan.statements:
+      options["drop_statements"] = drop
+    return _noise_of(denoiser, plan, variables, x, t, inputs, **options)
 
   n = noise.shape[0]
-  statements, mask, patient, base = condition
   no, yes = jnp.zeros(n, bool), jnp.ones(n, bool)
+  nobody = inputs._replace(base=jnp.zeros_like(inputs.base))
   denoise = guided(
     network,
-    (statements, mask, patient, base, no),
-    without_statements=(statements, mask, patient, base, yes),
-    without_person=(statements, mask, patient, jnp.zeros_like(base), no),
+    (inputs, no),
+    without_statements=(inputs, yes),
+    without_person=(nobody, no),
     statement_guidance=strengths[0] if plan.statements else 1.0,
     person_guidance=strengths[1] if plan.person else 1.0,
   )
@@ -279,7 +293,7 @@ def sample(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def attend(
-  denoiser, plan, variables, latent, rngs, condition
+  denoiser, plan, variables, latent, rngs, inputs: DenoiserInputs
 ) -> Float[Array, "n blocks l s"]:
   """Attention over the statements in a given latent, mean over plan.timesteps.
 
@@ -291,8 +305,9 @@ def attend(
     t = jnp.full(latent.shape[:1], step)
     eps = samplers.draw_noise(rngs, latent.shape[1:], step)
     noisy = add_noise(plan.schedule, latent, eps, t)
-    out = denoiser.apply(variables, noisy, t, *condition, return_attention=True)
-    return _maps_first(out)[1]
+    return _noise_of(
+      denoiser, plan, variables, noisy, t, inputs, return_attention=True
+    )[1]
 
   steps = jnp.asarray(plan.timesteps, jnp.int32)
   zeros = jnp.zeros(jax.eval_shape(maps, steps[0]).shape)
@@ -311,8 +326,8 @@ def sample_edit(
   variables,
   noise: Float[Array, "n l c"],
   rngs: Key[Array, " n"],
-  source,
-  edit,
+  source: DenoiserInputs,
+  edit: DenoiserInputs,
   row: Int[Array, " n"],
   weight: Float[Array, " n"],
 ) -> tuple[Float[Array, "n l c"], Float[Array, "n l c"]]:
@@ -326,14 +341,16 @@ def sample_edit(
     variables: of the denoiser.
     noise: to start from.
     rngs: one key per row.
-    source: (statements, mask, patient, base), n rows each.
-    edit: likewise.
+    source: inputs of the source, n rows.
+    edit: those of the edit.
     row: of the statement that `rule` is about.
     weight: of that statement.
   """
 
-  def network(x, t, condition, attention):
-    return denoiser.apply(variables, x, t, *condition, attention=attention)
+  def network(x, t, inputs, attention):
+    return _noise_of(
+      denoiser, plan, variables, x, t, inputs, attention=attention
+    )
 
   return editing.sample_edited(
     network,

@@ -183,7 +183,7 @@ class ECGTwin:
       settings.strengths,
       noise.astype(np.float32),
       rngs,
-      self.networks.given(base, arrays, num_samples),
+      self.networks.inputs(base, arrays, num_samples),
     )
     facts = self._facts(seed, settings)
     return self._generated(latents, "twin", condition, facts, consistent_leads)
@@ -248,8 +248,8 @@ class ECGTwin:
       round(threshold * plan.schedule.steps),
       noise,
       rngs,
-      self.networks.given(base, before, num_samples),
-      self.networks.given(base, after, num_samples),
+      self.networks.inputs(base, before, num_samples),
+      self.networks.inputs(base, after, num_samples),
       change.row,
       weight,
     )
@@ -297,14 +297,14 @@ class ECGTwin:
     counted = sampling.steps_between(plan, between)
     rngs, noise = self._start(plan, num_samples, seed)
     arrays = self.arrays(condition, "denoiser")
-    given = self.networks.given(base, arrays, num_samples)
+    inputs = self.networks.inputs(base, arrays, num_samples)
     if ecg is None:
       latents, attention = self.networks.sample(
         plan,
         chosen.strengths,
         noise,
         rngs,
-        given,
+        inputs,
         weights=tuple(map(float, counted)),
       )
       facts = self._facts(seed, chosen)
@@ -315,7 +315,7 @@ class ECGTwin:
       kept = tuple(np.asarray(plan.timesteps)[np.asarray(counted)].tolist())
       latent = self.networks.encode(ecg)
       attention = self.networks.attend(
-        plan._replace(timesteps=kept), latent, rngs, given
+        plan._replace(timesteps=kept), latent, rngs, inputs
       )
       ecgs = [ecg.resample()] * num_samples
     count = len(condition.statements)

@@ -6,7 +6,7 @@ modulations at zero; the last linear at zero too, except for `adax`.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,18 +14,43 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Real
 
 from ecgtwin_jax.models import layers
+from ecgtwin_jax.models.beat_track import BEAT_TRACKS
 from ecgtwin_jax.models.injector import (
   INJECTORS,
+  Condition,
   ConditionEmbedding,
+  IdentityTokens,
   Injector,
   Modulation,
   modulate,
+  patient_features,
 )
 from ecgtwin_jax.models.layers import Array, MapsEdit
 from ecgtwin_jax.models.unet import UNet
 
 BACKBONES = ("dit", "unet")
 Noise = Float[jax.Array, "b l c"]
+
+
+class DenoiserInputs(NamedTuple):
+  """What a denoiser is given besides a noisy latent and its time.
+
+  The fields are arguments of `Denoiser.__call__`:
+  `model.apply(variables, latent, t, **inputs._asdict())`.
+
+  Attributes:
+    statements: (b, s, e) embedded statements.
+    mask: (b, s), True for statements, False for padding.
+    patient: (b, 3) standardised heart rate, age, sex.
+    base: (b, k) base vectors.
+    track: (b, l, f) beat track; None: not given.
+  """
+
+  statements: Array
+  mask: Array | None
+  patient: Array
+  base: Array
+  track: Array | None = None
 
 
 class TransformerBlock(nn.Module):
@@ -40,9 +65,7 @@ class TransformerBlock(nn.Module):
   def __call__(
     self,
     x: Float[Array, "b l d"],
-    c: Float[Array, "b k"],
-    tokens: Float[Array, "b s k"] | None,
-    mask: Bool[Array, "b s"],
+    condition: Condition,
     edit: MapsEdit | None = None,
   ) -> tuple[Float[jax.Array, "b l d"], Float[Array, "b h l s"] | None]:
     mix = layers.MultiheadAttention(
@@ -50,7 +73,7 @@ class TransformerBlock(nn.Module):
     )
     feed = layers.MLP(self.hidden, nn.gelu, dtype=self.dtype, name="mlp")
     return Injector(self.injector, self.heads, self.dtype, name="injector")(
-      x, mix, feed, c, tokens, mask, edit
+      x, mix, feed, condition, edit
     )
 
 
@@ -70,6 +93,12 @@ class Denoiser(nn.Module):
     backbone: dit (transformer of `depth` blocks) or unet (`levels` lengths,
       each half of the one before, `level_blocks` blocks per level and way).
     positions: The longest report, in statements (adax alone).
+    beat_track: Which track is added to the latent's embedding: none, timing or
+      kinds.
+    identity_tokens: In how many tokens the base vector is read by attention,
+      too; 0: none (adax alone).
+    patient_in_norm: Whether heart rate, age and sex enter the adaptive norms,
+      beside the statements' tokens.
     remat: Keep less for the gradient and compute it again; dit keeps what its
       products give.
 
@@ -89,6 +118,9 @@ class Denoiser(nn.Module):
   base_width: int = 256
   positions: int = 25
   null_condition: bool = False
+  beat_track: str = "none"
+  identity_tokens: int = 0
+  patient_in_norm: bool = False
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -101,6 +133,8 @@ class Denoiser(nn.Module):
     mask: Bool[Array, "b s"] | None,
     patient: Float[Array, "b 3"],
     base: Float[Array, "b k"],
+    track: Float[Array, "b l f"] | None = None,
+    *,
     return_attention: bool | str = False,
     attention: Float[Array, "n b h l r"] | Callable | None = None,
     drop_statements: Bool[Array, " b"] | None = None,
@@ -114,6 +148,8 @@ class Denoiser(nn.Module):
       mask: True for statements, False for padding; None means all are.
       patient: (heart rate, age, sex), normalised.
       base: Base vectors of the reference recordings.
+      track: Beat tracks, see models/beat_track.py; all zeros: none is known,
+        which is what None stands for, too.
       return_attention: True adds the maps used, mean over heads, (blocks, b,
         l, s); "heads" adds them per head, (blocks, b, heads, l, s). In the
         UNet a block of a coarser level repeats its rows to full length.
@@ -124,10 +160,12 @@ class Denoiser(nn.Module):
 
     Raises:
       ValueError: An unknown injector or backbone, a width that is not the
-        module's, a report longer than `positions`, attention of `adaln`, or
-        `drop_statements` without `null_condition`.
+        module's, a report longer than `positions`, attention of `adaln`,
+        identity tokens without `adax`, a track that the module does not take,
+        or `drop_statements` without `null_condition`.
     """
-    self._check(latent, base, return_attention, attention)
+    self._check(latent, base, track, return_attention, attention)
+    features = patient_features(patient) if self.patient_in_norm else None
     statements, mask = layers.whole_report(statements, mask, self.text_width)
     statements, mask, patient = self._fill_null(
       statements, mask, patient, drop_statements
@@ -140,13 +178,26 @@ class Denoiser(nn.Module):
       self.positions,
       self.dtype,
       name="condition",
-    )(t, statements, mask, patient, base)
+    )(t, statements, mask, patient, base, features)
+    identity = None
+    if self.identity_tokens:
+      identity = IdentityTokens(
+        self.identity_tokens, self.width, self.dtype, name="identity_tokens"
+      )(base)
     x = layers.Dense(
       self.width,
       kernel_init=layers.xavier,
       dtype=self.dtype,
       name="latent_embedding",
     )(latent)
+    if track is not None:
+      x += layers.Dense(
+        self.width,
+        use_bias=False,
+        kernel_init=layers.xavier,
+        dtype=self.dtype,
+        name="track_embedding",
+      )(track)
     # The residual stream is float32, whatever the type of the products.
     x = layers.rotate(x.astype(jnp.float32))
     if self.injector == "cross_attention":
@@ -154,7 +205,8 @@ class Denoiser(nn.Module):
     given = attention is not None and not callable(attention)
     edit = (lambda i, own: attention[i]) if given else attention
     plain = attention is None and not return_attention
-    x, maps = self._trunk(hidden, plain)(x, c, tokens, mask, edit)
+    condition = Condition(c, tokens, mask, identity)
+    x, maps = self._trunk(hidden, plain)(x, condition, edit)
     if given and len(attention) != len(maps):
       raise ValueError(
         f"given maps of {len(attention)=} blocks must be of {len(maps)}"
@@ -165,7 +217,7 @@ class Denoiser(nn.Module):
     maps = jnp.stack(maps)
     return noise, maps if return_attention == "heads" else maps.mean(axis=2)
 
-  def _check(self, latent, base, return_attention, attention):
+  def _check(self, latent, base, track, return_attention, attention):
     if self.injector not in INJECTORS:
       raise ValueError(f"injector={self.injector!r} must be in {INJECTORS}")
     if self.backbone not in BACKBONES:
@@ -174,6 +226,25 @@ class Denoiser(nn.Module):
       raise ValueError("injector='adaln' has no attention over statements")
     if return_attention not in (False, True, "heads"):
       raise ValueError(f"{return_attention=} must be False, True or 'heads'")
+    if self.identity_tokens and self.injector != "adax":
+      raise ValueError(
+        f"identity_tokens={self.identity_tokens} need injector='adax', not "
+        f"{self.injector!r}"
+      )
+    if self.identity_tokens and self.base_width % self.identity_tokens:
+      raise ValueError(
+        f"base_width={self.base_width} must be divisible by "
+        f"identity_tokens={self.identity_tokens}"
+      )
+    if self.beat_track not in BEAT_TRACKS:
+      raise ValueError(
+        f"beat_track={self.beat_track!r} must be in {tuple(BEAT_TRACKS)}"
+      )
+    if track is not None and track.shape[-1] != BEAT_TRACKS[self.beat_track]:
+      raise ValueError(
+        f"track of {track.shape[-1]} channels must have "
+        f"{BEAT_TRACKS[self.beat_track]}: beat_track={self.beat_track!r}"
+      )
     channels, width = latent.shape[-1], base.shape[-1]
     if channels != self.latent_channels:
       raise ValueError(f"latent's {channels=} must be {self.latent_channels}")
@@ -200,7 +271,7 @@ class Denoiser(nn.Module):
     return statements, mask, patient
 
   def _trunk(self, hidden, plain):
-    """Returns the backbone, (x, c, tokens, mask, edit) -> x, maps.
+    """Returns the backbone, (x, condition, edit) -> x, maps.
 
     Where `plain`, nobody asks for maps.
     """
@@ -219,15 +290,15 @@ class Denoiser(nn.Module):
     )
     names = [f"block_{i}" for i in range(self.depth)]
 
-    def run(x, c, tokens, mask, edit):
+    def run(x, condition, edit):
       maps = []
       for i, name in enumerate(names):
         block_edit = edit and functools.partial(edit, i)
-        x, used = block(name=name)(x, c, tokens, mask, block_edit)
+        x, used = block(name=name)(x, condition, block_edit)
         maps.append(used)
       return x, maps
 
-    def run_sparing(x, c, tokens, mask, edit):
+    def run_sparing(x, condition, edit):
       """Keeps of each block what its products give, for the gradient."""
       own = block(parent=None)
 
@@ -236,7 +307,7 @@ class Denoiser(nn.Module):
         policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
       )
       def one(x, params):
-        return own.apply({"params": params}, x, c, tokens, mask)[0], None
+        return own.apply({"params": params}, x, condition)[0], None
 
       # A loop: what one program computes twice XLA on CPU computes once, and
       # keeps.

@@ -6,17 +6,38 @@ are added to the tokens once, cross-attention says what).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Real
 
 from ecgtwin_jax.models import layers
 from ecgtwin_jax.models.layers import Array, MapsEdit
 
 INJECTORS = ("adax", "adaln", "cross_attention")
+
+
+# What heart rates are standardised with in patient vectors, bpm.
+HEART_RATE_MEAN, HEART_RATE_STD = 77.95, 20.37
+
+
+class Condition(NamedTuple):
+  """A condition as the blocks of a backbone take it.
+
+  Attributes:
+    c: (b, d) of the adaptive norms.
+    tokens: (b, s, d), one per statement; None: no attention over statements.
+    mask: (b, s), True for statements.
+    identity: (b, n, d), of the base vector; None: no attention over them.
+  """
+
+  c: jax.Array
+  tokens: jax.Array | None
+  mask: Array
+  identity: jax.Array | None = None
 
 
 def modulate(
@@ -68,12 +89,54 @@ class PatientEmbedding(nn.Module):
     return mlp(numbers[:, :, None] * table[None]).sum(axis=1)
 
 
+def patient_features(
+  patient: Float[Array, "b 3"],
+) -> Float[jax.Array, "b 22"]:
+  """Features of heart rate, age and sex; those of an unknown number are zeros.
+
+  Of a rate of hr bpm sin and cos of 2 pi k hr / 200, k = 1..8; of each of the
+  three numbers itself, and 1, which says that it is known.
+
+  Args:
+    patient: standardised heart rate, age and sex, NaN where not known.
+  """
+  known = ~jnp.isnan(patient)
+  numbers = jnp.where(known, patient, 0)
+  rate = HEART_RATE_MEAN + HEART_RATE_STD * numbers[:, :1]
+  angle = 2 * np.pi / 200 * rate * np.arange(1.0, 9.0, dtype=np.float32)[None]
+  waves = [jnp.sin(angle), jnp.cos(angle)]
+  heart_rate = jnp.where(known[:, :1], jnp.concatenate(waves, axis=1), 0)
+  return jnp.concatenate(
+    [heart_rate, numbers, known.astype(jnp.float32)], axis=1
+  )
+
+
+class IdentityTokens(nn.Module):
+  """Linear of each of the base vector's `count` parts, plus a learned slot."""
+
+  count: int
+  width: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, base: Float[Array, "b k"]) -> Float[jax.Array, "b n d"]:
+    parts = base.reshape(base.shape[0], self.count, -1)
+    slots = self.param(
+      "slots", nn.initializers.normal(0.02), (self.count, self.width)
+    )
+    dense = layers.Dense(
+      self.width, kernel_init=layers.xavier, dtype=self.dtype, name="linear"
+    )
+    return dense(parts) + slots[None]
+
+
 class ConditionEmbedding(nn.Module):
   """Embeds time, base vector, report and patient into (c, tokens).
 
   c (b, width) = MLP(sinusoid(t)) + Linear(base), for `adaln` + Linear(mean
   statement) + patient; tokens (b, s, width), one per statement, are None for
-  `adaln`. A report without a valid statement adds nothing to either.
+  `adaln`. A report without a valid statement adds nothing to either. Where
+  `features` of the patient are given, c also has Linear(features).
   """
 
   injector: str
@@ -90,6 +153,7 @@ class ConditionEmbedding(nn.Module):
     mask: Bool[Array, "b s"],
     patient: Float[Array, "b 3"],
     base: Float[Array, "b k"],
+    features: Float[Array, "b f"] | None = None,
   ) -> tuple[Float[jax.Array, "b d"], Float[jax.Array, "b s d"] | None]:
     time_mlp = layers.MLP(
       self.width,
@@ -100,6 +164,8 @@ class ConditionEmbedding(nn.Module):
     )
     c = time_mlp(layers.sinusoid(t, self.width)).astype(jnp.float32)
     c += self._dense("base_projection")(base)
+    if features is not None:
+      c += self._dense("patient_projection")(features)
     if self.injector == "adaln":
       valid = mask[:, :, None]
       total = jnp.where(valid, statements, 0).sum(axis=1)
@@ -139,7 +205,7 @@ class Injector(nn.Module):
   """Runs a block's two sub-layers under the condition.
 
   adax:            x += gate1 * mix(LN x * (1 + scale1) + shift1)
-                   x += CrossAttn(LN x, LN tokens)
+                   x += CrossAttn(LN x, LN tokens, LN identity)
                    x += gate2 * feed(LN x * (1 + scale2) + shift2)
   adaln:           the same without the second line
   cross_attention: x += mix(LN x); x += CrossAttn(LN x, LN tokens);
@@ -161,9 +227,7 @@ class Injector(nn.Module):
     x: Float[Array, "b l d"],
     mix: Callable,
     feed: Callable,
-    c: Float[Array, "b k"],
-    tokens: Float[Array, "b s k"] | None,
-    mask: Bool[Array, "b s"],
+    condition: Condition,
     edit: MapsEdit | None = None,
   ) -> tuple[Float[jax.Array, "b l d"], Float[Array, "b h l s"] | None]:
     """Returns the block's output and the attention maps used, if any."""
@@ -182,18 +246,24 @@ class Injector(nn.Module):
     if adaptive:
       shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = Modulation(
         width, 6, self.dtype, name="modulation"
-      )(c)
+      )(condition.c)
       h = modulate(norm(x, "norm_1"), shift_1, scale_1)
       x += gate_1 * mix(h)
     else:
       x += mix(norm(x, "norm_1"))
     maps = None
-    if tokens is not None:
-      cross = layers.CrossAttention(
+    if condition.tokens is not None:
+      identity = condition.identity
+      if identity is not None:
+        identity = norm(identity, "identity_norm")
+      h, maps = layers.CrossAttention(
         self.heads, self.dtype, name="cross_attention"
-      )
-      h, maps = cross(
-        norm(x, "norm_2"), norm(tokens, "condition_norm"), mask, edit
+      )(
+        norm(x, "norm_2"),
+        norm(condition.tokens, "condition_norm"),
+        condition.mask,
+        edit,
+        identity,
       )
       x += h
     if adaptive:

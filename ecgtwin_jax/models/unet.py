@@ -8,10 +8,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from ecgtwin_jax.models import layers
-from ecgtwin_jax.models.injector import Injector
+from ecgtwin_jax.models.injector import Condition, Injector
 from ecgtwin_jax.models.layers import Array, MapsEdit
 
 
@@ -43,9 +43,7 @@ class ConvolutionBlock(nn.Module):
   def __call__(
     self,
     x: Float[Array, "b l d"],
-    c: Float[Array, "b k"],
-    tokens: Float[Array, "b s k"] | None,
-    mask: Bool[Array, "b s"],
+    condition: Condition,
     edit: MapsEdit | None = None,
   ) -> tuple[Float[jax.Array, "b l d"], Float[Array, "b h l s"] | None]:
     def convolve(name):
@@ -59,7 +57,7 @@ class ConvolutionBlock(nn.Module):
     else:
       mix = convolve("conv_1")
     return Injector(self.injector, self.heads, self.dtype, name="injector")(
-      x, mix, convolve("conv_2"), c, tokens, mask, edit
+      x, mix, convolve("conv_2"), condition, edit
     )
 
 
@@ -82,9 +80,7 @@ class UNet(nn.Module):
   def __call__(
     self,
     x: Float[Array, "b l d"],
-    c: Float[Array, "b k"],
-    tokens: Float[Array, "b s k"] | None,
-    mask: Bool[Array, "b s"],
+    condition: Condition,
     edit=None,
   ) -> tuple[Float[jax.Array, "b l d"], list]:
     """Returns the tokens and a list of maps, one per block.
@@ -98,7 +94,7 @@ class UNet(nn.Module):
     width, maps = x.shape[-1], []
     block = ConvolutionBlock
     if self.remat:
-      block = nn.remat(ConvolutionBlock, static_argnums=(5,))
+      block = nn.remat(ConvolutionBlock, static_argnums=(3,))
 
     def run(x, level, way):
       repeats = 2**level
@@ -114,7 +110,7 @@ class UNet(nn.Module):
           level == self.levels - 1,
           self.dtype,
           name=f"{way}_{level}_block_{i}",
-        )(x, c, tokens, mask, None if edit is None else level_edit)
+        )(x, condition, None if edit is None else level_edit)
         if used is not None:
           maps.append(jnp.repeat(used, repeats, axis=2))
       return x

@@ -28,7 +28,7 @@ def load_frozen(config, data) -> dict:
   numbers = splits.latent_numbers(config, data.train.card)
   return {
     "table": data.train.table.embeddings,
-    "scale": np.float32(numbers["latent_scale"]),
+    "scale": splits.scale_array(numbers["latent_scale"]),
   }
 
 

@@ -6,11 +6,13 @@ when the data are loaded, and travel with the batches.
 """
 
 import functools
+import re
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int
 from tqdm import tqdm
 
 from ecgtwin_jax.data import pipeline
@@ -19,16 +21,24 @@ from ecgtwin_jax.diffusion.schedule import (
   Schedule,
   add_noise,
   loss_weight,
+  predicted_noise,
   sample_timesteps,
+  unpredictable,
 )
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.base_extractor import BaseExtractor
-from ecgtwin_jax.models.denoiser import Denoiser
+from ecgtwin_jax.models.beat_track import BEAT_TRACKS, beat_track
+from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
 from ecgtwin_jax.stages import splits
 from ecgtwin_jax.stages.vae import mean_of_sums
 from ecgtwin_jax.training import checkpoint
 
 _KEYS = ("mean", "std", "statement_ids", "patient", "index", "valid")
+_BEAT_KEYS = ("beat_time", "beat_kind", "beat_p")
+_RHYTHM = (
+  r"rhythm|arr?hythmia|fibrillation|flutter|tachy|bradycardia|\bpac(?:ed|ing)"
+  r"|pacemaker|\bsinus\b|\ba-?fib|bigemin|trigemin"
+)
 _EXTRACT_CHUNK = 256
 
 
@@ -57,7 +67,7 @@ def _extract(module, params, table, latent, statement_ids, patient):
   return module.apply({"params": params}, latent, statements, mask, patient)
 
 
-def extract_bases(dataset: Dataset, hyper: dict, params, scale: float):
+def extract_bases(dataset: Dataset, hyper: dict, params, scale: np.ndarray):
   """Returns the base vector of every recording of a split, (n, width)."""
   module = BaseExtractor(**hyper["model"])
   table = jnp.asarray(dataset.table.embeddings)
@@ -71,7 +81,7 @@ def extract_bases(dataset: Dataset, hyper: dict, params, scale: float):
       module,
       params,
       table,
-      dataset.arrays["mean"][rows].astype(np.float32) * np.float32(scale),
+      dataset.arrays["mean"][rows].astype(np.float32) * scale,
       dataset.statement_ids[rows],
       dataset.patient[rows],
     )
@@ -85,10 +95,24 @@ def load_data(config) -> Data:
     config.base_extractor, "base_extractor"
   )
   scale = splits.latent_numbers(config, data.train.card)["latent_scale"]
-  if not np.isclose(extractor["latent_scale"], scale, rtol=1e-4):
+  if not _is_close(extractor["latent_scale"], scale):
     raise ValueError(
       f"config.base_extractor={config.base_extractor!r} was trained with "
       f"latent_scale={extractor['latent_scale']}, but it is {scale} here"
+    )
+  channels = data.train.arrays["mean"].shape[-1]
+  if channels != config.model.latent_channels:
+    raise ValueError(
+      f"config.model.latent_channels={config.model.latent_channels} must be "
+      f"{channels}, as many as config.latents={config.latents!r} has"
+    )
+  if config.model.beat_track != "none" and _BEAT_KEYS[0] not in (
+    data.train.arrays
+  ):
+    raise ValueError(
+      f"config.latents={config.latents!r} holds no beats, which "
+      f"config.model.beat_track={config.model.beat_track!r} needs: encode "
+      "again (python -m data_prep encode)"
     )
   encoder = data.train.table.encoder
   if extractor["statement_encoder"] != encoder:
@@ -112,7 +136,9 @@ def load_data(config) -> Data:
       f"width of config.base_extractor={config.base_extractor!r}"
     )
   bases = [
-    extract_bases(split, extractor, variables["params"], scale)
+    extract_bases(
+      split, extractor, variables["params"], splits.scale_array(scale)
+    )
     for split in data
   ]
   return Data(data, twin_directory.digest(variables["params"]), *bases)
@@ -123,7 +149,8 @@ def load_frozen(config, data) -> dict:
   numbers = splits.latent_numbers(config, train.card)
   return {
     "table": train.table.embeddings,
-    "scale": np.float32(numbers["latent_scale"]),
+    "scale": splits.scale_array(numbers["latent_scale"]),
+    "rhythm": np.array([names_rhythm(s) for s in train.table.statements]),
   }
 
 
@@ -135,6 +162,7 @@ def hyper(config, data) -> dict:
     "schedule": config.schedule.to_dict(),
     "timesteps": list(config.timesteps),
     "dropout": config.dropout.to_dict(),
+    "prediction": config.prediction,
     "statement_encoder": data.splits.train.table.encoder,
     "vae": card["vae"],
     "base_extractor": data.extractor,
@@ -142,8 +170,19 @@ def hyper(config, data) -> dict:
   }
 
 
-def _with_base(batch: dict, bases: np.ndarray) -> dict:
-  kept = {key: batch[key] for key in _KEYS if key in batch}
+def _is_close(scale, other) -> bool:
+  one, two = np.atleast_1d(scale), np.atleast_1d(other)
+  return one.shape == two.shape and np.allclose(one, two, rtol=1e-4)
+
+
+def names_rhythm(statement: str) -> bool:
+  """Whether a statement says which rhythm there is."""
+  return re.search(_RHYTHM, statement.lower()) is not None
+
+
+def _with_base(config, batch: dict, bases: np.ndarray) -> dict:
+  beats = _BEAT_KEYS if config.model.beat_track != "none" else ()
+  kept = {key: batch[key] for key in (*_KEYS, *beats) if key in batch}
   return {**kept, "base": bases[batch["reference_index"]]}
 
 
@@ -159,7 +198,7 @@ def batches(config, data, start, process_index, process_count):
   )
   try:
     for batch in pairs:
-      yield _with_base(batch, data.train_bases)
+      yield _with_base(config, batch, data.train_bases)
   finally:
     pairs.close()
 
@@ -172,32 +211,79 @@ def make_module(config) -> Denoiser:
 
 def init(rng, config):
   module = make_module(config)
+  channels = BEAT_TRACKS[config.model.beat_track]
+  inputs = DenoiserInputs(
+    statements=jnp.zeros((1, 1, module.text_width)),
+    mask=jnp.ones((1, 1), bool),
+    patient=jnp.zeros((1, 3)),
+    base=jnp.zeros((1, module.base_width)),
+    track=jnp.zeros((1, 128, channels)) if channels else None,
+  )
   variables = module.init(
     rng,
     jnp.zeros((1, 128, module.latent_channels)),
     jnp.zeros((1,), jnp.int32),
-    jnp.zeros((1, 1, module.text_width)),
-    jnp.ones((1, 1), bool),
-    jnp.zeros((1, 3)),
-    jnp.zeros((1, module.base_width)),
+    **inputs._asdict(),
     drop_statements=jnp.zeros((1,), bool) if module.null_condition else None,
   )
   return variables["params"], {}
 
 
-def _drop_conditions(config, rng, patient, base):
-  """Loses conditions of some examples; returns patient, base, drop_statements.
+def gather_inputs(config, frozen, batch: dict) -> DenoiserInputs:
+  """What the denoiser is given of a batch's targets and their base vectors."""
+  statements, mask = splits.gather_statements(
+    frozen["table"], batch["statement_ids"]
+  )
+  track, kind = None, config.model.beat_track
+  if kind != "none":
+    length = batch["mean"].shape[1]
+    beats = [batch[name] for name in _BEAT_KEYS]
+    track = beat_track(*beats, length, kinds=kind == "kinds")
+  return DenoiserInputs(
+    statements, mask, batch["patient"], batch["base"], track
+  )
+
+
+def drop_rhythm(
+  ids: Int[Array, "b s"],
+  says_rhythm: Bool[Array, " u"],
+  lost: Bool[Array, " b"],
+) -> Int[Array, "b s"]:
+  """Takes the statements of a rhythm out of the reports of some rows.
+
+  What is left moves up, and a report that says nothing else stays whole.
+
+  Args:
+    ids: of statements, -1 behind the last one.
+    says_rhythm: of each statement there is.
+    lost: which rows.
+  """
+  kept = (ids >= 0) & ~says_rhythm[jnp.maximum(ids, 0)]
+  order = jnp.argsort(~kept, axis=1, stable=True)
+  others = jnp.take_along_axis(jnp.where(kept, ids, -1), order, axis=1)
+  lost = lost & kept.any(axis=1)
+  return jnp.where(lost[:, None], others, ids)
+
+
+def drop_conditions(
+  config, rng, inputs: DenoiserInputs
+) -> tuple[DenoiserInputs, Bool[Array, " b"] | None]:
+  """Loses conditions of some examples.
 
   A lost patient vector is NaN (the model's learned null vector takes its
-  place), a lost base vector is zero.
+  place), a lost base vector is zero, a lost beat track all zeros.
+
+  Returns:
+    What is left, and which reports are lost; None: the training loses none.
   """
   keys = jax.random.split(rng, 4)
-  size = base.shape[0]
+  size = inputs.base.shape[0]
   rates = config.dropout
 
   def draw(key, rate, shape=(size, 1)):
     return jax.random.bernoulli(key, rate, shape)
 
+  patient, base, track = inputs.patient, inputs.base, inputs.track
   if rates.patient:
     patient = jnp.where(draw(keys[0], rates.patient), jnp.nan, patient)
   if rates.base:
@@ -205,30 +291,22 @@ def _drop_conditions(config, rng, patient, base):
   if config.base_entry_mask:
     hidden = draw(keys[2], config.base_entry_mask, (1, base.shape[1]))
     base = jnp.where(hidden, 0, base)
+  if rates.track and track is not None:
+    key = jax.random.fold_in(rng, 4)
+    track = jnp.where(draw(key, rates.track, (size, 1, 1)), 0, track)
   drop = draw(keys[3], rates.statements, (size,)) if rates.statements else None
-  return patient, base, drop
+  return inputs._replace(patient=patient, base=base, track=track), drop
 
 
-def noise_errors(
-  config, params, frozen, latent, t, eps, batch, patient, base, drop
-):
-  """Per example: sum over positions and channels of (eps - eps')^2."""
+def noise_errors(config, params, latent, t, eps, inputs, drop=None):
+  """(eps - eps')^2 of each entry of the latents, (b, l, c)."""
   schedule = Schedule(**config.schedule)
   noisy = add_noise(schedule, latent, eps, t)
-  statements, mask = splits.gather_statements(
-    frozen["table"], batch["statement_ids"]
+  out = make_module(config).apply(
+    {"params": params}, noisy, t, **inputs._asdict(), drop_statements=drop
   )
-  predicted = make_module(config).apply(
-    {"params": params},
-    noisy,
-    t,
-    statements,
-    mask,
-    patient,
-    base,
-    drop_statements=drop,
-  )
-  return jnp.sum(jnp.square(eps - predicted), axis=(1, 2))
+  predicted = predicted_noise(schedule, config.prediction, out, noisy, t)
+  return jnp.square(eps - predicted)
 
 
 def loss(config, params, model_state, frozen, batch, rng):
@@ -237,14 +315,20 @@ def loss(config, params, model_state, frozen, batch, rng):
   latent = splits.draw_latent(
     keys[0], batch["mean"], batch["std"], frozen["scale"]
   )
-  t = sample_timesteps(keys[1], latent.shape[0], *config.timesteps)
+  size = latent.shape[0]
+  t = sample_timesteps(keys[1], size, *config.timesteps)
   eps = jax.random.normal(keys[2], latent.shape)
-  conditions = _drop_conditions(
-    config, keys[3], batch["patient"], batch["base"]
+  if config.dropout.rhythm:
+    lost = jax.random.bernoulli(
+      jax.random.fold_in(rng, 4), config.dropout.rhythm, (size,)
+    )
+    ids = drop_rhythm(batch["statement_ids"], frozen["rhythm"], lost)
+    batch = {**batch, "statement_ids": ids}
+  inputs, drop = drop_conditions(
+    config, keys[3], gather_inputs(config, frozen, batch)
   )
-  errors = noise_errors(
-    config, params, frozen, latent, t, eps, batch, *conditions
-  )
+  squares = noise_errors(config, params, latent, t, eps, inputs, drop)
+  errors = jnp.sum(squares, axis=(1, 2))
   weights = loss_weight(Schedule(**config.schedule), t, config.loss_weighting)
   metrics = {"mse": errors.mean() / latent[0].size}
   return (weights * errors).mean(), (model_state, metrics)
@@ -252,26 +336,38 @@ def loss(config, params, model_state, frozen, batch, rng):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _evaluate_batch(config, params, frozen, batch, number):
-  """Sums over valid rows; time and noise depend on seed and batch alone."""
+  """Sums over valid rows; draws depend on seed and number of the batch."""
   rng = jax.random.fold_in(jax.random.key(config.seed + 2), number)
-  keys = jax.random.split(rng, 2)
-  latent = batch["mean"] * frozen["scale"]
+  keys = jax.random.split(rng, 3)
+  latent = splits.draw_latent(
+    keys[2], batch["mean"], batch["std"], frozen["scale"]
+  )
   t = sample_timesteps(keys[0], latent.shape[0], *config.timesteps)
   eps = jax.random.normal(keys[1], latent.shape)
-  conditions = (batch["patient"], batch["base"], None)
-  errors = noise_errors(
-    config, params, frozen, latent, t, eps, batch, *conditions
+  inputs = gather_inputs(config, frozen, batch)
+  squares = noise_errors(config, params, latent, t, eps, inputs)
+  least = unpredictable(
+    Schedule(**config.schedule), batch["std"] * frozen["scale"], t
   )
   rows = {
-    "loss": errors,
-    "mse": errors / latent[0].size,
-    "pairs": jnp.ones_like(errors),
+    "loss": jnp.sum(squares, axis=(1, 2)),
+    "mse": squares.mean(axis=(1, 2)),
+    "mse_unpredictable": least.mean(axis=(1, 2)),
+    "pairs": jnp.ones(t.shape),
   }
+  for c in range(latent.shape[2]):
+    rows[f"mse_channel_{c}"] = squares[..., c].mean(axis=1)
+    rows[f"mse_unpredictable_channel_{c}"] = least[..., c].mean(axis=1)
   return {k: jnp.sum(jnp.where(batch["valid"], v, 0)) for k, v in rows.items()}
 
 
 def evaluate(config, data, frozen, weights, put) -> dict:
-  """The training's loss on pairs of held-out patients, nothing dropped."""
+  """The training's error on pairs of held-out patients, nothing dropped.
+
+  On draws of the latents, as in the training. `mse_unpredictable` is the part
+  of `mse` that the draws cost who knows the latents' means (see
+  schedule.unpredictable); both are given per channel, too.
+  """
   totals = []
   held_out = pipeline.eval_pair_batches(
     data.splits.validation,
@@ -281,7 +377,7 @@ def evaluate(config, data, frozen, weights, put) -> dict:
     process_count=jax.process_count(),
   )
   for number, batch in enumerate(held_out):
-    batch = put(_with_base(batch, data.validation_bases))
+    batch = put(_with_base(config, batch, data.validation_bases))
     totals.append(
       _evaluate_batch(config, weights["params"], frozen, batch, number)
     )

@@ -1,6 +1,7 @@
 """The data of a stage, and the arrays that stages 1 and 2 make of a batch."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -82,14 +83,24 @@ def draw_latent(
   rng: Key[Array, ""],
   mean: Float[Array, "b l c"],
   std: Float[Array, "b l c"],
-  scale: Float[Array, ""],
+  scale: Float[Array, "..."],
 ) -> Float[Array, "b l c"]:
-  """Draws scaled latents, (mean + std eps) * scale, eps of the global batch."""
+  """Draws scaled latents, (mean + std eps) * scale, eps of the global batch.
+
+  The scale is one number, or (1, 1, c), one per channel; see `scale_array`.
+  """
   return (mean + std * jax.random.normal(rng, mean.shape)) * scale
 
 
-def latent_numbers(config, card: dict) -> dict[str, float]:
+def scale_array(scale: float | Sequence[float]) -> np.ndarray:
+  """Returns a latent's scale, one number or one per channel, (1, 1, c)."""
+  return np.asarray(scale, np.float32).reshape(1, 1, -1)
+
+
+def latent_numbers(config, card: dict) -> dict[str, float | list[float]]:
   """Returns the latent's scale and clip range: the config's, or as measured.
+
+  A measured scale may be a list of one number per channel.
 
   Args:
     config: with latent_scale and, in stage 2, latent_clip; None: measured.
@@ -99,7 +110,7 @@ def latent_numbers(config, card: dict) -> dict[str, float]:
   if "latent_clip" in config:
     numbers["latent_clip"] = config.latent_clip
   return {
-    name: float(card[name] if value is None else value)
+    name: np.asarray(card[name] if value is None else value, float).tolist()
     for name, value in numbers.items()
   }
 

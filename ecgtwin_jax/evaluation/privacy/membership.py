@@ -19,7 +19,9 @@ from ecgtwin_jax.evaluation.generate_examples import (
 )
 from ecgtwin_jax.evaluation.metric import Metric, bootstrap_interval, missing
 from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
+from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.text.findings import auroc
 
 # Steps of 1000 at which the noise is to be found, late ones least clean.
@@ -76,7 +78,8 @@ def denoising_losses(
     ]
   )
   arrays = [twin.arrays(condition, "denoiser") for condition in then]
-  given = (*(np.stack(rows) for rows in zip(*arrays)), bases)
+  plan = Settings(steps=1).plan(twin.hyper["denoiser"])
+  inputs = DenoiserInputs(*(np.stack(rows) for rows in zip(*arrays)), bases)
   rng = np.random.default_rng(seed)
   total = np.zeros(len(latents))
   for t in timesteps:
@@ -86,7 +89,7 @@ def denoising_losses(
         schedule.signal_rate[t] * latents + schedule.noise_rate[t] * eps
       ).astype(np.float32)
       seen = twin.networks.predict_noise(
-        noisy, np.full(len(noisy), t, np.int32), given
+        plan, noisy, np.full(len(noisy), t, np.int32), inputs
       )
       total += np.square(seen - eps).mean(axis=(1, 2))
   return Losses(
