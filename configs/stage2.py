@@ -40,7 +40,7 @@ def get_config(variant="base"):
     latent_channels=4,  # of the autoencoder
     null_condition=True,  # learned null statement and null patient
     # What the denoiser is told of the beats: "none", "timing" or "kinds".
-    beat_track="none",
+    beat_track="kinds",
     identity_tokens=8,  # parts of the base vector that attention reads; or 0
     patient_in_norm=True,  # heart rate, age and sex in the adaptive norms, too
   )
@@ -82,6 +82,7 @@ def get_config(variant="base"):
           "latent_scale": 0.18215,
           "latent_clip": 1.0,
           "model.null_condition": False,
+          "model.beat_track": "none",
           "model.identity_tokens": 0,
           "model.patient_in_norm": False,
           "prediction": "noise",

@@ -220,14 +220,14 @@ def test_paper_configs_have_the_published_parameter_counts(name, part, count):
 
 
 def test_reports_lose_their_rhythm_and_never_their_last_statement():
-  says = np.array([True, False, False, True])
-  ids = np.array([[0, 1, 2], [2, 3, 1], [3, 0, -1], [1, 0, -1], [-1, -1, -1]])
-  every = np.ones(5, bool)
+  says = jnp.array([True, False, False, True])
+  ids = jnp.array([[0, 1, 2], [2, 3, 1], [3, 0, -1], [1, 0, -1], [-1, -1, -1]])
+  every = jnp.ones(5, bool)
   got = denoiser.drop_rhythm(ids, says, every)
   np.testing.assert_array_equal(
     got, [[1, 2, -1], [2, 1, -1], [3, 0, -1], [1, -1, -1], [-1, -1, -1]]
   )
-  one = np.arange(5) == 1
+  one = jnp.arange(5) == 1
   got = denoiser.drop_rhythm(ids, says, one)
   np.testing.assert_array_equal(got[1], [2, 1, -1])
   np.testing.assert_array_equal(got[~one], ids[~one])
@@ -283,7 +283,7 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
   )()
   frozen = {
     "table": jax.random.normal(keys[0], (3, 768)),
-    "scale": splits.scale_array([1.0, 0.5, 2.0, 1.5]),
+    "scale": jnp.asarray(splits.scale_array([1.0, 0.5, 2.0, 1.5])),
     "rhythm": jnp.array([True, False, True]),
   }
   ids = jnp.full((size, 18), -1).at[:, 0].set(jnp.arange(size) % 3)
