@@ -124,9 +124,10 @@ def generation() -> ml_collections.ConfigDict:
   config.seed = 0
   config.format = "wfdb"  # or "npz", "csv"
   config.sampling = dict(
-    sampler="dpm++",  # or "ddim", "ddpm"
+    sampler="dpm++",  # or "sde-dpm++", "ddim", "ddpm"
     steps=20,  # calls of the network
-    eta=0.0,  # noise of ddim
+    # Noise of ddim (None: 0) and sde-dpm++ (None: 1).
+    eta=ml_collections.config_dict.placeholder(float),
     statement_guidance=1.0,
     person_guidance=1.0,
     x0_limit="clip",  # of latents out of range; or "dynamic", "none"

@@ -138,7 +138,7 @@ def test_network_sees_the_chosen_steps_and_no_other(sampler, first, last):
   options = {"sampler": sampler, "first": first, "last": last}
   x = sample(denoise, start(2, SHORT), keys(2), SHORT, steps=4, **options)
   jax.effects_barrier()
-  spacing = "log_snr" if sampler == "dpm++" else "time"
+  spacing = "log_snr" if "dpm++" in sampler else "time"
   chosen = choose_timesteps(SHORT, 4, first=first, last=last, spacing=spacing)
   assert np.stack(seen).tolist() == [[t, t] for t in chosen]
   again = sample(
@@ -159,7 +159,11 @@ def test_every_step_is_called_by_default():
 
 
 @pytest.mark.parametrize(
-  "sampler, eta", [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.4), ("dpm++", 0.0)]
+  "sampler, eta",
+  [
+    *(("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.4), ("dpm++", 0.0)),
+    *(("sde-dpm++", None), ("sde-dpm++", 1.4)),
+  ],
 )
 def test_samples_have_the_mean_and_spread_of_the_data(sampler, eta):
   n = 997
@@ -227,6 +231,25 @@ def test_multistep_by_hand():
   assert d == 0
   last = coefficients(SHORT, t, "dpm++")[-1]
   np.testing.assert_array_equal(last, [0, 1, 0, 0])
+
+
+def test_stochastic_multistep_by_hand():
+  t = [12, 7, 3, 0]
+  s, n = SHORT.signal_rate[t], SHORT.noise_rate[t]
+  h = np.diff(np.log(s / n))
+  a, b, c, d = coefficients(SHORT, t, "sde-dpm++", eta=0.8)[1]
+  decay = np.exp(-0.64 * h[1])
+  gain = s[2] * (1 - np.exp(-1.64 * h[1]))
+  assert a == pytest.approx(n[2] / n[1] * decay)
+  assert b == pytest.approx(gain * (1 + h[1] / h[0] / 2))
+  assert c == pytest.approx(-gain * h[1] / h[0] / 2)
+  assert d == pytest.approx(n[2] * np.sqrt(1 - np.exp(-1.28 * h[1])))
+  last = coefficients(SHORT, t, "sde-dpm++")[-1]
+  np.testing.assert_array_equal(last, [0, 1, 0, 0])
+  np.testing.assert_array_equal(
+    coefficients(SHORT, t, "sde-dpm++", eta=0.0),
+    coefficients(SHORT, t, "dpm++"),
+  )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -316,6 +339,7 @@ def test_auxiliary_output_is_averaged_with_the_weights():
     ({"quantile": 0.0}, "quantile=0.0"),
     ({"sampler": "ddim", "eta": 1.1}, "eta=1.1"),
     ({"eta": 0.5}, "eta=0.5 is for ddim"),
+    ({"sampler": "sde-dpm++", "eta": 2.1}, "eta=2.1 of sde-dpm"),
     ({"steps": 2, "aux_weights": [1]}, "one per step"),
     ({"steps": 2, "aux_weights": [0, 0]}, "not all 0"),
   ],

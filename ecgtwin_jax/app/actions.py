@@ -125,7 +125,7 @@ class Desk:
   now: Condition
   max_upload_mb: float | int = 20
   sampler: str = "dpm++"
-  eta: float | int = 0.0
+  eta: float | int | None = None
   file_format: str = "wfdb"
 
   def reason_against(self, guidance: str) -> str | None:

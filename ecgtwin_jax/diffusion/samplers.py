@@ -1,7 +1,7 @@
 """Samplers: from noise to a latent with any number of calls of a denoiser.
 
-All three samplers are one scan with five numbers per step, because each of them
-is linear in the current latent, the predicted clean latent, the clean latent of
+Every sampler is one scan with five numbers per step, because each of them is
+linear in the current latent, the predicted clean latent, the clean latent of
 the step before, and fresh noise:
 
     x_next = a x + b x_0 + c x_0(before) + d z
@@ -11,7 +11,7 @@ inside jit: it holds no jit of its own, so the weights stay arguments of yours.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from jaxtyping import Array, Float, Float64, Key
 
 from ecgtwin_jax.diffusion.schedule import Schedule
 
-SAMPLERS = ("ddpm", "ddim", "dpm++")
 SPACINGS = ("time", "log_snr")
 
 
@@ -108,7 +107,7 @@ def coefficients(
   schedule: Schedule,
   timesteps: Sequence[int] | np.ndarray,
   sampler: str = "ddpm",
-  eta: float = 0.0,
+  eta: float | None = None,
 ) -> Float64[np.ndarray, "steps 4"]:
   """(a, b, c, d) of x_next = a x + b x_0 + c x_0(before) + d z, per step.
 
@@ -121,12 +120,15 @@ def coefficients(
     dpm++  x_next = n'/n x + (s' - s n'/n) D,
            D = x_0 + (h / 2 h_before) (x_0 - x_0(before)), h the step of
            log(s/n); first order (D = x_0) at the first and the last step
+    sde-dpm++  x_next = n'/n e x + s' (1 - e exp(-h)) D + n' sqrt(1 - e^2) z,
+           e = exp(-eta^2 h); with eta = 0 it is dpm++
 
   Args:
     schedule: The noise schedule.
     timesteps: Steps to call, descending.
-    sampler: "ddpm", "ddim" or "dpm++".
-    eta: Noise of ddim, 0 (none) to 1 (that of ddpm).
+    sampler: One of SAMPLERS.
+    eta: Noise of ddim, 0 (none, as None is) to 1 (that of ddpm); or of
+      sde-dpm++, 0 to 2, None is 1, the reverse process's own.
 
   Returns:
     One row per step.
@@ -135,31 +137,69 @@ def coefficients(
     ValueError: For an unknown sampler, or an eta it has no use for.
 
   Source: Ho et al. 2020; Song et al. 2021, equation 12; Lu et al. 2022,
-  DPM-Solver++, algorithm 2.
+  DPM-Solver++, algorithm 2; its SDE form with a free level of noise: Xue et al.
+  2023, SA-Solver, of order two.
   """
   if sampler not in SAMPLERS:
     raise ValueError(f"{sampler=} must be one of {', '.join(SAMPLERS)}")
-  if not 0 <= eta <= 1:
-    raise ValueError(f"{eta=} must be in 0..1")
-  if eta and sampler != "ddim":
-    raise ValueError(f"{eta=} is for ddim; {sampler} has none")
+  chosen = SAMPLERS[sampler]
+  if eta and chosen.most_eta is None:
+    users = [name for name, each in SAMPLERS.items() if each.most_eta]
+    raise ValueError(f"{eta=} is for {' and '.join(users)}; {sampler} has none")
+  if eta is None or chosen.most_eta is None:
+    eta = chosen.eta
+  if not 0 <= eta <= (chosen.most_eta or eta):
+    raise ValueError(f"{eta=} of {sampler} must be in 0..{chosen.most_eta}")
   t = np.asarray(timesteps)
   signal, noise = schedule.signal_rate[t], schedule.noise_rate[t]
   next_signal = np.append(signal[1:], 1.0)
   next_noise = np.append(noise[1:], 0.0)
+  columns = chosen.columns(signal, noise, next_signal, next_noise, eta)
+  return np.stack(columns, axis=1)
+
+
+def _ancestral(signal, noise, next_signal, next_noise, eta):
   ratio = next_noise / noise
-  zeros = np.zeros(len(t))
-  if sampler == "dpm++":
-    gain = next_signal - signal * ratio
-    extrapolate = zeros.copy()
-    step = np.diff(np.log(signal) - np.log(noise))
-    extrapolate[1:-1] = step[1:] / (2 * step[:-1])
-    before = -gain * extrapolate
-    return np.stack([ratio, gain - before, before, zeros], axis=1)
-  eta = 1.0 if sampler == "ddpm" else eta
   fresh = eta * ratio * np.sqrt(1 - (signal / next_signal) ** 2)
   kept = np.sqrt(next_noise**2 - fresh**2) / noise
-  return np.stack([kept, next_signal - signal * kept, zeros, fresh], axis=1)
+  return kept, next_signal - signal * kept, np.zeros(len(noise)), fresh
+
+
+def _multistep(signal, noise, next_signal, next_noise, eta):
+  ratio = next_noise / noise
+  step = np.diff(np.log(signal) - np.log(noise))
+  decay = np.exp(-(eta**2) * np.append(step, np.inf)) if eta else 1.0
+  gain = next_signal - signal * ratio * decay
+  extrapolate = np.zeros(len(noise))
+  extrapolate[1:-1] = step[1:] / (2 * step[:-1])
+  before = -gain * extrapolate
+  fresh = next_noise * np.sqrt(1 - np.square(decay))
+  return ratio * decay, gain - before, before, fresh
+
+
+class Sampler(NamedTuple):
+  """What makes a sampler.
+
+  Attributes:
+    columns: (signal, noise, next_signal, next_noise, eta), arrays of one number
+      per step, -> (a, b, c, d).
+    spacing: Of its steps, one of SPACINGS.
+    eta: Its noise where none is asked for.
+    most_eta: The most that can be asked for; None: nothing can.
+  """
+
+  columns: Callable
+  spacing: str
+  eta: float
+  most_eta: float | None = None
+
+
+SAMPLERS = {
+  "ddpm": Sampler(_ancestral, "time", 1.0),
+  "ddim": Sampler(_ancestral, "time", 0.0, 1.0),
+  "dpm++": Sampler(_multistep, "log_snr", 0.0),
+  "sde-dpm++": Sampler(_multistep, "log_snr", 1.0, 2.0),
+}
 
 
 def clip_x0(
@@ -202,7 +242,7 @@ def sample(
   timesteps: Sequence[int] | np.ndarray | None = None,
   first: int = 0,
   last: int | None = None,
-  eta: float = 0.0,
+  eta: float | None = None,
   clip: float | None = 1.0,
   quantile: float | None = None,
   aux_weights: Sequence[float | int] | None = None,
@@ -215,13 +255,13 @@ def sample(
     noise: The latent at the highest step, standard normal.
     rngs: One key per example, for the noise of each step (see draw_noise).
     schedule: The noise schedule that the denoiser was trained with.
-    sampler: "ddpm", "ddim" or "dpm++".
-    steps: Number of calls, over first..last, even in time for ddpm and ddim, in
-      log-SNR for dpm++ (see choose_timesteps); None calls every step.
+    sampler: One of SAMPLERS.
+    steps: Number of calls, over first..last, spaced as the sampler has it (see
+      choose_timesteps); None calls every step.
     timesteps: The exact steps instead, descending, within first..last.
     first: Lowest step that the denoiser may be called with.
     last: Highest such step; None is the schedule's.
-    eta: Noise of ddim.
+    eta: Noise of ddim and sde-dpm++; None: the sampler's own.
     clip: Half width of the range of x_0; None for no clipping.
     quantile: Turns clipping into dynamic thresholding (see clip_x0).
     aux_weights: Weight of each call for the mean of the auxiliary output.
@@ -236,13 +276,15 @@ def sample(
       match the steps.
   """
   last = schedule.steps - 1 if last is None else last
+  if sampler not in SAMPLERS:
+    raise ValueError(f"{sampler=} must be one of {', '.join(SAMPLERS)}")
   if timesteps is None:
     timesteps = choose_timesteps(
       schedule,
       last - first + 1 if steps is None else steps,
       first=first,
       last=last,
-      spacing="log_snr" if sampler == "dpm++" else "time",
+      spacing=SAMPLERS[sampler].spacing,
     )
   elif steps is not None:
     raise ValueError(f"{steps=} and timesteps= exclude each other")

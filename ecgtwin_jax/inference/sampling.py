@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     schedule: the noise schedule.
     sampler: its name.
     timesteps: the steps to call, descending.
-    eta: noise of ddim.
+    eta: noise of the sampler; None: its own.
     clip: half width of the latents' range; None: not clipped.
     quantile: of dynamic thresholding; None: plain clipping.
     prediction: what the network's output stands for, "noise" or "v".
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
   schedule: Schedule
   sampler: str
   timesteps: tuple[int, ...]
-  eta: float
+  eta: float | None
   clip: float | None
   quantile: float | None
   prediction: str
@@ -72,9 +72,10 @@ class Settings:
   """How to sample, in the user's words.
 
   Attributes:
-    sampler: "dpm++", "ddim" or "ddpm" (as published, with steps=None).
+    sampler: "dpm++", "sde-dpm++", "ddim" or "ddpm" (as published, with
+      steps=None).
     steps: calls of the network; None calls every trained step.
-    eta: noise of ddim.
+    eta: noise of ddim, 0..1 (None: 0), or of sde-dpm++, 0..2 (None: 1).
     statement_guidance: 1 samples as trained, more follows the statements more
       closely.
     person_guidance: likewise for the base vector.
@@ -85,7 +86,7 @@ class Settings:
 
   sampler: str = "dpm++"
   steps: int | None = 20
-  eta: float | int = 0.0
+  eta: float | int | None = None
   statement_guidance: float | int = 1.0
   person_guidance: float | int = 1.0
   x0_limit: str = "clip"
@@ -131,7 +132,7 @@ class Settings:
       last - first + 1 if self.steps is None else self.steps,
       first=first,
       last=last,
-      spacing="log_snr" if self.sampler == "dpm++" else "time",
+      spacing=samplers.SAMPLERS[self.sampler].spacing,
     )
     return Plan(
       schedule=schedule,

@@ -139,7 +139,7 @@ class ECGTwin:
     num_samples: int = 8,
     sampler: str = "dpm++",
     steps: int | None = 20,
-    eta: float | int = 0.0,
+    eta: float | int | None = None,
     statement_guidance: float | int = 1.0,
     person_guidance: float | int = 1.0,
     x0_limit: str = "clip",
@@ -153,9 +153,10 @@ class ECGTwin:
       base: from extract_base.
       condition: what the ECGs shall show.
       num_samples: how many.
-      sampler: "dpm++", "ddim" or "ddpm" (as published, with steps=None).
+      sampler: "dpm++", "sde-dpm++", "ddim" or "ddpm" (as published, with
+        steps=None).
       steps: calls of the network; None calls every trained step.
-      eta: noise of ddim.
+      eta: noise of ddim, 0..1 (None: 0), or of sde-dpm++, 0..2 (None: 1).
       statement_guidance: 1 samples as trained, more follows the statements
         more closely.
       person_guidance: likewise for the base vector.
