@@ -57,14 +57,16 @@ def equal_error_rate(
   Raises:
     ValueError: there are none, or some are not finite.
   """
+  from sklearn.metrics import roc_curve
+
   for name, scores in (("genuine", genuine), ("impostor", impostor)):
     if not len(scores) or not np.isfinite(scores).all():
       raise ValueError(f"{len(scores)} {name} scores must be some, and finite")
-  genuine, impostor = np.sort(genuine), np.sort(impostor)
-  levels = np.unique(np.concatenate([genuine, impostor]))
-  refused = np.searchsorted(genuine, levels) / len(genuine)
-  accepted = 1 - np.searchsorted(impostor, levels) / len(impostor)
-  return crossing(np.append(refused, 1.0), np.append(accepted, 0.0))
+  same = np.repeat([1, 0], [len(genuine), len(impostor)])
+  similarity = np.concatenate([genuine, impostor])
+  accepted, found, _ = roc_curve(same, similarity, drop_intermediate=False)
+  # From the lowest threshold, at which everyone is accepted, to the highest.
+  return crossing(1 - found[::-1], accepted[::-1])
 
 
 def crossing(

@@ -177,9 +177,9 @@ def report(runs: int) -> None:
   def compared(count):
     points = rng.standard_normal((2, count, 64), np.float32)
     people = np.arange(count) // 4
-    plan = fidelity.plan(people)
     sets = {"twin": points[1][:, None]}
-    return lambda: fidelity.compare(points[0], sets, people, plan, repeats=20)
+    compared = fidelity.Points(points[0], sets, people, fidelity.plan(people))
+    return lambda: fidelity.metrics(compared, repeats=20)
 
   measure(
     "Frechet distance, precision, recall, by ECGs",

@@ -16,7 +16,7 @@ import pathlib
 
 import numpy as np
 
-from ecgtwin_jax.evaluation.report import from_json, number
+from ecgtwin_jax.evaluation.report import cells_of, from_json
 from ecgtwin_jax.inference import twin_directory
 
 LIMIT = 12_000_000  # bytes
@@ -54,13 +54,13 @@ Stored in half precision.
 
 On {unseen} simulated patients that no training saw, up to {conditions} target
 conditions each, seed {evaluation_seed}; 95% intervals by bootstrap over
-patients; the judging networks were trained on other simulated patients. The
-floor is the same figure where nothing of the kind was learned; the note says
-which. Measured with the weights as trained, before they were rounded to half
-precision.
+patients; the evaluators were trained on other simulated patients. The arrow
+says where better lies. The baseline is the same figure where nothing of the
+kind was learned, the reference that of real ECGs; the note says which. Measured
+with the weights as trained, before they were rounded to half precision.
 
-| measure | value | 95% interval | floor | N | note |
-|---|---|---|---|---|---|
+| measure | | value | 95% interval | baseline | reference | N | note |
+|---|---|---|---|---|---|---|---|
 {rows}
 
 All figures: `python -m ecgtwin_jax.main --config=configs/evaluate.py`.
@@ -80,8 +80,7 @@ def make_card(evaluation: pathlib.Path, weights: dict, note: str) -> str:
   what = json.loads((evaluation / "evaluated.json").read_text())
   metrics = [from_json(entry) for entry in read]
   rows = [
-    f"| {m.name} | {number(m.value)} | {number(m.low)} to {number(m.high)} | "
-    f"{number(m.floor)} | {m.n} | {m.note} |"
+    f"| {' | '.join(cells_of(m))} |"
     for m in metrics
     if np.isfinite(m.value)
     and (m.name in SHOWN or m.name.startswith("criterion_"))

@@ -23,7 +23,9 @@ def measured(generated, real=None, **kwargs):
   published = kwargs.pop("published_protocol", False)
   real = noisy(EYE[NUMBER], 1)[:, 0] if real is None else real
   examples = make_examples(real, generated, conditions=CONDITIONS, **kwargs)
-  metrics = clip_score.measure(examples, SPACE, published_protocol=published)
+  metrics = clip_score.metrics(
+    clip_score.compute(examples, SPACE, published_protocol=published)
+  )
   assert all(m.level == "condition" for m in metrics)
   return {m.name: m for m in metrics}
 
@@ -34,15 +36,18 @@ def other_reports():
 
 def test_a_generator_that_obeys_scores_as_reality_does():
   found = measured({"twin": noisy(EYE[NUMBER], 2)})
-  assert found["clip_score"].value > 0.85 > 0.2 > found["clip_score"].floor
+  assert found["clip_score"].value > 0.85 > 0.2 > found["clip_score"].baseline
   assert found["rclip"].value == pytest.approx(1, abs=0.03)
+  for name in ("clip_score", "report_top1", "report_top5"):
+    assert found[name].reference == found[f"{name}_real"].value
+    assert found[name].better == "higher"
   assert found["clip_score_gain"].low > 0.7
   assert found["report_top1"].value == found["report_top1_real"].value == 1
-  assert found["report_top1"].floor == 1 / len(set(NUMBER))
+  assert found["report_top1"].baseline == 1 / len(set(NUMBER))
 
 
 @pytest.mark.parametrize("with_arm", [True, False])
-def test_a_generator_that_ignores_the_report_scores_as_its_floor(with_arm):
+def test_a_generator_that_ignores_the_report_scores_as_its_baseline(with_arm):
   # It makes the findings of anyone, whatever it is asked for.
   generated = {"twin": noisy(EYE[other_reports()], 2)}
   if with_arm:
@@ -50,9 +55,9 @@ def test_a_generator_that_ignores_the_report_scores_as_its_floor(with_arm):
     generated["shuffled_text"] = noisy(EYE[shuffled], 3)
   found = measured(generated)
   score, gain = found["clip_score"], found["clip_score_gain"]
-  assert score.low < score.floor < score.high
+  assert score.low < score.baseline < score.high
   assert gain.low < 0 < gain.high
-  assert found["rclip"].value == pytest.approx(found["rclip"].floor, abs=0.1)
+  assert found["rclip"].value == pytest.approx(found["rclip"].baseline, abs=0.1)
   assert found["report_top1"].value < 0.2
   assert found["report_top1_real"].value == 1
 
@@ -122,14 +127,16 @@ def test_few_reports_are_said_to_be_few():
   examples = make_examples(
     points, {"twin": points[:, None]}, conditions=conditions
   )
-  found = {m.name: m for m in clip_score.measure(examples, SPACE)}
+  found = {
+    m.name: m for m in clip_score.metrics(clip_score.compute(examples, SPACE))
+  }
   assert np.isnan(found["report_top1"].value)
   assert "5 different reports are too few" in found["report_top1"].note
   assert found["clip_score"].value == pytest.approx(1)
 
 
-def test_one_patient_alone_has_scores_and_no_floor():
+def test_one_patient_alone_has_scores_and_no_baseline():
   found = measured({"twin": noisy(EYE[NUMBER], 2)}, patients=np.zeros(N, int))
   assert found["clip_score"].value > 0.85
-  assert np.isnan(found["clip_score"].floor)
+  assert np.isnan(found["clip_score"].baseline)
   assert "clip_score_gain" not in found

@@ -51,7 +51,9 @@ def make(generate, k=2, n=60):
 
 
 def by_name(examples, **options):
-  metrics = classifier.measure(examples, classify, **options)
+  metrics = classifier.metrics(
+    classifier.compute(examples, classify, **options)
+  )
   names = [metric.name for metric in metrics]
   assert len(set(names)) == len(names)
   return dict(zip(names, metrics))
@@ -62,9 +64,10 @@ def test_a_perfect_generator_reaches_the_real_ones():
   for name in ("abnormal", "atrial_flutter", "mean"):
     assert found[f"auroc_generated_{name}"].value == 1
     assert found[f"auroc_real_{name}"].value == 1
-    assert 0.3 < found[f"auroc_generated_{name}"].floor < 0.7
+    assert 0.3 < found[f"auroc_generated_{name}"].baseline < 0.7
+    assert found[f"auroc_generated_{name}"].reference == 1
   assert found["auroc_lost_mean"].value == 0
-  assert found["auroc_lost_mean"].floor > 0.3
+  assert found["auroc_lost_mean"].baseline > 0.3
   assert found["auroc_generated_atrial_flutter"].n == 120
   note = found["auroc_generated_abnormal"].note
   assert "20 targets with it" in note and "20 unclear" in note
@@ -85,24 +88,26 @@ def test_what_is_too_rare_is_missing_and_says_so():
   assert np.isnan(metric.value) and "fewer than 5" in metric.note
 
 
-def test_without_the_arm_the_floor_is_chance():
+def test_without_the_ablation_the_baseline_is_chance():
   examples = make(draw_signals)
   del examples.generated["shuffled_text"]
-  assert by_name(examples)["auroc_generated_mean"].floor == 0.5
+  assert by_name(examples)["auroc_generated_mean"].baseline == 0.5
 
 
 def test_columns_may_be_named():
   examples = make(draw_signals)
-  (first, *_) = classifier.measure(
-    examples, lambda x: classify(x)[:, :1], labels=("atrial_flutter",)
+  (first, *_) = classifier.metrics(
+    classifier.compute(
+      examples, lambda x: classify(x)[:, :1], labels=("atrial_flutter",)
+    )
   )
   assert first.name == "auroc_generated_atrial_flutter" and first.value == 1
   with pytest.raises(ValueError, match="sinus"):
-    classifier.measure(examples, classify, labels=("sinus",))
+    classifier.compute(examples, classify, labels=("sinus",))
 
 
 def test_the_picture_holds_the_findings_that_were_measured():
-  metrics = classifier.measure(make(draw_signals), classify)
-  (axes,) = classifier.draw(metrics).axes
+  areas = classifier.compute(make(draw_signals), classify)
+  (axes,) = classifier.draw(areas).axes
   shown = [text.get_text() for text in axes.get_yticklabels()]
   assert shown == ["abnormal", "atrial flutter", "mean"]

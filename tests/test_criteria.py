@@ -1,4 +1,4 @@
-"""Criteria per condition: what is asked for, what is met, and the floor."""
+"""Criteria per condition: what is asked for, what is met, and the baseline."""
 
 import numpy as np
 import pytest
@@ -120,11 +120,16 @@ def examples_that(ignore, patients=26, each=3):
   return make_examples(twins, patients, each, shuffled_text=shuffled)
 
 
-def test_a_generator_that_ignores_the_text_is_at_the_floor():
-  ignoring = {m.name: m for m in criteria.measure(examples_that(True))}
-  obeying = {m.name: m for m in criteria.measure(examples_that(False))}
+def test_a_generator_that_ignores_the_text_is_at_the_baseline():
+  ignoring, obeying = (
+    {
+      m.name: m
+      for m in criteria.metrics(criteria.compute(examples_that(ignore)))
+    }
+    for ignore in (True, False)
+  )
   one, other = ignoring["criteria_index"], obeying["criteria_index"]
-  assert one.value == one.floor
+  assert one.value == one.baseline
   assert abs(one.value) < 0.15
   assert one.low < 0.05
   assert other.value == pytest.approx(1, abs=0.12)
@@ -137,12 +142,12 @@ def test_a_generator_that_ignores_the_text_is_at_the_floor():
 
 def test_generated_as_real_is_as_real():
   examples = make_examples(real_signals())
-  metrics = criteria.measure(examples)
+  checked = criteria.compute(examples)
+  metrics = criteria.metrics(checked)
   named = {m.name: m for m in metrics}
   assert len(named) == len(metrics)
-  shares, unread = criteria.check_all(examples)
-  assert unread["real"] == unread["twin"]
-  for criterion, share in shares.items():
+  assert checked.unreadable["real"] == checked.unreadable["twin"]
+  for criterion, share in checked.shares.items():
     metric = named[f"criterion_{criterion}_share"]
     assert metric.level == "condition"
     if not share.asked.any():
@@ -150,9 +155,10 @@ def test_generated_as_real_is_as_real():
       assert metric.note == "no report asks for it"
       continue
     assert metric.value == share.real[share.asked].mean()
-    assert metric.floor == share.real[share.free].mean()
+    assert metric.reference == metric.value
+    assert metric.baseline == share.real[share.free].mean()
 
 
 def test_criteria_draw():
-  figure = criteria.draw(criteria.check_all(make_examples(real_signals())))
+  figure = criteria.draw(criteria.compute(make_examples(real_signals())))
   assert len(figure.axes) == 1

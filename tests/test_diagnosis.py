@@ -105,8 +105,8 @@ def test_a_perfect_own_twin_is_found_and_a_useless_one_is_not():
   per_patient = found["diagnosis_own_auroc_per_patient"]
   assert per_patient.value == 1 and per_patient.n < 40
   assert "failed" in per_patient.note
-  floor = found["diagnosis_own_accuracy"].floor
-  assert floor == pytest.approx(max(labels.mean(), 1 - labels.mean()))
+  baseline = found["diagnosis_own_accuracy"].baseline
+  assert baseline == pytest.approx(max(labels.mean(), 1 - labels.mean()))
 
   same = outcome(guess, guess, labels)
   found = {m.name: m for m in report.measure(same, same)}

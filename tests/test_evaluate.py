@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from ecgtwin_jax.evaluation import evaluate, levels
+from ecgtwin_jax.evaluation import evaluate
 from ecgtwin_jax.flags import load_config
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "evaluate.py"
@@ -33,8 +33,9 @@ def test_every_level_is_in_the_report(evaluated):
   entries = json.loads((folder / "metrics.json").read_text())["metrics"]
   assert len(entries) == len(metrics) > 50
   assert {m["level"] for m in entries} == set(config.levels)
-  fields = {"name", "value", "low", "high", "floor", "n", "level", "note"}
-  assert all(set(m) == fields for m in entries)
+  fields = "name value low high baseline reference better n level note"
+  assert all(list(m) == fields.split() for m in entries)
+  assert {m["better"] for m in entries} == {"lower", "higher"}
   page = (folder / "report.html").read_text()
   pictures = list(folder.glob("levels/*/*.png"))
   assert len(pictures) >= 6 and page.count("data:image/png") == len(pictures)
@@ -48,9 +49,8 @@ def test_a_second_run_reads_what_is_there(evaluated, monkeypatch):
   def fail(*arguments, **more):
     raise AssertionError("measured or generated again")
 
-  monkeypatch.setattr(
-    levels, "MEASURES", {**dict.fromkeys(config.levels, fail)}
-  )
+  for name, level in evaluate.LEVELS.items():
+    monkeypatch.setitem(evaluate.LEVELS, name, level._replace(measure=fail))
   monkeypatch.setattr(evaluate.make_examples.crowd, "generate_signals", fail)
   again = evaluate.run(config)
   assert [m.name for m in again] == [m.name for m in metrics]

@@ -15,13 +15,13 @@ def normal(seed, *shape):
 
 
 def figures(real, sets, **kwargs):
-  rows = fidelity.plan(PEOPLE)
-  metrics = fidelity.compare(real, sets, PEOPLE, rows, repeats=20, **kwargs)
+  points = fidelity.Points(real, sets, PEOPLE, fidelity.plan(PEOPLE))
+  metrics = fidelity.metrics(points, repeats=20, **kwargs)
   assert all(m.level == "fidelity" for m in metrics)
   return {m.name: m for m in metrics}
 
 
-def test_a_generator_as_good_as_reality_has_its_floor():
+def test_a_generator_as_good_as_reality_has_its_reference():
   real = normal(0, N, WIDTH)
   found = figures(
     real, {"twin": normal(1, N, 3, WIDTH), "decoded": real[:, None]}
@@ -30,25 +30,28 @@ def test_a_generator_as_good_as_reality_has_its_floor():
   for name in ("fid", "precision", "recall", "f1"):
     metric = found[name]
     assert metric.low <= metric.value <= metric.high
-    assert abs(metric.value - metric.floor) < 0.3 * metric.floor
+    assert abs(metric.value - metric.reference) < 0.3 * metric.reference
     # The same ECGs score exactly as reality does.
     same = found[f"{name}_decoded"]
-    assert same.value == pytest.approx(same.floor, rel=1e-9)
-  assert found["fid"].floor == found["fid_real"].value
+    assert same.value == pytest.approx(same.reference, rel=1e-9)
+  assert found["fid"].reference == found["fid_real"].value
   assert found["fid"].n == N // 2
+  # A standard normal in five dimensions is 5 from its mean.
+  assert found["fid"].baseline == pytest.approx(WIDTH, rel=0.1)
+  assert found["rfid"].baseline > 10 and found["rfid"].reference == 1
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_few_patients_with_many_rows_have_a_distance(count):
   people = np.repeat(np.arange(count), 40)
   real = normal(0, len(people), WIDTH)
-  metrics = fidelity.compare(
+  points = fidelity.Points(
     real,
     {"twin": normal(1, len(people), 1, WIDTH)},
     people,
     fidelity.plan(people),
-    repeats=40,
   )
+  metrics = fidelity.metrics(points, repeats=40)
   found = {m.name: m for m in metrics}["fid"]
   assert 0 < found.value < 5
   # Of so few, most resamples leave a half without patients: no interval.
@@ -88,8 +91,8 @@ def test_intervals_of_precision_resample_patients():
   found = figures(normal(0, N, WIDTH), {"twin": normal(1, N, 1, WIDTH) + far})
   metric = found["precision"]
   # Of 60 patients a half is far off: of 300 rows it would be half as wide.
-  share = metric.floor / 2
-  width = 2 * 1.96 * metric.floor * np.sqrt(0.25 / 60)
+  share = metric.reference / 2
+  width = 2 * 1.96 * metric.reference * np.sqrt(0.25 / 60)
   assert metric.value == pytest.approx(share, abs=0.1)
   assert metric.high - metric.low == pytest.approx(width, rel=0.2)
 
@@ -111,15 +114,15 @@ def two_modes(seed, share):
 def test_a_dropped_mode_costs_recall_and_not_precision():
   real = two_modes(0, 0.5)
   found = figures(real, {"twin": two_modes(1, 0.0)[:, None]})
-  assert found["recall"].value < 0.55 < 0.8 < found["recall"].floor
-  assert found["precision"].value > found["precision"].floor - 0.1
-  assert found["f1"].value < found["f1"].floor - 0.2
+  assert found["recall"].value < 0.55 < 0.8 < found["recall"].reference
+  assert found["precision"].value > found["precision"].reference - 0.1
+  assert found["f1"].value < found["f1"].reference - 0.2
 
 
 def test_an_invented_mode_costs_precision_and_not_recall():
   found = figures(two_modes(0, 0.0), {"twin": two_modes(1, 0.5)[:, None]})
-  assert found["precision"].value < 0.55 < 0.8 < found["precision"].floor
-  assert found["recall"].value > found["recall"].floor - 0.1
+  assert found["precision"].value < 0.55 < 0.8 < found["precision"].reference
+  assert found["recall"].value > found["recall"].reference - 0.1
 
 
 def test_copies_in_a_resample_change_no_neighbourhood():
@@ -144,18 +147,22 @@ def test_sets_have_one_size_however_many_samples_there_are():
 def test_too_few_rows_are_said_to_be_too_few():
   people = np.arange(10)
   rows = fidelity.plan(people)
-  metrics = fidelity.compare(
-    normal(0, 10, WIDTH), {"twin": normal(1, 10, 1, WIDTH)}, people, rows
+  metrics = fidelity.metrics(
+    fidelity.Points(
+      normal(0, 10, WIDTH), {"twin": normal(1, 10, 1, WIDTH)}, people, rows
+    )
   )
   found = {m.name: m for m in metrics}
   assert np.isnan(found["fid"].value) and np.isnan(found["rfid"].value)
   assert found["fid"].note == "needs more than 5 rows in each set, here 5"
   assert np.isfinite(found["precision"].value)
-  few = fidelity.compare(
-    normal(0, 6, WIDTH),
-    {"twin": normal(1, 6, 1, WIDTH)},
-    people[:6],
-    fidelity.plan(people[:6]),
+  few = fidelity.metrics(
+    fidelity.Points(
+      normal(0, 6, WIDTH),
+      {"twin": normal(1, 6, 1, WIDTH)},
+      people[:6],
+      fidelity.plan(people[:6]),
+    )
   )
   assert all(np.isnan(m.value) for m in few)
   assert {m.name for m in few} == set(found)
@@ -170,9 +177,10 @@ def measured(points, made, **kwargs):
   examples = make_examples(
     signals_of(points), {"twin": signals_of(made)}, **kwargs
   )
-  metrics = fidelity.measure(
+  points = fidelity.compute(
     examples, PlantedSpace(WIDTH), published_protocol=published
   )
+  metrics = fidelity.metrics(points)
   return {m.name: m for m in metrics}
 
 

@@ -46,7 +46,7 @@ def examples(rates, **changes):
 
 
 def measured(given, **kwargs):
-  metrics = hre.measure(given, **kwargs)
+  metrics = hre.metrics(hre.compute(given, **kwargs))
   assert all(m.level == "condition" for m in metrics)
   return {m.name: m for m in metrics}
 
@@ -59,7 +59,7 @@ def test_the_asked_rate_is_found():
   assert found["heart_rate_failed_share"].value == 0
   assert found["heart_rate_mae_bpm_real"].value < 1.5
   assert found["heart_rate_mae_bpm"].n == 2 * len(RATES)
-  assert found["heart_rate_mae_bpm"].floor > 20
+  assert found["heart_rate_mae_bpm"].baseline > 20
 
 
 def test_a_copy_of_the_reference_is_wrong_by_the_change():
@@ -88,10 +88,8 @@ def test_failed_detections_are_counted_apart():
   assert default["heart_rate_mae_bpm"].n == 10
   assert "2 of 12 failed" in default["heart_rate_mae_bpm"].note
   assert default["heart_rate_failed_share"].value == pytest.approx(2 / 12)
-  rates = hre.find_rates(given)
-  published = {
-    m.name: m for m in hre.compare(rates, given.patients, failed_as=0.0)
-  }
+  rates = hre.compute(given)._replace(failed_as=0.0)
+  published = {m.name: m for m in hre.metrics(rates)}
   wrong = published["heart_rate_mae_bpm"].value
   assert wrong == pytest.approx(2 / 12 * RATES[0], abs=1.5)
   assert published["heart_rate_mae_bpm"].n == 12
@@ -122,9 +120,9 @@ def planted(found, shuffled=None, n=400):
   arms = {"twin": found(asked, rng)[:, None]}
   if shuffled:
     arms["shuffled_text"] = shuffled(asked, rng)[:, None]
-  rates = hre.Rates(asked, rng.uniform(60, 80, n), asked + 1.0, arms)
-  metrics = hre.compare(rates, np.arange(n) // 4)
-  return {m.name: m for m in metrics}
+  people = np.arange(n) // 4
+  rates = hre.Rates(asked, rng.uniform(60, 80, n), asked + 1.0, arms, people)
+  return {m.name: m for m in hre.metrics(rates)}
 
 
 def anyone(asked, rng):
@@ -139,16 +137,19 @@ def test_slope_and_bias_of_a_known_line():
   assert bias.value == pytest.approx(20 - 0.5 * 85, abs=1.5)
   assert found["heart_rate_mae_bpm_real"].value == pytest.approx(1)
   assert found["heart_rate_bias_bpm_real"].value == pytest.approx(1)
+  assert found["heart_rate_mae_bpm"].reference == pytest.approx(1)
+  assert bias.reference == pytest.approx(1) and bias.better == "lower"
+  assert slope.reference == pytest.approx(1) and slope.better == "higher"
   assert found["heart_rate_slope_real"].value == pytest.approx(1)
 
 
 @pytest.mark.parametrize("shuffled", [anyone, None])
-def test_a_generator_that_ignores_the_rate_scores_as_its_floor(shuffled):
+def test_a_generator_that_ignores_the_rate_scores_as_its_baseline(shuffled):
   found = planted(anyone, shuffled)
   error, slope = found["heart_rate_mae_bpm"], found["heart_rate_slope"]
-  assert error.low < error.floor < error.high
+  assert error.low < error.baseline < error.high
   assert slope.low < 0 < slope.high
-  assert slope.floor == pytest.approx(0, abs=0.12)
+  assert slope.baseline == pytest.approx(0, abs=0.12)
 
 
 def test_nothing_found_is_no_number():
@@ -164,6 +165,7 @@ def test_the_picture_shows_both_kinds():
     np.array([60.0, 60.0]),
     np.array([61.0, np.nan]),
     {"twin": np.array([[60.0, 62.0], [np.nan, 71.0]])},
+    np.arange(2),
   )
   titles = [axis.get_title() for axis in hre.draw(found).axes]
   assert titles == ["generated: 1 of 4 not found", "real: 1 of 2 not found"]

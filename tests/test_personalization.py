@@ -58,23 +58,27 @@ def make_examples(noise=0.3, generated=None, patients=PATIENTS, seed=0):
 
 
 def measured(examples, **options):
-  metrics = identification.measure(examples, embed, **options)
+  metrics = identification.metrics(
+    identification.compute(examples, embed), **options
+  )
   names = [metric.name for metric in metrics]
   assert len(names) == len(set(names))
   return {metric.name: metric for metric in metrics}
 
 
-def test_a_perfect_twin_is_found_and_the_floors_are_chance():
+def test_a_perfect_twin_is_found_and_the_baselines_are_chance():
   got = measured(make_examples(noise=0.05), gallery=20)
   for arm in ("", "_real_second"):
     top1 = got[f"identity_top1_share{arm}"]
     assert top1.value == 1 and (top1.low, top1.high) == (1, 1)
     assert got[f"identity_equal_error_rate{arm}"].value == 0
-    assert top1.floor == got["identity_top1_share_shuffled_reference"].value
+    assert top1.baseline == got["identity_top1_share_shuffled_reference"].value
   for arm in ("shuffled_reference", "zero_base", "matched_stranger"):
     assert got[f"identity_top1_share_{arm}"].value < 0.12
-    assert got[f"identity_top5_share_{arm}"].floor == 5 / 20
+    assert got[f"identity_top5_share_{arm}"].baseline == 5 / 20
     assert got[f"identity_equal_error_rate_{arm}"].value > 0.4
+    top1 = got[f"identity_top1_share_{arm}"]
+    assert top1.reference == got["identity_top1_share_real_second"].value
   assert got["identity_top1_share"].n == 2 * PATIENTS * TARGETS
   assert "gallery of 20 of 41 patients" in got["identity_top1_share"].note
 
@@ -98,9 +102,10 @@ def test_a_generator_with_one_face_is_at_chance_exactly():
   )
   top1 = same["identity_top1_share"]
   assert top1.value == pytest.approx(1 / 20, abs=0.05)
-  blind = identification.measure(
-    make_examples(), lambda signals: np.ones((len(signals), 3)), gallery=20
+  lookups = identification.compute(
+    make_examples(), lambda signals: np.ones((len(signals), 3))
   )
+  blind = identification.metrics(lookups, gallery=20)
   for metric in blind:
     chance = {"top1": 1 / 20, "top5": 5 / 20, "equal": 0.5}
     want = chance[metric.name.split("_")[1]]
@@ -135,14 +140,16 @@ def test_recordings_in_the_gallery_are_no_probes():
   examples = make_examples()
   ids = list(examples.real_ids)
   ids[1] = examples.reference_ids[0]
-  got = identification.look_up(
+  got = identification.compute(
     examples.__class__(**{**vars(examples), "real_ids": tuple(ids)}), embed
   )
   assert len(got[identification.CEILING].own) == PATIENTS * TARGETS - 1
 
 
 def test_one_patient_cannot_be_told_from_others():
-  (metric,) = identification.measure(make_examples(patients=1), embed)
+  (metric,) = identification.metrics(
+    identification.compute(make_examples(patients=1), embed)
+  )
   assert np.isnan(metric.value) and metric.note
   got = measured(make_examples(patients=4))
   assert np.isnan(got["identity_top5_share"].value)
@@ -168,7 +175,8 @@ def test_the_shipped_judge_knows_people_it_has_never_met():
     real_ids=tuple(f"{i}/1" for i in range(patients)),
   )
   judge = identification.Identity()
-  found = identification.measure(examples, judge.embed, gallery=40)
+  lookups = identification.compute(examples, judge.embed)
+  found = identification.metrics(lookups, gallery=40)
   got = {metric.name: metric.value for metric in found}
   assert got["identity_top1_share_real_second"] > 0.75
   assert got["identity_equal_error_rate_real_second"] < 0.15
@@ -188,7 +196,7 @@ def test_the_shipped_evaluators_are_small_and_in_half_precision():
 
 
 def test_the_picture_has_a_line_per_arm():
-  figure = identification.draw(make_examples(), embed)
+  figure = identification.draw(identification.compute(make_examples(), embed))
   (axes,) = figure.axes
   labels = [line.get_label() for line in axes.lines]
   assert labels == [

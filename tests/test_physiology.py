@@ -143,11 +143,14 @@ def test_generated_as_real_has_no_error_and_no_distance():
   real = real_signals()
   examples = make_examples(real)
   examples = dataclasses.replace(examples, decoded=real)
-  metrics = by_name(physiology.measure(examples))
+  metrics = by_name(physiology.metrics(physiology.compute(examples)))
   for name, metric in metrics.items():
     if "limb" not in name:
       assert metric.value == metric.low == metric.high == 0, name
-      assert metric.floor > 0, name
+    if "_error_" in name and "limb" not in name:
+      assert metric.baseline > metric.reference == 0, name
+    if "wasserstein" in name or "spectrum" in name:
+      assert metric.reference > 0, name
     assert metric.level == "physiology"
   assert metrics["limb_lead_error_decoded_uv"].value < 0.01
   assert "on 1" in metrics["qt_error_ms"].note  # simulated ECGs of the check
@@ -158,7 +161,9 @@ def test_what_is_wrong_is_found_and_failures_are_counted():
   wrong = 1.5 * real
   wrong[..., 0] += 0.02
   wrong[:4] = 0
-  metrics = by_name(physiology.measure(make_examples(wrong)))
+  metrics = by_name(
+    physiology.metrics(physiology.compute(make_examples(wrong)))
+  )
   assert metrics["limb_lead_error_uv"].value == pytest.approx(20, abs=3)
   assert metrics["limb_lead_error_real_uv"].value < 0.01
   assert np.isnan(metrics["limb_lead_error_decoded_uv"].value)
@@ -182,18 +187,18 @@ def test_halves_share_no_patient():
     assert not set(patients[one]) & set(patients[other])
 
 
-def test_the_floor_is_of_sets_of_the_same_size():
+def test_the_reference_is_of_sets_of_the_same_size():
   rng = np.random.default_rng(0)
   patients = np.arange(200)
   made, real = rng.normal(size=(2, 200))
-  value, low, high, floor = compare_halves(
+  value, low, high, reference = compare_halves(
     lambda rows: made[rows],
     lambda rows: real[rows],
     lambda a, b: abs(float(a.mean() - b.mean())),
     patients,
     0,
   )
-  assert value < 2.5 * floor
+  assert value < 2.5 * reference
   assert low < high
   far = compare_halves(
     lambda rows: made[rows] + 3,
@@ -207,9 +212,7 @@ def test_the_floor_is_of_sets_of_the_same_size():
 
 
 def test_physiology_draws():
-  figure = physiology.draw(
-    physiology.measure_beats(make_examples(real_signals()))
-  )
+  figure = physiology.draw(physiology.compute(make_examples(real_signals())))
   assert len(figure.axes) == len(MEASURES)
 
 

@@ -8,7 +8,7 @@ from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.generate_examples import choose
-from ecgtwin_jax.evaluation.metric import Metric, missing
+from ecgtwin_jax.evaluation.metric import NAN, Metric, missing
 from ecgtwin_jax.evaluation.privacy import membership, privacy, replay
 from ecgtwin_jax.inference.conditioning import ConditionArrays
 from ecgtwin_jax.inference.twin import ECGTwin
@@ -56,9 +56,10 @@ def sets():
 
 def measured(sets, generated, **options):
   examples = make_examples(generated, sets["references"], sets["real"])
-  metrics = privacy.measure(
+  nearness = privacy.compute(
     examples, sets["train"], sets["validation"], **options
   )
+  metrics = privacy.metrics(nearness)
   names = [metric.name for metric in metrics]
   assert len(names) == len(set(names)) and {m.level for m in metrics} == {
     "privacy"
@@ -76,12 +77,12 @@ def test_a_generator_that_copies_its_training_set_is_caught(sets):
   copies += rng.normal(0, 0.05, copies.shape).astype(np.float32)
   got = measured(sets, copies)
   share = got["privacy_replay_share"]
-  assert share.value > 0.95 and share.low > 0.85 and share.floor == 0.05
+  assert share.value > 0.95 and share.low > 0.85 and share.reference == 0.05
   assert got["privacy_nearest_training_correlation"].value > 0.9
   assert got["privacy_membership_distance_auc"].low > 0.55
   largest = got["privacy_largest_training_correlation"]
   unseen, _ = replay.nearest(sets["validation"], sets["train"])
-  assert largest.value > largest.floor == unseen.max()
+  assert largest.value > largest.reference == unseen.max()
   text = privacy.describe(list(got.values()))
   assert "Training recordings are replayed" in text
   assert "No sign that the reference is copied" in text
@@ -92,9 +93,9 @@ def test_an_honest_generator_is_not_accused(sets):
   share = got["privacy_replay_share"]
   assert share.low <= 0.05 <= share.high and share.value < 0.2
   attack = got["privacy_membership_distance_auc"]
-  assert attack.low < 0.5 < attack.high and attack.floor == 0.5
+  assert attack.low < 0.5 < attack.high and attack.baseline == 0.5
   nearest = got["privacy_nearest_training_correlation"]
-  assert abs(nearest.value - nearest.floor) < 0.05
+  assert abs(nearest.value - nearest.reference) < 0.05
   assert np.isnan(got["privacy_membership_loss_auc"].value)
   text = privacy.describe(list(got.values()))
   assert "No sign of replay" in text and "no better than a guess" in text
@@ -108,7 +109,7 @@ def test_a_generator_that_hands_the_reference_back_is_caught(sets):
   assert share.value == share.high == 1
   assert share.low == pytest.approx(0.025 ** (1 / 30))
   assert got["privacy_reference_correlation"].value > 0.999
-  assert got["privacy_reference_correlation"].floor < 0.9
+  assert got["privacy_reference_correlation"].reference < 0.9
   assert got["privacy_replay_share"].low <= 0.05
   text = privacy.describe(list(got.values()))
   assert "The reference shows through" in text and "No sign of replay" in text
@@ -117,8 +118,8 @@ def test_a_generator_that_hands_the_reference_back_is_caught(sets):
 def test_a_drawn_recording_keeps_its_patient_and_its_reference(sets):
   examples = make_examples(sets["honest"], sets["references"], sets["real"])
   both = sets["train"], sets["validation"]
-  every = privacy.find(examples, *both)
-  some = privacy.find(
+  every = privacy.compute(examples, *both)
+  some = privacy.compute(
     examples,
     *both,
     train_patients=1000 + np.arange(TRAIN),
@@ -283,21 +284,36 @@ def test_losses_become_a_metric(sets):
 
 def test_words_follow_the_numbers():
   metric = Metric(
-    "identity_top1_share", 0.8, 0.7, 0.9, 0.01, 400, "person", "gallery of 100"
+    "identity_top1_share",
+    0.8,
+    0.7,
+    0.9,
+    0.01,
+    0.9,
+    "higher",
+    400,
+    "person",
+    "gallery of 100",
   )
   text = privacy.describe([metric])
   assert "80.0% (95% interval 70.0% to 90.0%)" in text
   assert "protect it as you protect the reference" in text
   chance = metric._replace(value=0.01, low=0.0, high=0.03)
-  assert "No better than the floor of 1.0%" in privacy.describe([chance])
-  share = Metric("privacy_replay_share", 0.0, 0.0, 0.1, 0.05, 60, "privacy")
-  far = Metric(
-    "privacy_nearest_training_correlation", 0.2, 0.1, 0.3, 0.6, 60, "privacy"
+  assert "No better than the baseline of 1.0%" in privacy.describe([chance])
+  share = Metric(
+    "privacy_replay_share", 0, 0, 0.1, NAN, 0.05, "lower", 60, "privacy"
+  )
+  far = share._replace(
+    name="privacy_nearest_training_correlation",
+    value=0.2,
+    low=0.1,
+    high=0.3,
+    reference=0.6,
   )
   assert "tells of fidelity" in privacy.describe([share, far])
   near = far._replace(value=0.6, high=0.7)
   assert "tells of fidelity" not in privacy.describe([share, near])
-  attack = share._replace(name="privacy_membership_loss_auc", floor=0.5)
+  attack = share._replace(name="privacy_membership_loss_auc", baseline=0.5)
   for low, value, words in (
     (0.45, 0.55, "(0.45 to 0.90): no better than a guess."),
     (0.51, 0.55, "barely better"),
@@ -315,7 +331,7 @@ def test_the_picture_shows_both_comparisons_and_the_pair(sets):
     sets["references"],
     sets["real"],
   )
-  found = privacy.find(examples, sets["train"], sets["validation"], limit=13)
+  found = privacy.compute(examples, sets["train"], sets["validation"], limit=13)
   assert len(found.generated) == len(found.unseen) == len(found.members) == 13
   np.testing.assert_allclose(found.pair[0], found.pair[1], atol=1e-6)
   figure = privacy.draw(found)
@@ -326,4 +342,4 @@ def test_the_picture_shows_both_comparisons_and_the_pair(sets):
 def test_nothing_to_compare_with_is_refused(sets):
   examples = make_examples(sets["honest"], sets["references"], sets["real"])
   with pytest.raises(ValueError, match="0 training and 60 validation"):
-    privacy.find(examples, sets["train"][:0], sets["validation"])
+    privacy.compute(examples, sets["train"][:0], sets["validation"])

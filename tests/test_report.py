@@ -15,7 +15,18 @@ from ecgtwin_jax.evaluation.metric import (
 
 NAN = float("nan")
 METRICS = [
-  Metric("distance", np.float32(0.5), 0.25, 0.75, NAN, 7, "fidelity", "a <b>"),
+  Metric(
+    "distance",
+    np.float32(0.5),
+    0.25,
+    0.75,
+    NAN,
+    1.5,
+    "lower",
+    7,
+    "fidelity",
+    "a <b>",
+  ),
   missing("axis_deg", "physiology", "no beats"),
 ]
 
@@ -30,7 +41,9 @@ def test_metrics_are_json_that_comes_back(tmp_path):
     "value": 0.5,
     "low": 0.25,
     "high": 0.75,
-    "floor": None,
+    "baseline": None,
+    "reference": 1.5,
+    "better": "lower",
     "n": 7,
     "level": "fidelity",
     "note": "a <b>",
@@ -50,6 +63,8 @@ def test_names_are_unique_and_levels_known(tmp_path):
     report.write_metrics(tmp_path, [METRICS[0], METRICS[0]])
   with pytest.raises(ValueError, match="level 'taste' must be"):
     report.write_metrics(tmp_path, [METRICS[0]._replace(level="taste")])
+  with pytest.raises(ValueError, match=r"better='up' must be one of lower, hi"):
+    report.write_metrics(tmp_path, [METRICS[0]._replace(better="up")])
 
 
 def test_the_page_holds_tables_words_and_pictures(tmp_path):
@@ -58,14 +73,16 @@ def test_the_page_holds_tables_words_and_pictures(tmp_path):
   page = report.write_html(
     tmp_path,
     {"twin": "<script>"},
-    [METRICS[0]._replace(floor=0.125), METRICS[1]],
+    [METRICS[0]._replace(baseline=0.125), METRICS[1]],
     {"fidelity": [picture]},
     {"physiology": "Nothing & nobody."},
   ).read_text()
   assert "<script>" not in page and "&lt;script&gt;" in page
-  cells = "<td>0.5<td>0.25 to 0.75<td>0.125<td>7<td>a &lt;b&gt;"
+  cells = "<td>↓<td>0.5<td>0.25 to 0.75<td>0.125<td>1.5<td>7<td>a &lt;b&gt;"
   assert cells in page.replace("</td>", "")
-  assert "<td>–<td>–<td>–<td>0<td>no beats" in page.replace("</td>", "")
+  assert "<td>↓<td>–<td>–<td>–<td>–<td>0<td>no beats" in page.replace(
+    "</td>", ""
+  )
   assert page.count("<img") == 1 and page.index("<img") < page.index("axis_deg")
   assert "alt='heart rate'" in page and "iVBORw" not in page
   assert "Nothing &amp; nobody." in page and page.count("<h2") == 2
@@ -76,8 +93,10 @@ def test_intervals_resample_patients_not_rows():
   rng = np.random.default_rng(0)
   means = rng.normal(size=40)
   once, often = means, np.repeat(means, 25)
-  mean = mean_metric("x", once, np.arange(40), "truth")
-  many = mean_metric("x", often, np.repeat(np.arange(40), 25), "truth")
+  mean = mean_metric("x", once, np.arange(40), "truth", better="lower")
+  many = mean_metric(
+    "x", often, np.repeat(np.arange(40), 25), "truth", better="lower"
+  )
   width = mean.high - mean.low
   assert abs(width - 2 * 1.96 * means.std() / 40**0.5) < 0.1 * width
   assert abs((many.high - many.low) - width) < 0.1 * width
@@ -86,11 +105,19 @@ def test_intervals_resample_patients_not_rows():
 
 def test_failed_measurements_are_counted_not_replaced():
   values = np.array([1.0, NAN, 3.0])
-  metric = mean_metric("x", values, np.arange(3), "truth", note="why")
+
+  def metric_of(values, **more):
+    people = np.arange(len(values))
+    return mean_metric("x", values, people, "truth", better="lower", **more)
+
+  metric = metric_of(values, note="why")
   assert metric.value == 2.0 and metric.n == 2
   assert metric.note == "why; 1 of 3 failed"
-  none = mean_metric("x", values[1:2], np.arange(1), "truth")
+  none = metric_of(values[1:2])
   assert math.isnan(none.value) and none.note == "1 of 1 failed"
+  few = metric_of(np.array([1.0, NAN, NAN]))
+  assert math.isnan(few.value) and few.note == "2 of 3 failed" and few.n == 1
+  assert metric_of(np.array([1.0, NAN])).value == 1.0
 
 
 def test_one_patient_has_no_interval():

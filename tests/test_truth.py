@@ -29,7 +29,7 @@ def measured(kind):
     ]
   )
   examples = make_examples(twins, shuffled_reference=twins)
-  metrics = truth.measure(examples, own)
+  metrics = truth.metrics(truth.compute(examples, own))
   named = {m.name: m for m in metrics}
   assert len(named) == len(metrics)
   return named
@@ -45,7 +45,7 @@ def test_another_cohort_is_refused():
   with pytest.raises(ValueError, match="must be of the cohort of seed=4"):
     truth.find_patients(examples, SEED + 1)
   with pytest.raises(ValueError, match="must be the number of rows"):
-    truth.measure(examples, patients()[:-1])
+    truth.compute(examples, patients()[:-1])
 
 
 def test_truth_is_of_the_patient_and_a_stranger_is_another(monkeypatch):
@@ -77,7 +77,7 @@ def test_a_copy_of_a_stranger_is_near_0():
   metric = measured("stranger")["truth_score"]
   assert metric.value == pytest.approx(0, abs=0.3)
   assert metric.low < 0 < metric.high
-  assert metric.floor == 0
+  assert metric.baseline == 0 and metric.reference == 1
 
 
 def test_distances_and_intervals_lie_between_the_patient_and_a_stranger():
@@ -88,7 +88,7 @@ def test_distances_and_intervals_lie_between_the_patient_and_a_stranger():
     "truth_pr_error_ms",
     "truth_qt_error_ms",
   ):
-    assert near[name].value < 0.7 * near[name].floor, name
+    assert near[name].value < 0.7 * near[name].baseline, name
     assert far[name].value > near[name].value, name
 
 
@@ -173,7 +173,9 @@ def test_what_cannot_be_read_is_counted_and_not_replaced():
 
 
 def test_truth_draws():
-  figure = truth.draw(make_examples(real_signals()), patients(), shown=2)
+  figure = truth.draw(
+    truth.compute(make_examples(real_signals()), patients()), shown=2
+  )
   assert len(figure.axes) == 12
   # The second strip is the second patient's.
   lines = {line.get_label(): line for line in figure.axes[6].lines}

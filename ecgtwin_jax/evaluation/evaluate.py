@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
-from ecgtwin_jax.evaluation import generate_examples, levels, report
-from ecgtwin_jax.evaluation.levels import Bench
-from ecgtwin_jax.evaluation.metric import LEVELS, Metric, missing
+from ecgtwin_jax.evaluation import generate_examples, report
+from ecgtwin_jax.evaluation.levels import LEVELS, EvaluationContext
+from ecgtwin_jax.evaluation.metric import Metric, missing
 from ecgtwin_jax.evaluation.privacy import risk
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.inference.twin import load_twin
@@ -55,22 +55,22 @@ def run(config) -> list[Metric]:
     seed=config.seed,
     **config.sampling.to_dict(),
   )
-  bench = Bench(twin, data, examples, evaluators, config)
+  context = EvaluationContext(twin, data, examples, evaluators, config)
   metrics, pictures = [], {}
   for level in LEVELS:
     if level not in config.levels:
       continue
     started = time.monotonic()
-    own, pictures[level] = _measure(level, bench, folder)
-    metrics += [_applicable(metric, config.not_applicable) for metric in own]
-    print(
-      f"{level}: {len(own)} figures, {time.monotonic() - started:.0f} s",
-      flush=True,
-    )
+    rows, pictures[level] = _measure(level, context, folder)
+    rows = [_applicable(metric, config.not_applicable) for metric in rows]
+    metrics += rows
+    seconds = time.monotonic() - started
+    print(f"{level}: {len(rows)} figures, {seconds:.0f} s", flush=True)
+    print("\n".join(map(report.to_line, rows)), flush=True)
   report.write_metrics(folder, metrics)
   words = {"privacy": risk.describe(metrics)}
   page = report.write_html(
-    folder, _about(config, bench, folder), metrics, pictures, words
+    folder, _about(config, context, folder), metrics, pictures, words
   )
   print(f"{time.monotonic() - began:.0f} s; report: {page}")
   return metrics
@@ -114,8 +114,8 @@ def find_evaluator(part: str, path: str | None) -> str | None:
 
 def find_evaluators(config) -> dict[str, str]:
   """{part: where it lies}, without those that lie nowhere."""
-  found = {part: find_evaluator(part, config[part]) for part in EVALUATORS}
-  return {part: path for part, path in found.items() if path is not None}
+  paths = {part: find_evaluator(part, config[part]) for part in EVALUATORS}
+  return {part: path for part, path in paths.items() if path is not None}
 
 
 def _what(config, twin, data, evaluators) -> dict:
@@ -140,14 +140,14 @@ def _what(config, twin, data, evaluators) -> dict:
   }
 
 
-def _about(config, bench: Bench, folder) -> dict[str, str]:
+def _about(config, context: EvaluationContext, folder) -> dict[str, str]:
   what = json.loads((folder / "evaluated.json").read_text())
-  examples = bench.examples
+  examples = context.examples
   patients = len(np.unique(examples.patients))
-  simulated = bench.data.card["name"] == "simulated"
+  simulated = context.data.card["name"] == "simulated"
   return {
     "twin": f"{config.twin or 'simulated-small (shipped)'}, {what['twin']}",
-    "data": f"{config.data}, split {bench.data.split}"
+    "data": f"{config.data}, split {context.data.split}"
     + (": simulated ECGs, no claim about hearts" if simulated else ""),
     "targets": f"{len(examples.real)} of {patients} patients; "
     + ", ".join(
@@ -166,13 +166,16 @@ def _about(config, bench: Bench, folder) -> dict[str, str]:
   }
 
 
-def _measure(level: str, bench: Bench, folder: pathlib.Path):
+def _measure(level: str, context: EvaluationContext, folder: pathlib.Path):
   """Measures a level, or reads what an earlier run has measured."""
   kept = folder / "levels" / level
   done = kept / "metrics.json"
   if not done.exists():
     kept.mkdir(parents=True, exist_ok=True)
-    measured = levels.MEASURES[level](bench)
+    measured = LEVELS[level].measure(context)
+    strange = [m.name for m in measured.metrics if m.level != level]
+    if strange:
+      raise ValueError(f"{level=} measures {strange} of another level")
     for name, figure in measured.pictures.items():
       figure.savefig(kept / f"{name}.png", dpi=110, bbox_inches="tight")
     entries = [report.to_json(metric) for metric in measured.metrics]
@@ -185,8 +188,8 @@ def _measure(level: str, bench: Bench, folder: pathlib.Path):
 
 def _applicable(metric: Metric, excluded: tuple[str, ...]) -> Metric:
   """The metric, or that it does not apply to these data."""
-  found = [part for part in excluded if part in metric.name]
-  if not found:
+  parts = [part for part in excluded if part in metric.name]
+  if not parts:
     return metric
-  why = f"not applicable to these data: config.not_applicable has {found[0]!r}"
-  return missing(metric.name, metric.level, why)
+  why = f"not applicable to these data: config.not_applicable has {parts[0]!r}"
+  return missing(metric.name, metric.level, why, better=metric.better)

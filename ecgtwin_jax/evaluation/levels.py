@@ -1,5 +1,12 @@
-"""The levels of a report: what each measures, with what, and its pictures."""
+"""The levels of a report: what each measures, with what, and its pictures.
 
+LEVELS is the one place that says which figures belong to which level, and
+which evaluators they need.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,23 +23,29 @@ from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.fidelity import amplitude, fidelity
 from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import Metric, missing
-from ecgtwin_jax.evaluation.person import base_similarity, identification
-from ecgtwin_jax.evaluation.physiology import physiology
+from ecgtwin_jax.evaluation.person import (
+  base_similarity,
+  beat_from_base,
+  identification,
+)
+from ecgtwin_jax.evaluation.physiology import physiology, variation
 from ecgtwin_jax.evaluation.privacy import membership, privacy
+from ecgtwin_jax.evaluation.readings import Readings
 from ecgtwin_jax.inference import batch
 from ecgtwin_jax.inference.twin import ECGTwin
 
 _MEMBERS = 200  # patients on each side of membership inference
 
 
-class Bench(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class EvaluationContext:
   """What the levels measure, and with what.
 
   Attributes:
     twin: what is evaluated.
     data: where the real ECGs are from.
     examples: real and generated ECGs.
-    evaluators: {part: where that judging network lies}.
+    evaluators: {part: where that evaluator, a network, lies}.
     config: configs/evaluate.py.
   """
 
@@ -42,6 +55,16 @@ class Bench(NamedTuple):
   evaluators: dict[str, str]
   config: object
 
+  @functools.cached_property
+  def readings(self) -> Readings:
+    """The beats of the examples, read once for all levels."""
+    return Readings(self.examples)
+
+  @functools.cached_property
+  def clip(self) -> ClipSpace:
+    """The evaluators' CLIP, which projects each ECG once for all levels."""
+    return ClipSpace.load(self.evaluators["clip"], table=self.data.table)
+
 
 class Measured(NamedTuple):
   """What a level gives: figures, and pictures by name."""
@@ -50,108 +73,129 @@ class Measured(NamedTuple):
   pictures: dict
 
 
-def measure_fidelity(bench: Bench) -> Measured:
-  if "clip" not in bench.evaluators:
-    return _without("fidelity", "clip")
-  metrics = fidelity.measure(
-    bench.examples,
-    _clip_space(bench),
-    seed=bench.config.seed,
-    published_protocol=bench.config.published_protocol,
-  )
-  metrics += amplitude.measure(bench.examples, seed=bench.config.seed)
-  return Measured(metrics, {"amplitude": amplitude.draw(bench.examples)})
-
-
-def measure_condition(bench: Bench) -> Measured:
-  seed, published = bench.config.seed, bench.config.published_protocol
-  examples = bench.examples
-  rates = heart_rate.find_rates(examples, published_protocol=published)
-  metrics = heart_rate.measure(
-    examples, seed=seed, published_protocol=published, rates=rates
-  )
-  pictures = {"heart_rate": heart_rate.draw(rates)}
-  checked = criteria.check_all(examples)
-  metrics += criteria.measure(examples, seed=seed, checked=checked)
-  pictures["criteria"] = criteria.draw(checked)
-  if "clip" in bench.evaluators:
-    metrics += clip_score.measure(
-      examples, _clip_space(bench), seed=seed, published_protocol=published
+def measure_fidelity(context: EvaluationContext) -> Measured:
+  """Height of the ECGs; with a CLIP their distance from real ones as a set."""
+  examples, seed = context.examples, context.config.seed
+  amplitudes = amplitude.compute(examples)
+  pictures = {"amplitude": amplitude.draw(amplitudes)}
+  if "clip" in context.evaluators:
+    points = fidelity.compute(
+      examples,
+      context.clip,
+      seed=seed,
+      published_protocol=context.config.published_protocol,
     )
+    metrics = fidelity.metrics(points, seed=seed)
   else:
-    metrics += _without("condition", "clip").metrics
-  if "classifier" in bench.evaluators:
-    classify = classifier.ECGClassifier.load(bench.evaluators["classifier"])
-    own = classifier.measure(examples, classify, seed=seed)
-    pictures["classifier"] = classifier.draw(own)
-    metrics += own
+    metrics = _without("fidelity", "clip")
+  return Measured(metrics + amplitude.metrics(amplitudes, seed=seed), pictures)
+
+
+def measure_condition(context: EvaluationContext) -> Measured:
+  """Rates and criteria; with a CLIP reports, with a classifier findings."""
+  examples, seed = context.examples, context.config.seed
+  published = context.config.published_protocol
+  rates = heart_rate.compute(examples, published_protocol=published)
+  checked = criteria.compute(examples, context.readings)
+  metrics = heart_rate.metrics(rates, seed=seed)
+  metrics += criteria.metrics(checked, seed=seed)
+  pictures = {
+    "heart_rate": heart_rate.draw(rates),
+    "criteria": criteria.draw(checked),
+  }
+  if "clip" in context.evaluators:
+    projections = clip_score.compute(
+      examples, context.clip, published_protocol=published
+    )
+    metrics += clip_score.metrics(projections, seed=seed)
   else:
-    metrics += _without("condition", "classifier").metrics
+    metrics += _without("condition", "clip")
+  if "classifier" in context.evaluators:
+    path = context.evaluators["classifier"]
+    classify = classifier.ECGClassifier.load(path)
+    areas = classifier.compute(examples, classify, seed=seed)
+    metrics += classifier.metrics(areas)
+    pictures["classifier"] = classifier.draw(areas)
+  else:
+    metrics += _without("condition", "classifier")
   return Measured(metrics, pictures)
 
 
-def measure_physiology(bench: Bench) -> Measured:
-  beats = physiology.measure_beats(bench.examples)
-  metrics = physiology.measure(
-    bench.examples, seed=bench.config.seed, beats=beats
+def measure_physiology(context: EvaluationContext) -> Measured:
+  """Intervals, waves, spectra and limb leads, and variation between beats."""
+  examples, seed = context.examples, context.config.seed
+  result = physiology.compute(examples, context.readings)
+  spreads = variation.compute(examples, context.readings)
+  metrics = physiology.metrics(result, seed=seed)
+  metrics += variation.metrics(spreads, seed=seed)
+  return Measured(
+    metrics,
+    {
+      "physiology": physiology.draw(result),
+      "variation": variation.draw(spreads),
+    },
   )
-  return Measured(metrics, {"physiology": physiology.draw(beats)})
 
 
-def measure_person(bench: Bench) -> Measured:
+def measure_person(context: EvaluationContext) -> Measured:
+  """Base vectors and what they hold; with an identity encoder who is found."""
+
   def extract(signals, conditions):
     return batch.extract_bases(
-      bench.twin, generate_examples.as_ecgs(signals), conditions
+      context.twin, generate_examples.as_ecgs(signals), conditions
     )
 
-  examples, seed = bench.examples, bench.config.seed
-  bases = base_similarity.extract_bases(examples, extract)
-  metrics = base_similarity.measure(examples, extract, seed=seed, bases=bases)
-  pictures = {"base_vectors": base_similarity.draw(bases, examples.patients)}
-  if "identity" in bench.evaluators:
-    embed = identification.Identity(bench.evaluators["identity"]).embed
-    metrics += identification.measure(examples, embed, seed=seed)
-    pictures["retrieval"] = identification.draw(examples, embed)
+  examples, seed = context.examples, context.config.seed
+  bases = base_similarity.compute(examples, extract, seed=seed)
+  prediction = beat_from_base.compute(
+    examples, bases.sets["reference"][:, 0], context.readings
+  )
+  metrics = base_similarity.metrics(bases, seed=seed)
+  metrics += beat_from_base.metrics(prediction, seed=seed)
+  pictures = {
+    "base_vectors": base_similarity.draw(bases),
+    "beat_from_base": beat_from_base.draw(prediction),
+  }
+  if "identity" in context.evaluators:
+    encoder = identification.Identity(context.evaluators["identity"])
+    lookups = identification.compute(examples, encoder.embed)
+    metrics += identification.metrics(lookups, seed=seed)
+    pictures["retrieval"] = identification.draw(lookups)
   else:
-    metrics += _without("person", "identity").metrics
+    metrics += _without("person", "identity")
   return Measured(metrics, pictures)
 
 
-def measure_truth(bench: Bench) -> Measured:
-  card = bench.data.card
+def measure_truth(context: EvaluationContext) -> Measured:
+  """Distance from the true twin, of simulated patients."""
+  card, seed = context.data.card, context.config.seed
   if card["name"] != "simulated":
     why = (
       f"the true twin is known of simulated patients only, not {card['name']}"
     )
     return Measured([missing("truth", "truth", why)], {})
-  patients = truth.find_patients(bench.examples, card["options"]["seed"])
-  metrics = truth.measure(bench.examples, patients, seed=bench.config.seed)
-  pictures = {"true_twins": truth.draw(bench.examples, patients)}
-  return Measured(metrics, pictures)
+  patients = truth.find_patients(context.examples, card["options"]["seed"])
+  comparison = truth.compute(
+    context.examples, patients, context.readings, seed=seed
+  )
+  return Measured(
+    truth.metrics(comparison, seed=seed),
+    {"true_twins": truth.draw(comparison)},
+  )
 
 
-def measure_privacy(bench: Bench) -> Measured:
-  directory, config = bench.config.data, bench.config
+def measure_privacy(context: EvaluationContext) -> Measured:
+  """Nearness to the recordings of the twin's training, and attacks."""
+  directory, config = context.config.data, context.config
   train = load_split(directory, "train", kind="ecg")
   unseen = load_split(directory, "validation", kind="ecg")
   limit = config.training_recordings
   rng = np.random.default_rng([config.seed, 2])
   rows = np.sort(rng.permutation(len(train))[:limit])
   others = np.sort(rng.permutation(len(unseen))[:limit])
-  signals = (
-    generate_examples.signals_mv(train, rows),
-    generate_examples.signals_mv(unseen, others),
-  )
-  found = privacy.find(
-    bench.examples,
-    *signals,
-    train_patients=train.patient_number[rows],
-    validation_patients=unseen.patient_number[others],
-    seed=config.seed,
-  )
   losses = tuple(
     membership.denoising_losses(
-      bench.twin,
+      context.twin,
       split,
       generate_examples.choose(split, _MEMBERS, 1, config.seed),
       seed=config.seed,
@@ -159,30 +203,43 @@ def measure_privacy(bench: Bench) -> Measured:
     for split in (train, unseen)
     if len(split.pairs)
   )
-  metrics = privacy.measure(
-    bench.examples,
-    *signals,
+  nearness = privacy.compute(
+    context.examples,
+    generate_examples.signals_mv(train, rows),
+    generate_examples.signals_mv(unseen, others),
+    train_patients=train.patient_number[rows],
+    validation_patients=unseen.patient_number[others],
     losses=losses if len(losses) == 2 else None,
     seed=config.seed,
-    found=found,
   )
-  return Measured(metrics, {"nearest": privacy.draw(found)})
+  return Measured(
+    privacy.metrics(nearness, seed=config.seed),
+    {"nearest": privacy.draw(nearness)},
+  )
 
 
-def _clip_space(bench: Bench) -> ClipSpace:
-  return ClipSpace.load(bench.evaluators["clip"], table=bench.data.table)
-
-
-def _without(level: str, part: str) -> Measured:
+def _without(level: str, part: str) -> list[Metric]:
   why = f"no {part}: train one and name it with --config.{part}=DIR"
-  return Measured([missing(f"{level}_by_{part}", level, why)], {})
+  return [missing(f"{level}_by_{part}", level, why)]
 
 
-MEASURES = {
-  "fidelity": measure_fidelity,
-  "condition": measure_condition,
-  "physiology": measure_physiology,
-  "person": measure_person,
-  "truth": measure_truth,
-  "privacy": measure_privacy,
+class Level(NamedTuple):
+  """Its title in the report, and what measures it."""
+
+  title: str
+  measure: Callable[[EvaluationContext], Measured]
+
+
+LEVELS = {
+  "fidelity": Level("Fidelity: are they like real ECGs?", measure_fidelity),
+  "condition": Level(
+    "Condition: do they show what was asked for?", measure_condition
+  ),
+  "physiology": Level(
+    "Physiology: intervals, waves, spectra, leads, variation",
+    measure_physiology,
+  ),
+  "person": Level("Person: is it this patient?", measure_person),
+  "truth": Level("Truth: how far from the patient's true ECG?", measure_truth),
+  "privacy": Level("Privacy: does it replay recordings?", measure_privacy),
 }

@@ -1,4 +1,4 @@
-"""One number of a report, with its interval, its floor and what it is from."""
+"""One number of a report: its interval, what to hold it against, its source."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,14 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-LEVELS = (
-  "fidelity",
-  "condition",
-  "physiology",
-  "person",
-  "truth",
-  "privacy",
-)
+NAN = float("nan")
+BETTER = {"lower": "↓", "higher": "↑"}  # what `better` may be, and its arrow
 
 
 class Metric(NamedTuple):
@@ -24,27 +18,46 @@ class Metric(NamedTuple):
     value: nan where it cannot be estimated; `note` says why.
     low: lower end of the 95% interval; nan where there is none.
     high: upper end.
-    floor: what the same figure is where nothing was learned, or for real ECGs
-      against real ones; `note` says which; nan where there is none.
+    baseline: the same figure where nothing of the kind was learned, such as
+      with another row's text; `note` says which; nan where there is none.
+    reference: the same figure of real data, such as second recordings of the
+      patients, or real ECGs against real ones; `note` says which; nan where
+      there is none.
+    better: "lower" or "higher"; of a figure that is best at a number, such as
+      a ratio, the direction in which that number lies.
     n: how many ECGs, beats or pairs stand behind it.
-    level: one of LEVELS.
-    note: what the floor is, what failed, what does not apply.
+    level: a key of levels.LEVELS.
+    note: what baseline and reference are, what failed, what does not apply.
   """
 
   name: str
   value: float
   low: float
   high: float
-  floor: float
+  baseline: float
+  reference: float
+  better: str
   n: int
   level: str
   note: str = ""
 
 
-def missing(name: str, level: str, why: str, n: int = 0) -> Metric:
+def missing(
+  name: str, level: str, why: str, n: int = 0, *, better: str = "lower"
+) -> Metric:
   """A figure that cannot be estimated here, and why."""
-  nan = float("nan")
-  return Metric(name, nan, nan, nan, nan, n, level, why)
+  return Metric(name, NAN, NAN, NAN, NAN, NAN, better, n, level, why)
+
+
+def direction(value: float, best: float) -> str:
+  """`better` of a figure that is best at a number: where that number lies."""
+  return "higher" if value < best else "lower"
+
+
+def mean_of(values: Float[np.ndarray, " n"]) -> float:
+  """Mean of the values that are numbers; nan where none is."""
+  good = np.isfinite(values)
+  return float(values[good].mean()) if good.any() else NAN
 
 
 def bootstrap_interval(
@@ -72,7 +85,7 @@ def bootstrap_interval(
   _, starts = np.unique(patients[order], return_index=True)
   rows = np.split(order, starts[1:])
   if len(rows) < 2:
-    return float("nan"), float("nan")
+    return NAN, NAN
   rng = np.random.default_rng(seed)
   values = np.array(
     [
@@ -83,7 +96,7 @@ def bootstrap_interval(
   )
   values = values[np.isfinite(values)]
   if 2 * len(values) < repeats:
-    return float("nan"), float("nan")
+    return NAN, NAN
   low, high = np.percentile(values, [2.5, 97.5])
   return float(low), float(high)
 
@@ -94,25 +107,48 @@ def mean_metric(
   patients: Shaped[np.ndarray, " n"],
   level: str,
   *,
-  floor: float = float("nan"),
+  better: str,
+  baseline: float = NAN,
+  reference: float = NAN,
   note: str = "",
   seed: int = 0,
 ) -> Metric:
   """The mean of the values that are numbers, with its interval.
 
   Values that are nan are failed measurements: left out of the mean, counted in
-  the note, never replaced.
+  the note, never replaced. Where more than half of them failed the figure is
+  missing, as the rest need not be like them.
+
+  Args:
+    name: of the metric.
+    values: one per row.
+    patients: of each row.
+    level: of the metric, like the arguments not named here.
+    better: "lower" or "higher".
+    baseline: the same mean where nothing was learned.
+    reference: the same mean of real data.
+    note: what those are.
+    seed: of the bootstrap.
   """
   good = np.isfinite(values)
-  failed = int((~good).sum())
+  failed, n = int((~good).sum()), int(good.sum())
   if failed:
     note = f"{note}; {failed} of {len(values)} failed".lstrip("; ")
-  if not good.any():
-    return missing(name, level, note or "no values", 0)
+  if n < failed or not n:
+    return missing(name, level, note or "no values", n, better=better)
   values, patients = values[good], patients[good]
   low, high = bootstrap_interval(
     lambda rows: values[rows].mean(), patients, seed=seed
   )
   return Metric(
-    name, float(values.mean()), low, high, floor, len(values), level, note
+    name,
+    float(values.mean()),
+    low,
+    high,
+    baseline,
+    reference,
+    better,
+    n,
+    level,
+    note,
   )

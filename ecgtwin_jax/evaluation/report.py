@@ -9,17 +9,10 @@ import pathlib
 
 import numpy as np
 
-from ecgtwin_jax.evaluation.metric import LEVELS, Metric
+from ecgtwin_jax.evaluation.levels import LEVELS
+from ecgtwin_jax.evaluation.metric import BETTER, Metric
 
-FIELDS = ("name", "value", "low", "high", "floor", "n", "level", "note")
-TITLES = {
-  "fidelity": "Fidelity: are they like real ECGs?",
-  "condition": "Condition: do they show what was asked for?",
-  "physiology": "Physiology: intervals, amplitudes, axis, leads",
-  "person": "Person: is it this patient?",
-  "truth": "Truth: how far from the patient's true ECG?",
-  "privacy": "Privacy: does it replay recordings?",
-}
+FIELDS = Metric._fields
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; padding: 0 1em;
   max-width: 66em; color: #1a1a1a }
@@ -68,7 +61,8 @@ def write_metrics(folder: pathlib.Path, metrics: list[Metric]) -> None:
   """Writes metrics.json, and a table per level and of all as CSV.
 
   Raises:
-    ValueError: two metrics of one name, or an unknown level.
+    ValueError: two metrics of one name, an unknown level, or a direction that
+      is neither lower nor higher.
   """
   names = [metric.name for metric in metrics]
   for metric in metrics:
@@ -76,6 +70,11 @@ def write_metrics(folder: pathlib.Path, metrics: list[Metric]) -> None:
       raise ValueError(
         f"metric {metric.name!r} of level {metric.level!r} must be the only one"
         f" of its name, its level one of {', '.join(LEVELS)}"
+      )
+    if metric.better not in BETTER:
+      raise ValueError(
+        f"metric {metric.name!r}: {metric.better=} must be one of "
+        f"{', '.join(BETTER)}"
       )
   entries = [to_json(metric) for metric in metrics]
   (folder / "metrics.json").write_text(
@@ -119,16 +118,17 @@ def write_html(
       f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>"
       for key, value in about.items()
     ),
-    "</dl><p>Intervals: 95%, bootstrap over patients. Floor: the same figure "
-    "where nothing of the kind was learned, or between real ECGs; the note says"
-    " which. A dash: cannot be estimated here. Failed measurements are counted,"
-    " never replaced.</p>",
+    "</dl><p>Intervals: 95%, bootstrap over patients. The arrow says where "
+    "better lies. Baseline: the same figure where nothing of the kind was "
+    "learned. Reference: the same figure of real ECGs; the note says which. A "
+    "dash: cannot be estimated here, or more than half of the measurements "
+    "failed. Failed measurements are counted, never replaced.</p>",
   ]
   for level in LEVELS:
     own = [metric for metric in metrics if metric.level == level]
     if not own:
       continue
-    parts.append(f"<h2 id='{level}'>{html.escape(TITLES[level])}</h2>")
+    parts.append(f"<h2 id='{level}'>{html.escape(LEVELS[level].title)}</h2>")
     if level in words:
       parts.append(f"<p>{html.escape(words[level])}</p>")
     parts.append(_table(own))
@@ -145,15 +145,39 @@ def write_html(
 
 
 def _table(metrics: list[Metric]) -> str:
-  rows = [
-    "<table><tr><th>measure<th>value<th>95% interval<th>floor<th>N<th>note</tr>"
-  ]
-  for m in metrics:
-    interval = f"{number(m.low)} to {number(m.high)}"
-    if not math.isfinite(m.low):
-      interval = "–"
-    cells = (m.name, number(m.value), interval, number(m.floor), m.n, m.note)
-    rows.append(
-      "<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in cells)
+  head = "measure||value|95% interval|baseline|reference|N|note".split("|")
+  rows = ["<table><tr>" + "".join(f"<th>{name}" for name in head) + "</tr>"]
+  for metric in metrics:
+    cells = "".join(
+      f"<td>{html.escape(cell)}</td>" for cell in cells_of(metric)
     )
+    rows.append(f"<tr>{cells}")
   return "\n".join([*rows, "</table>"])
+
+
+def cells_of(metric: Metric) -> tuple[str, ...]:
+  """Name, arrow, value, interval, baseline, reference, N and note as text."""
+  interval = f"{number(metric.low)} to {number(metric.high)}"
+  if not math.isfinite(metric.low):
+    interval = "–"
+  return (
+    metric.name,
+    BETTER[metric.better],
+    number(metric.value),
+    interval,
+    number(metric.baseline),
+    number(metric.reference),
+    str(metric.n),
+    metric.note,
+  )
+
+
+def to_line(metric: Metric) -> str:
+  """A figure on one line of the console; its note where it is missing."""
+  name, arrow, value, interval, baseline, reference, _, note = cells_of(metric)
+  if not math.isfinite(metric.value):
+    return f"  {name} {arrow} {value}: {note}"
+  return (
+    f"  {name} {arrow} {value} ({interval}), baseline {baseline}, reference "
+    f"{reference}"
+  )

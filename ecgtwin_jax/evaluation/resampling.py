@@ -1,15 +1,20 @@
 """Rows grouped by patient: halves that share none, and rows of other ones."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float, Int, Shaped
 
-from ecgtwin_jax.evaluation.metric import bootstrap_interval
+from ecgtwin_jax.evaluation.metric import (
+  NAN,
+  Metric,
+  bootstrap_interval,
+  missing,
+)
 
-_HALVES = 40  # of the patients, over which a floor is averaged
+_HALVES = 40  # of the patients, over which a distance is averaged
 _RESAMPLES = 300
 
 
@@ -114,42 +119,87 @@ def mean_of_others(
 
 
 def compare_halves(
-  made: Callable[[np.ndarray], np.ndarray],
+  generated: Callable[[np.ndarray], np.ndarray],
   real: Callable[[np.ndarray], np.ndarray],
   distance: Callable[[np.ndarray, np.ndarray], float],
   patients: Shaped[np.ndarray, " n"],
   seed: int,
 ) -> tuple[float, float, float, float]:
-  """Distance of made from real, its interval and the floor real from real.
+  """Distance of generated from real, its interval, and that of real from real.
 
   All of them between sets of half the patients, so that size does not bias.
 
   Args:
-    made: maps rows to what was generated for them.
+    generated: maps rows to what was generated for them.
     real: maps rows to what is real of them.
     distance: of two such sets.
-    patients: (n,) of each row.
+    patients: of each row.
     seed: of halves and resampling.
 
   Returns:
-    (value, low, high, floor).
+    (value, low, high, reference).
   """
   halves = split_patients(patients, _HALVES, seed)
   if not halves:
     rows = np.arange(len(patients))
-    nan = math.nan
-    return distance(made(rows), real(rows)), nan, nan, nan
-  value = [distance(made(one), real(one)) for one, _ in halves]
-  floor = [distance(real(one), real(other)) for one, other in halves]
+    return distance(generated(rows), real(rows)), NAN, NAN, NAN
+  value = [distance(generated(one), real(one)) for one, _ in halves]
+  reference = [distance(real(one), real(other)) for one, other in halves]
 
   def halved(rows):
     rows = rows[: max(len(rows) // 2, 1)]
-    return distance(made(rows), real(rows))
+    return distance(generated(rows), real(rows))
 
   low, high = bootstrap_interval(
     halved, patients, repeats=_RESAMPLES, seed=seed
   )
-  return float(np.mean(value)), low, high, float(np.mean(floor))
+  return float(np.mean(value)), low, high, float(np.mean(reference))
+
+
+def wasserstein_metric(
+  name: str,
+  generated: Float[np.ndarray, "n k"],
+  real: Float[np.ndarray, " n"],
+  patients: Shaped[np.ndarray, " n"],
+  level: str,
+  note: str,
+  seed: int,
+) -> Metric:
+  """Wasserstein distance of generated values from real ones, nan left out.
+
+  The reference is real values against those of other patients. Where more than
+  half of the generated values of rows whose real value is known are nan, the
+  figure is missing.
+
+  Args:
+    name: of the metric, like `level`.
+    generated: k values per row.
+    real: one per row.
+    patients: of each row.
+    level: of the metric.
+    note: joins the metric's.
+    seed: of halves and resampling.
+  """
+  good, known = np.isfinite(generated), np.isfinite(real)
+
+  def distance(one, other):
+    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
+    if not (len(one) and len(other)):
+      return NAN
+    return float(scipy.stats.wasserstein_distance(one, other))
+
+  value, low, high, reference = compare_halves(
+    lambda rows: generated[rows].ravel(),
+    lambda rows: real[rows],
+    distance,
+    patients,
+    seed,
+  )
+  n = int(good.sum())
+  if not np.isfinite(value) or good[known].mean() < 0.5:
+    return missing(name, level, note, n)
+  note = f"reference: real against real, halves of the patients; {note}"
+  return Metric(name, value, low, high, NAN, reference, "lower", n, level, note)
 
 
 def split_patients(

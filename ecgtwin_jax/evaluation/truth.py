@@ -7,23 +7,27 @@ should have been generated is known.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from tqdm import tqdm
 
-from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats, read_ecgs
+from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats
 from ecgtwin_jax.beats.intervals import MEASURES, difference, measure_beat
 from ecgtwin_jax.beats.median_beat import RATE
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import LEADS, MODEL_SAMPLES
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import (
+  NAN,
   Metric,
   bootstrap_interval,
   mean_metric,
+  mean_of,
   missing,
 )
+from ecgtwin_jax.evaluation.readings import Readings, without_segments
 from ecgtwin_jax.simulator import simulate
 from ecgtwin_jax.simulator.simulate import Patient
 
@@ -31,7 +35,14 @@ LEVEL = "truth"
 _BEFORE, _AFTER = 0.26, 0.44  # s of a beat that are compared, at a slow rate
 _SHIFT = 0.04  # s by which two beats are moved against each other, at most
 _SHOWN = ("I", "II", "aVF", "V1", "V3", "V6")
-_ARMS = ("shuffled_reference", "zero_base", "matched_stranger")
+# Sets whose truth score stands beside the twin's, as far as they are there.
+_BESIDE = (
+  "references",
+  "decoded",
+  "shuffled_reference",
+  "zero_base",
+  "matched_stranger",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +60,23 @@ class Truth:
   stranger: list[Reading | None]
 
 
+class Comparison(NamedTuple):
+  """What `compute` gives.
+
+  Attributes:
+    truth: of each row.
+    readings: {set: a list per row of its readings}; "twin" and what stands
+      beside it.
+    conditions: of each row.
+    patients: of each row.
+  """
+
+  truth: Truth
+  readings: dict[str, list[list[Reading | None]]]
+  conditions: Sequence[Condition]
+  patients: Shaped[np.ndarray, " n"]
+
+
 def find_patients(examples: Examples, seed: int) -> list[Patient]:
   """The simulated patient of each row of a cohort's examples.
 
@@ -60,7 +88,7 @@ def find_patients(examples: Examples, seed: int) -> list[Patient]:
     ValueError: a record is not named as a cohort's, or its patient is not of
       the sex that the condition says: it is another cohort's.
   """
-  found = []
+  patients = []
   for name, condition in zip(
     examples.real_ids, examples.conditions, strict=True
   ):
@@ -73,8 +101,8 @@ def find_patients(examples: Examples, seed: int) -> list[Patient]:
         f"record {name!r} with {condition.sex=} must be of the cohort of "
         f"{seed=}, where patient {number} is {patient.sex!r}"
       )
-    found.append(patient)
-  return found
+    patients.append(patient)
+  return patients
 
 
 def simulate_truth(
@@ -99,21 +127,22 @@ def _record(patient, condition, rng, noise):
   if patient is None:
     return None
   shown = simulate.simulate(patient, condition, rng, noise)
-  return read_ecg_beats(shown.ecg.resample(MODEL_SAMPLES).signal)
+  reading = read_ecg_beats(shown.ecg.resample(MODEL_SAMPLES).signal)
+  return None if reading is None else without_segments(reading)
 
 
 def beat_distance(
-  made: Reading | None, true: Reading | None
+  generated: Reading | None, true: Reading | None
 ) -> tuple[Float[np.ndarray, " 12"], float]:
   """Root mean square difference (mV) of each lead, and correlation of all.
 
-  The made beat is moved by up to 40 ms to where it fits best. A fast heart's
-  beats are compared over less time, so that no neighbour takes part. nan where
-  either could not be read.
+  The generated beat is moved by up to 40 ms to where it fits best. A fast
+  heart's beats are compared over less time, so that no neighbour takes part.
+  nan where either could not be read.
   """
-  if made is None or true is None:
+  if generated is None or true is None:
     return np.full(len(LEADS), np.nan), math.nan
-  x, y = true.beats, made.beats
+  x, y = true.beats, generated.beats
   before = round(min(_BEFORE, 0.4 * x.rr) * RATE)
   after = round(min(_AFTER, 0.55 * x.rr) * RATE)
   target = x.median[x.middle - before : x.middle + after]
@@ -130,27 +159,28 @@ def beat_distance(
   return np.sqrt(square), correlation
 
 
-def _compare(made, truth):
+def _compare(readings, truth):
   """(n, 12) mV, (n,) mV over leads, and (n,) correlation."""
-  pairs = [beat_distance(a, b) for a, b in zip(made, truth, strict=True)]
+  pairs = [beat_distance(a, b) for a, b in zip(readings, truth, strict=True)]
   leads = np.stack([lead for lead, _ in pairs])
   overall = np.sqrt((leads**2).mean(axis=1))
   return leads, overall, np.array([correlation for _, correlation in pairs])
 
 
-def measure(
-  examples: Examples, patients: Sequence[Patient], *, seed: int = 0
-) -> list[Metric]:
-  """Distance from the true twin, between a stranger's and the patient's own.
-
-  truth_score = (s - g) / (s - r) with the mean distances s of a stranger under
-  the same condition, r of a second recording of the patient, g of what was
-  generated: 0 is as far as a stranger, 1 as close as the patient.
+def compute(
+  examples: Examples,
+  patients: Sequence[Patient],
+  readings: Readings | None = None,
+  *,
+  seed: int = 0,
+) -> Comparison:
+  """Simulates the true twins, and reads what is compared with them.
 
   Args:
     examples: of a simulated cohort.
     patients: of each row, see `find_patients`.
-    seed: of the true recordings and of resampling.
+    readings: of the examples' beats, where they are at hand.
+    seed: of the true recordings.
 
   Raises:
     ValueError: there is not one patient per row.
@@ -159,35 +189,55 @@ def measure(
     raise ValueError(
       f"{len(patients)=} must be the number of rows, {len(examples.real)}"
     )
-  truth = simulate_truth(examples.conditions, patients, seed)
-  made = _read(examples.twins, "True or not: twin")
-  leads, far, alike = _means(made, truth.twin)
+  readings = readings or Readings(examples)
+  there = {"references", *examples.generated}
+  there |= set() if examples.decoded is None else {"decoded"}
+  return Comparison(
+    simulate_truth(examples.conditions, patients, seed),
+    {name: readings.of(name) for name in ("twin", *_BESIDE) if name in there},
+    examples.conditions,
+    examples.patients,
+  )
+
+
+def metrics(comparison: Comparison, *, seed: int = 0) -> list[Metric]:
+  """Distance from the true twin, between a stranger's and the patient's own.
+
+  truth_score = (s - g) / (s - r) with the mean distances s of a stranger under
+  the same condition, r of a second recording of the patient, g of what was
+  generated: 0 is as far as a stranger, 1 as close as the patient. Of the other
+  figures the stranger's is the baseline, the second recording's the reference.
+
+  Args:
+    comparison: of `compute`.
+    seed: of resampling.
+  """
+  truth, readings, _, rows = comparison
+  leads, far, alike = _means(readings["twin"], truth.twin)
   own_leads, own, own_alike = _compare(truth.again, truth.twin)
   stranger_leads, other, other_alike = _compare(truth.stranger, truth.twin)
-  rows = examples.patients
 
-  def mean(name, values, floor, best, chosen=slice(None)):
-    note = (
-      f"floor: a stranger under the same condition; the patient's own second "
-      f"recording: {_nanmean(best[chosen]):.3g}"
-    )
+  def mean(name, values, stranger, patient, chosen=slice(None), better="lower"):
     return mean_metric(
       name,
       values[chosen],
       rows[chosen],
       LEVEL,
-      floor=_nanmean(floor[chosen]),
-      note=note,
+      better=better,
+      baseline=mean_of(stranger[chosen]),
+      reference=mean_of(patient[chosen]),
+      note="baseline: a stranger under the same condition; reference: the "
+      "patient's own second recording",
       seed=seed,
     )
 
-  metrics = [
+  figures = [
     score(far, own, other, rows, seed),
     mean("truth_distance_mv", far, other, own),
-    mean("truth_correlation", alike, other_alike, own_alike),
+    mean("truth_correlation", alike, other_alike, own_alike, better="higher"),
   ]
   for k, lead in enumerate(LEADS):
-    metrics.append(
+    figures.append(
       mean(
         f"truth_distance_{lead}_mv",
         leads[:, k],
@@ -195,57 +245,49 @@ def measure(
         own_leads[:, k],
       )
     )
-  metrics += _intervals(made, truth, mean)
-  copies = {"reference": _read(examples.references[:, None], "Reference")}
-  for arm in _ARMS:
-    if arm in examples.generated:
-      copies[arm] = _read(examples.generated[arm], f"True or not: {arm}")
-  for name, readings in copies.items():
-    distance = _means(readings, truth.twin)[1]
-    found = score(distance, own, other, rows, seed)
-    metrics.append(found._replace(name=f"truth_score_{name}"))
-  return metrics
+  figures += _intervals(readings["twin"], truth, mean)
+  for name in _BESIDE:
+    if name in readings:
+      distance = _means(readings[name], truth.twin)[1]
+      title = "reference" if name == "references" else name
+      row = score(distance, own, other, rows, seed)
+      figures.append(row._replace(name=f"truth_score_{title}"))
+  return figures
 
 
 def score(
-  made: Float[np.ndarray, " n"],
+  generated: Float[np.ndarray, " n"],
   own: Float[np.ndarray, " n"],
   stranger: Float[np.ndarray, " n"],
   patients: np.ndarray,
   seed: int,
 ) -> Metric:
   """(s - g) / (s - r) of mean distances, where all three are known."""
-  good = np.isfinite(made) & np.isfinite(own) & np.isfinite(stranger)
+  good = np.isfinite(generated) & np.isfinite(own) & np.isfinite(stranger)
   name, failed = "truth_score", f"{(~good).sum()} of {len(good)} rows failed"
-  if not good.any():
-    return missing(name, LEVEL, failed)
-  made, own, stranger = made[good], own[good], stranger[good]
+  n = int(good.sum())
+  if not n or 2 * n < len(good):
+    return missing(name, LEVEL, failed, n, better="higher")
+  generated, own, stranger = generated[good], own[good], stranger[good]
 
   def ratio(rows):
     far, near = stranger[rows].mean(), own[rows].mean()
     if far <= near:
-      return math.nan
-    return float((far - made[rows].mean()) / (far - near))
+      return NAN
+    return float((far - generated[rows].mean()) / (far - near))
 
   low, high = bootstrap_interval(ratio, patients[good], seed=seed)
   note = (
-    "0: as far as a stranger under the same condition (the floor), 1: as close "
-    f"as the patient's own second recording; {failed}"
+    "baseline, 0: as far as a stranger under the same condition; reference, 1: "
+    f"as close as the patient's own second recording; {failed}"
   )
-  value = ratio(np.arange(len(made)))
-  return Metric(name, value, low, high, 0.0, len(made), LEVEL, note)
+  value = ratio(np.arange(n))
+  return Metric(name, value, low, high, 0.0, 1.0, "higher", n, LEVEL, note)
 
 
-def _read(signals, label):
-  """k lists of n readings."""
-  return [
-    read_ecgs(signals[:, k], label=label) for k in range(signals.shape[1])
-  ]
-
-
-def _means(made, true):
+def _means(rows, true):
   """As _compare, averaged over a row's generated ECGs that could be read."""
-  several = [_compare(readings, true) for readings in made]
+  several = [_compare(readings, true) for readings in zip(*rows, strict=True)]
   return [_mean_of(parts) for parts in zip(*several, strict=True)]
 
 
@@ -257,12 +299,7 @@ def _mean_of(parts):
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _nanmean(values):
-  good = np.isfinite(values)
-  return float(values[good].mean()) if good.any() else math.nan
-
-
-def _intervals(made, truth, mean):
+def _intervals(generated, truth, mean):
   """Errors of PR, QRS and QT against the true twin's."""
   true, again, stranger = (
     np.stack([measure_beat(reading) for reading in readings])
@@ -270,54 +307,51 @@ def _intervals(made, truth, mean):
   )
   twins = [
     np.abs(difference(np.stack([measure_beat(r) for r in readings]), true))
-    for readings in made
+    for readings in zip(*generated, strict=True)
   ]
   error = _mean_of(twins)
   own, other = (np.abs(difference(x, true)) for x in (again, stranger))
-  metrics = []
+  figures = []
   for name in ("pr_ms", "qrs_ms", "qt_ms"):
     k = MEASURES.index(name)
     # Without a P wave in the true twin there is nothing to be missed.
     known = np.isfinite(true[:, k])
     title = f"truth_{name[:-3]}_error_ms"
     if not known.any():
-      metrics.append(missing(title, LEVEL, "not in any true twin"))
+      figures.append(missing(title, LEVEL, "not in any true twin"))
       continue
-    found = mean(title, error[:, k], other[:, k], own[:, k], known)
+    row = mean(title, error[:, k], other[:, k], own[:, k], known)
     absent = f"{int((~known).sum())} true twins have none"
-    metrics.append(found._replace(note=f"{found.note}; {absent}"))
-  return metrics
+    figures.append(row._replace(note=f"{row.note}; {absent}"))
+  return figures
 
 
-def draw(
-  examples: Examples,
-  patients: Sequence[Patient],
-  *,
-  shown: int = 4,
-  seed: int = 0,
-):
-  """True and generated median beats of the first few patients, lead by lead."""
+def draw(comparison: Comparison, *, shown: int = 4):
+  """True and generated median beats of the first few patients, lead by lead.
+
+  Args:
+    comparison: of `compute`.
+    shown: patients, at most; of each its first row.
+  """
   from matplotlib.figure import Figure
 
-  _, rows = np.unique(examples.patients, return_index=True)
+  truth, readings, conditions, patients = comparison
+  _, rows = np.unique(patients, return_index=True)
   rows = np.sort(rows)[:shown]
-  truth = simulate_truth(
-    [examples.conditions[i] for i in rows], [patients[i] for i in rows], seed
-  )
-  made = read_ecgs(examples.twins[rows, 0])
   figure = Figure(figsize=(13, 2.2 * len(rows)), layout="constrained")
   strips = figure.subfigures(len(rows), squeeze=False)[:, 0]
+  twins = [samples[0] for samples in readings["twin"]]
   sets = (
     ("true twin", truth.twin, {"color": "black"}),
-    ("generated", made, {"color": "tab:red"}),
+    ("generated", twins, {"color": "tab:red"}),
     ("true, another day", truth.again, {"color": "gray", "linestyle": ":"}),
   )
   for r, row in enumerate(rows):
     grid = strips[r].subplots(1, len(_SHOWN))
-    for label, readings, style in sets:
-      if readings[r] is None:
+    for label, several, style in sets:
+      if several[row] is None:
         continue
-      beat = readings[r].beats
+      beat = several[row].beats
       time = (np.arange(len(beat.median)) - beat.middle) / RATE
       for lead, axes in zip(_SHOWN, grid, strict=True):
         signal = beat.median[:, LEADS.index(lead)]
@@ -325,7 +359,7 @@ def draw(
     for lead, axes in zip(_SHOWN, grid, strict=True):
       axes.set_title(lead, fontsize=9, loc="right")
       axes.tick_params(labelsize=7)
-    condition = examples.conditions[row]
+    condition = conditions[row]
     title = f"{condition.text()}, {condition.heart_rate:.0f} bpm"
     strips[r].suptitle(title, fontsize=9)
     grid[0].set_ylabel("mV", fontsize=8)

@@ -9,6 +9,7 @@ that where the generator was given another target's text.
 import functools
 import os
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.metric import Metric, bootstrap_interval, missing
+from ecgtwin_jax.evaluation.metric import (
+  NAN,
+  Metric,
+  bootstrap_interval,
+  missing,
+)
 from ecgtwin_jax.models.classifier import Classifier
 from ecgtwin_jax.stages.classifier import scores
 from ecgtwin_jax.text.findings import auroc, label_reports
@@ -78,29 +84,63 @@ def predict(
   """Probabilities of label 1, in calls of few sizes, since each is compiled."""
   parts = []
   for start in range(0, len(signals), _CHUNK):
-    given = signals[start : start + _CHUNK]
-    size = 1 << (len(given) - 1).bit_length()
-    part = np.zeros((size, *signals.shape[1:]), np.float32)
-    part[: len(given)] = given
-    found = _predict(module, mode, variables, jnp.asarray(part))
-    parts.append(np.asarray(found)[: len(given)])
+    chunk = signals[start : start + _CHUNK]
+    size = 1 << (len(chunk) - 1).bit_length()
+    padded = np.zeros((size, *signals.shape[1:]), np.float32)
+    padded[: len(chunk)] = chunk
+    outputs = _predict(module, mode, variables, jnp.asarray(padded))
+    parts.append(np.asarray(outputs)[: len(chunk)])
   return np.concatenate(parts)
 
 
-def measure(
+class Area(NamedTuple):
+  """A mean area under the ROC curve, over one finding or several.
+
+  Attributes:
+    value: nan where it cannot be given.
+    low: lower end of its 95% interval.
+    high: upper end.
+    with_it: targets that show it.
+    unclear: targets left out, as their report does not say.
+    n: ECGs.
+  """
+
+  value: float
+  low: float
+  high: float
+  with_it: int
+  unclear: int
+  n: int
+
+
+class Areas(NamedTuple):
+  """What `compute` gives, by finding; "mean" is over those that are frequent.
+
+  Attributes:
+    generated: areas of generated ECGs.
+    real: of the real ones under the same conditions.
+    shuffled: areas of ECGs given another target's text; None without them.
+    lost: real minus generated, over all that are frequent; None of none.
+    rare: {finding: (targets with it, targets without it)}, too few of either.
+    names: all findings, in order.
+  """
+
+  generated: dict[str, Area]
+  real: dict[str, Area]
+  shuffled: dict[str, float] | None
+  lost: Area | None
+  rare: dict[str, tuple[int, int]]
+  names: tuple[str, ...]
+
+
+def compute(
   examples: Examples,
   classify: Callable[[np.ndarray], np.ndarray],
   *,
   labels: Sequence[str] | None = None,
   seed: int = 0,
-) -> list[Metric]:
+) -> Areas:
   """Areas under the ROC curve: asked for a finding against not asked for it.
-
-  Per finding `auroc_generated_X`, whose floor is that of ECGs made from another
-  target's text and still asked about their own, and `auroc_real_X`, of the real
-  recordings under the same conditions; then the means over findings, and
-  `auroc_lost_mean`, how much the generated ones lose. A finding that too few
-  targets show is marked as missing.
 
   Args:
     examples: real and generated ECGs.
@@ -113,23 +153,53 @@ def measure(
   real = classify(examples.real)[:, None]
   twins = _classify_samples(classify, examples.twins)
   shuffled = examples.generated.get("shuffled_text")
-  floors = None if shuffled is None else _classify_samples(classify, shuffled)
-  metrics, kept = [], []
+  ignorant = None if shuffled is None else _classify_samples(classify, shuffled)
+  every = np.arange(len(asked))
+  columns, rare = {}, {}
   for column, name in enumerate(names):
-    ones, zeros = ((asked[:, column] == value).sum() for value in (1, 0))
+    ones, zeros = (int((asked[:, column] == v).sum()) for v in (1, 0))
     if min(ones, zeros) < LEAST:
-      why = f"{ones} targets with and {zeros} without: fewer than {LEAST}"
-      metrics += [
-        missing(f"auroc_{kind}_{name}", LEVEL, why, int(ones))
-        for kind in ("generated", "real")
-      ]
-      continue
-    kept.append(column)
-    metrics += _metrics(
-      [column], name, examples, asked, twins, real, floors, seed
+      rare[name] = ones, zeros
+    else:
+      columns[name] = [column]
+  kept = [column for (column,) in columns.values()]
+  if kept:
+    columns["mean"] = kept
+
+  def area(value, chosen, samples):
+    low, high = bootstrap_interval(
+      value, examples.patients, repeats=_REPEATS, seed=seed
     )
-  metrics += _means(kept, examples, asked, twins, real, floors, seed)
-  return metrics
+    with_it = int((asked[:, chosen] == 1).sum())
+    unclear = int((asked[:, chosen] < 0).sum())
+    n = len(asked) * samples.shape[1]
+    return Area(value(every), low, high, with_it, unclear, n)
+
+  def areas(samples):
+    return {
+      name: area(
+        functools.partial(_mean_area, samples, asked, chosen), chosen, samples
+      )
+      for name, chosen in columns.items()
+    }
+
+  def lost(rows):
+    real_area = _mean_area(real, asked, kept, rows)
+    return real_area - _mean_area(twins, asked, kept, rows)
+
+  return Areas(
+    areas(twins),
+    areas(real),
+    None
+    if ignorant is None
+    else {
+      name: _mean_area(ignorant, asked, chosen, every)
+      for name, chosen in columns.items()
+    },
+    area(lost, kept, twins) if kept else None,
+    rare,
+    names,
+  )
 
 
 def _classify_samples(classify, samples):
@@ -138,96 +208,100 @@ def _classify_samples(classify, samples):
   return flat.reshape(n, k, -1)
 
 
-def _mean_area(found, asked, columns, rows):
+def _mean_area(probabilities, asked, columns, rows):
   """Mean over columns of the area of these rows; each sample counts."""
   areas = []
   for column in columns:
-    scored = found[rows, :, column]
+    scored = probabilities[rows, :, column]
     answers = np.repeat(asked[rows, column], scored.shape[1])
     areas.append(auroc(scored.reshape(-1).astype(np.float64), answers))
   return float(np.mean(areas))
 
 
-def _metrics(columns, name, examples, asked, twins, real, floors, seed):
-  everything = np.arange(len(asked))
-  floor, note = 0.5, "floor: chance"
-  if floors is not None:
-    floor = _mean_area(floors, asked, columns, everything)
-    note = "floor: the text of another target was given"
-  made = []
-  for kind, found in (("generated", twins), ("real", real)):
-    value = functools.partial(_mean_area, found, asked, columns)
-    low, high = bootstrap_interval(
-      value, examples.patients, repeats=_REPEATS, seed=seed
-    )
-    ones = int((asked[:, columns] == 1).sum())
-    unclear = int((asked[:, columns] < 0).sum())
-    text = f"{ones} targets with it; " if len(columns) == 1 else ""
-    text += f"{unclear} unclear ones left out; " if unclear else ""
-    text += note if kind == "generated" else "floor: chance"
-    made.append(
-      Metric(
-        f"auroc_{kind}_{name}",
-        value(everything),
-        low,
-        high,
-        floor if kind == "generated" else 0.5,
-        len(asked) * found.shape[1],
-        LEVEL,
-        text,
-      )
-    )
-  return made
+def metrics(areas: Areas) -> list[Metric]:
+  """The areas, and `auroc_lost_mean`, how much the generated ones lose.
 
-
-def _means(kept, examples, asked, twins, real, floors, seed):
-  names = ("auroc_generated_mean", "auroc_real_mean", "auroc_lost_mean")
-  if not kept:
-    return [missing(name, LEVEL, "no finding is frequent") for name in names]
-  args = (kept, "mean", examples, asked, twins, real, floors, seed)
-  generated, recorded = _metrics(*args)
-  text = f"over {len(kept)} findings; "
-
-  def lost(rows):
-    return _mean_area(real, asked, kept, rows) - _mean_area(
-      twins, asked, kept, rows
-    )
-
-  low, high = bootstrap_interval(
-    lost, examples.patients, repeats=_REPEATS, seed=seed
-  )
-  difference = Metric(
-    "auroc_lost_mean",
-    lost(np.arange(len(asked))),
-    low,
-    high,
-    recorded.value - generated.floor,
-    generated.n,
-    LEVEL,
-    text + "real minus generated: 0 shows what real ones show; floor: "
-    "nothing shown",
-  )
-  return [
-    generated._replace(note=text + generated.note),
-    recorded._replace(note=text + recorded.note),
-    difference,
-  ]
-
-
-def draw(metrics: Sequence[Metric]):
-  """Draws the areas of each finding: generated, real and floor.
+  The baseline is ECGs made from another target's text and still asked about
+  their own, or where there are none chance; the reference is the real
+  recordings under the same conditions. A finding that too few targets show is
+  marked as missing.
 
   Args:
-    metrics: from `measure`; missing ones are left out.
+    areas: of `compute`.
+  """
+  rows = []
+  for name in areas.names:
+    if name not in areas.rare:
+      rows += [_metric(areas, kind, name) for kind in ("generated", "real")]
+      continue
+    ones, zeros = areas.rare[name]
+    why = f"{ones} targets with and {zeros} without: fewer than {LEAST}"
+    rows += [
+      missing(f"auroc_{kind}_{name}", LEVEL, why, ones, better="higher")
+      for kind in ("generated", "real")
+    ]
+  if areas.lost is None:
+    why = "no finding is frequent"
+    return rows + [
+      missing("auroc_generated_mean", LEVEL, why, better="higher"),
+      missing("auroc_real_mean", LEVEL, why, better="higher"),
+      missing("auroc_lost_mean", LEVEL, why),
+    ]
+  generated, real = (_metric(areas, k, "mean") for k in ("generated", "real"))
+  lost = Metric(
+    "auroc_lost_mean",
+    *areas.lost[:3],
+    real.value - generated.baseline,
+    0.0,
+    "lower",
+    areas.lost.n,
+    LEVEL,
+    f"over {len(areas.names) - len(areas.rare)} findings; real minus "
+    "generated; baseline: nothing shown; reference: what real ones show",
+  )
+  return [*rows, generated, real, lost]
+
+
+def _metric(areas, kind, name):
+  area = getattr(areas, kind)[name]
+  if name == "mean":
+    text = f"over {len(areas.names) - len(areas.rare)} findings; "
+  else:
+    text = f"{area.with_it} targets with it; "
+  text += f"{area.unclear} unclear ones left out; " if area.unclear else ""
+  baseline, reference, note = 0.5, NAN, "baseline: chance"
+  if kind == "generated":
+    reference = areas.real[name].value
+    if areas.shuffled is not None:
+      baseline = areas.shuffled[name]
+      note = "baseline: the text of another target was given"
+    note += "; reference: real ECGs"
+  return Metric(
+    f"auroc_{kind}_{name}",
+    area.value,
+    area.low,
+    area.high,
+    baseline,
+    reference,
+    "higher",
+    area.n,
+    LEVEL,
+    text + note,
+  )
+
+
+def draw(areas: Areas):
+  """Draws the areas of each finding: generated, real and another's text.
+
+  Args:
+    areas: of `compute`.
 
   Returns:
     A matplotlib Figure.
   """
   from matplotlib.figure import Figure
 
-  known = {m.name: m for m in metrics if np.isfinite(m.value)}
-  start = "auroc_generated_"
-  names = [n.removeprefix(start) for n in known if n.startswith(start)]
+  names = list(areas.generated)
   figure = Figure(figsize=(8, 1 + 0.32 * len(names)), layout="constrained")
   axes = figure.subplots()
   for place, name in enumerate(names):
@@ -235,22 +309,23 @@ def draw(metrics: Sequence[Metric]):
       ("real", "#7f7f7f", -0.15),
       ("generated", "#0072b2", 0.15),
     ):
-      metric = known[f"auroc_{kind}_{name}"]
-      axes.plot([metric.low, metric.high], [place + up] * 2, color=color)
+      area = getattr(areas, kind)[name]
+      axes.plot([area.low, area.high], [place + up] * 2, color=color)
       axes.plot(
-        metric.value,
+        area.value,
         place + up,
         "o",
         color=color,
         label=kind if not place else None,
       )
-    axes.plot(
-      known[start + name].floor,
-      place + 0.15,
-      "x",
-      color="#d55e00",
-      label="text of another" if not place else None,
-    )
+    if areas.shuffled is not None:
+      axes.plot(
+        areas.shuffled[name],
+        place + 0.15,
+        "x",
+        color="#d55e00",
+        label="text of another" if not place else None,
+      )
   axes.axvline(0.5, color="#cccccc", zorder=0)
   axes.set_yticks(range(len(names)), [n.replace("_", " ") for n in names])
   axes.invert_yaxis()

@@ -1,10 +1,11 @@
-"""Condition: does a generated ECG look like the report it was asked for?
+"""Does a generated ECG look like the report it was asked for?
 
 CLIP score, its ratio to that of real ECGs, and how often CLIP finds the right
 report among a hundred.
 """
 
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -13,6 +14,7 @@ from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import (
+  NAN,
   Metric,
   bootstrap_interval,
   mean_metric,
@@ -23,26 +25,40 @@ from ecgtwin_jax.evaluation.resampling import mean_of_others
 CANDIDATES = 100  # reports
 TOPS = (1, 5)
 _LEVEL = "condition"
-_SHUFFLED = "floor: the twin given another row's report"
-_STRANGERS = "floor: these ECGs against the reports of other patients"
+_SHUFFLED = "baseline: the twin given another row's report"
+_STRANGERS = "baseline: these ECGs against the reports of other patients"
 
 
-def measure(
-  examples: Examples,
-  space: ClipSpace,
-  *,
-  seed: int = 0,
-  published_protocol: bool = False,
-) -> list[Metric]:
-  """CLIP score, rCLIP and retrieval of the report; every sample counts.
+class Projections(NamedTuple):
+  """ECGs and reports as points of one space.
 
-  A generator that ignores the report scores as its floor does, and
-  `clip_score_gain` contains 0.
+  Attributes:
+    texts: of the reports.
+    keys: equal for equal reports.
+    real: of the real ECGs.
+    twins: of the generated ones.
+    shuffled: of those given another row's report; None without that ablation.
+    patients: of each row.
+    what: what the real ECGs are.
+  """
+
+  texts: Float[np.ndarray, "n p"]
+  keys: list[tuple[str, ...]]
+  real: Float[np.ndarray, "n 1 p"]
+  twins: Float[np.ndarray, "n k p"]
+  shuffled: Float[np.ndarray, "n _ p"] | None
+  patients: Shaped[np.ndarray, " n"]
+  what: str
+
+
+def compute(
+  examples: Examples, space: ClipSpace, *, published_protocol: bool = False
+) -> Projections:
+  """Projects ECGs and reports; every sample counts.
 
   Args:
     examples: what is judged.
     space: of the ECGs and reports.
-    seed: of the candidates and the bootstrap.
     published_protocol: the real ECGs are those after the autoencoder.
 
   Raises:
@@ -50,60 +66,86 @@ def measure(
   """
   if published_protocol and examples.decoded is None:
     raise ValueError("published_protocol needs examples.decoded, not None")
-  patients = examples.patients
-  texts = space.texts(examples.conditions)
   real = examples.decoded if published_protocol else examples.real
-  real = space.ecgs(real)[:, None]
-  twins = space.samples(examples.twins)
   shuffled = examples.generated.get("shuffled_text")
-  if shuffled is not None:
-    shuffled = space.samples(shuffled)
+  return Projections(
+    space.texts(examples.conditions),
+    report_keys(examples.conditions),
+    space.ecgs(real)[:, None],
+    space.samples(examples.twins),
+    None if shuffled is None else space.samples(shuffled),
+    examples.patients,
+    "decoded real ECGs" if published_protocol else "real ECGs",
+  )
+
+
+def metrics(projections: Projections, *, seed: int = 0) -> list[Metric]:
+  """CLIP score, rCLIP and retrieval of the report.
+
+  A generator that ignores the report scores as its baseline does, and
+  `clip_score_gain` contains 0.
+
+  Args:
+    projections: of `compute`.
+    seed: of the candidates and the bootstrap.
+  """
+  texts, _, real, twins, shuffled, patients, what = projections
   alone = len(np.unique(patients)) < 2
-  scores = cosines(twins, texts)
-  real_scores = cosines(real, texts)
-  floor, note = np.full(len(texts), np.nan), ""
+  scores, real_scores = cosines(twins, texts), cosines(real, texts)
+  ignorant, note = np.full(len(texts), np.nan), ""
   if shuffled is not None:
-    floor, note = cosines(shuffled, texts), _SHUFFLED
+    ignorant, note = cosines(shuffled, texts), _SHUFFLED
   elif not alone:
-    floor, note = stranger_cosines(twins, texts, patients), _STRANGERS
-  real_floor = np.full(len(texts), np.nan)
+    ignorant, note = stranger_cosines(twins, texts, patients), _STRANGERS
+  real_ignorant = np.full(len(texts), np.nan)
   if not alone:
-    real_floor = stranger_cosines(real, texts, patients)
-  what = "decoded real ECGs" if published_protocol else "real ECGs"
-  metrics = [
-    mean_metric(
-      "clip_score",
-      scores,
+    real_ignorant = stranger_cosines(real, texts, patients)
+  against = f"{note}; reference: {what}".removeprefix("; ")
+
+  def mean(name, values, baseline, reference, note):
+    return mean_metric(
+      name,
+      values,
       patients,
       _LEVEL,
-      floor=float(floor.mean()),
+      better="higher",
+      baseline=baseline,
+      reference=reference,
       note=note,
       seed=seed,
+    )
+
+  rows = [
+    mean(
+      "clip_score",
+      scores,
+      float(ignorant.mean()),
+      float(real_scores.mean()),
+      against,
     ),
-    mean_metric(
+    mean(
       "clip_score_real",
       real_scores,
-      patients,
-      _LEVEL,
-      floor=float(real_floor.mean()),
-      note=f"{what}; {_STRANGERS}",
-      seed=seed,
+      float(real_ignorant.mean()),
+      NAN,
+      f"{what}; {_STRANGERS}",
     ),
-    _ratio(scores, real_scores, floor, patients, f"{note}; over {what}", seed),
+    _ratio(
+      scores, real_scores, ignorant, patients, f"{note}; over {what}", seed
+    ),
   ]
   if note:
-    gain = mean_metric(
-      "clip_score_gain",
-      scores - floor,
-      patients,
-      _LEVEL,
-      floor=0.0,
-      note=f"clip_score less its floor, row by row; {note}",
-      seed=seed,
+    rows.append(
+      mean(
+        "clip_score_gain",
+        scores - ignorant,
+        0.0,
+        float((real_scores - real_ignorant).mean()),
+        f"clip_score less its baseline, row by row; {note}; reference: {what}, "
+        "less those against the reports of other patients",
+      )
     )
-    metrics.append(gain)
-  arms = {"": (twins, shuffled), "_real": (real, None)}
-  return metrics + _retrieval_metrics(arms, texts, examples, seed)
+  return rows + _retrieval_metrics(projections, seed)
 
 
 def cosines(
@@ -132,11 +174,11 @@ def _normalized(x):
   return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def _ratio(scores, real_scores, floor, patients, note, seed):
+def _ratio(scores, real_scores, ignorant, patients, note, seed):
   real = real_scores.mean()
   if real <= 0:
     why = f"CLIP does not know the real ECGs' reports: their score is {real:.3}"
-    return missing("rclip", _LEVEL, why, len(scores))
+    return missing("rclip", _LEVEL, why, len(scores), better="higher")
   low, high = bootstrap_interval(
     lambda rows: scores[rows].mean() / real_scores[rows].mean(),
     patients,
@@ -147,42 +189,75 @@ def _ratio(scores, real_scores, floor, patients, note, seed):
     float(scores.mean() / real),
     low,
     high,
-    float(floor.mean() / real),
+    float(ignorant.mean() / real),
+    1.0,
+    "higher",
     len(scores),
     _LEVEL,
-    note,
+    f"{note}; reference: real ECGs, by definition",
   )
 
 
-def _retrieval_metrics(arms, texts, examples, seed):
-  keys = report_keys(examples.conditions)
+def _retrieval_metrics(projections, seed):
+  texts, keys, real, twins, shuffled, patients, _ = projections
   candidates = min(CANDIDATES, len(set(keys)))
-  names = [f"report_top{top}{arm}" for arm in arms for top in TOPS]
   if candidates <= max(TOPS):
     why = f"{candidates} different reports are too few to choose among"
-    return [missing(name, _LEVEL, why, len(keys)) for name in names]
-  metrics = []
-  for arm, (samples, shuffled) in arms.items():
-    found = retrieve(samples, texts, keys, seed=seed)
-    chances = {top: top / candidates for top in TOPS}
-    floors, note = chances, "floor: chance"
-    if shuffled is not None:
-      missed = retrieve(shuffled, texts, keys, seed=seed)
-      floors = {top: float(share.mean()) for top, share in missed.items()}
-      note = f"{_SHUFFLED}; chance {1 / candidates:.3f} for the first"
-    for top, share in found.items():
-      metrics.append(
-        mean_metric(
-          f"report_top{top}{arm}",
-          share,
-          examples.patients,
-          _LEVEL,
-          floor=floors[top],
-          note=f"among {candidates} different reports; {note}",
-          seed=seed,
-        )
+    return [
+      missing(f"report_top{top}{kind}", _LEVEL, why, len(keys), better="higher")
+      for kind in ("", "_real")
+      for top in TOPS
+    ]
+  chances = {top: top / candidates for top in TOPS}
+  shares = {
+    "": retrieve(twins, texts, keys, seed=seed),
+    "_real": retrieve(real, texts, keys, seed=seed),
+  }
+  references = {
+    top: float(share.mean()) for top, share in shares["_real"].items()
+  }
+  baselines, note = chances, "baseline: chance"
+  if shuffled is not None:
+    missed = retrieve(shuffled, texts, keys, seed=seed)
+    baselines = {top: float(share.mean()) for top, share in missed.items()}
+    note = f"{_SHUFFLED}; chance {1 / candidates:.3f} for the first"
+  among = f"among {candidates} different reports"
+
+  def mean(name, share, baseline, reference, note):
+    return mean_metric(
+      name,
+      share,
+      patients,
+      _LEVEL,
+      better="higher",
+      baseline=baseline,
+      reference=reference,
+      note=f"{among}; {note}",
+      seed=seed,
+    )
+
+  return [
+    *(
+      mean(
+        f"report_top{top}",
+        shares[""][top],
+        baselines[top],
+        references[top],
+        f"{note}; reference: real ECGs",
       )
-  return metrics
+      for top in TOPS
+    ),
+    *(
+      mean(
+        f"report_top{top}_real",
+        shares["_real"][top],
+        chances[top],
+        NAN,
+        "baseline: chance",
+      )
+      for top in TOPS
+    ),
+  ]
 
 
 def report_keys(conditions: Sequence[Condition]) -> list[tuple[str, ...]]:
@@ -222,7 +297,7 @@ def retrieve(
   different = _normalized(texts[list(place.values())])
   count = min(candidates, len(different))
   rng = np.random.default_rng([seed, 3])
-  found = {top: np.zeros(len(keys)) for top in tops}
+  shares = {top: np.zeros(len(keys)) for top in tops}
   for row, queries in enumerate(_normalized(samples)):
     # Of the others: all but its own, which is skipped over.
     others = rng.permutation(len(different) - 1)[: count - 1]
@@ -232,5 +307,5 @@ def retrieve(
     better = (nearness[:, :-1] > mine + 1e-9).sum(axis=1)
     tied = 1 + (np.abs(nearness[:, :-1] - mine) <= 1e-9).sum(axis=1)
     for top in tops:
-      found[top][row] = np.clip((top - better) / tied, 0, 1).mean()
-  return found
+      shares[top][row] = np.clip((top - better) / tied, 0, 1).mean()
+  return shares

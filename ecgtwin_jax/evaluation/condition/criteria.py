@@ -7,20 +7,22 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from ecgtwin_jax.beats.criteria_checks import check_criteria
-from ecgtwin_jax.beats.delineation import read_ecgs
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import (
+  NAN,
   Metric,
   bootstrap_interval,
   mean_metric,
+  mean_of,
   missing,
 )
+from ecgtwin_jax.evaluation.readings import Readings
 from ecgtwin_jax.text.asked import CRITERIA, asks_for
 
 LEVEL = "condition"
 _FEW = 10  # ECGs asked for a criterion, below which it is left out of the index
-_WEAK = 0.2  # gap between real ECGs asked and not asked, below which likewise
+_WEAK = 0.2  # gap of real ECGs asked and not asked, below which it is, too
 
 
 class Shares(NamedTuple):
@@ -31,7 +33,8 @@ class Shares(NamedTuple):
     free: rows whose report neither asks for it nor shows its likeness.
     real: 1 where the real ECG meets it, else 0.
     twins: share of the row's generated ECGs that meet it.
-    shuffled: the same with another row's text; None without that arm.
+    shuffled: the same with another row's text; None without that ablation.
+    decoded: of the real ECG after the autoencoder; None where there is none.
   """
 
   asked: Bool[np.ndarray, " n"]
@@ -39,20 +42,42 @@ class Shares(NamedTuple):
   real: Float[np.ndarray, " n"]
   twins: Float[np.ndarray, " n"]
   shuffled: Float[np.ndarray, " n"] | None
+  decoded: Float[np.ndarray, " n"] | None = None
 
 
-# Of each criterion its shares; of each set of ECGs how many are unreadable.
-Checked = tuple[dict[str, Shares], dict[str, int]]
+class Checked(NamedTuple):
+  """What `compute` gives.
+
+  Attributes:
+    shares: of each criterion.
+    unreadable: {set: how many of its ECGs cannot be read}.
+    patients: of each row.
+  """
+
+  shares: dict[str, Shares]
+  unreadable: dict[str, int]
+  patients: Shaped[np.ndarray, " n"]
 
 
-def check_all(examples: Examples) -> Checked:
-  """Shares of every criterion, and how many ECGs of each set are unreadable."""
-  sets = {"real": examples.real[:, None], "twin": examples.twins}
-  if "shuffled_text" in examples.generated:
-    sets["shuffled_text"] = examples.generated["shuffled_text"]
-  met, unread = {}, {}
-  for name, signals in sets.items():
-    met[name], unread[name] = _check_set(signals, examples.conditions, name)
+def compute(examples: Examples, readings: Readings | None = None) -> Checked:
+  """Checks every criterion on real, generated and decoded ECGs.
+
+  An ECG that cannot be read meets nothing.
+
+  Args:
+    examples: what is judged.
+    readings: of its beats, where they are at hand.
+  """
+  readings = readings or Readings(examples)
+  sets = ["real", "twin"]
+  sets += [name for name in ("shuffled_text",) if name in examples.generated]
+  if examples.decoded is not None:
+    sets.append("decoded")
+  met, unreadable = {}, {}
+  for name in sets:
+    rows = readings.of(name)
+    met[name] = _share_that_meets(rows, examples.conditions)
+    unreadable[name] = sum(reading is None for row in rows for reading in row)
   shares = {}
   for column, criterion in enumerate(CRITERIA):
     wants = [
@@ -63,107 +88,121 @@ def check_all(examples: Examples) -> Checked:
       np.array([want is False for want in wants]),
       *(
         met[name][:, column] if name in met else None
-        for name in ("real", "twin", "shuffled_text")
+        for name in ("real", "twin", "shuffled_text", "decoded")
       ),
     )
-  return shares, unread
+  return Checked(shares, unreadable, examples.patients)
 
 
-def _check_set(signals, conditions: Sequence[Condition], name):
-  """(n, criteria) share of a row's k ECGs that meet each; ECGs unread."""
-  n, k = signals.shape[:2]
-  flat = signals.reshape(n * k, *signals.shape[2:])
-  readings = read_ecgs(flat, label=f"Criteria of {name} ECGs")
-  met = np.array(
+def _share_that_meets(rows, conditions: Sequence[Condition]):
+  """(n, criteria) share of a row's ECGs that meet each."""
+  return np.array(
     [
-      list(check_criteria(reading, conditions[i // k]).values())
-      for i, reading in enumerate(readings)
-    ],
-    np.float64,
+      np.mean(
+        [list(check_criteria(r, condition).values()) for r in row],
+        axis=0,
+        dtype=np.float64,
+      )
+      for row, condition in zip(rows, conditions, strict=True)
+    ]
   )
-  unread = sum(reading is None for reading in readings)
-  return met.reshape(n, k, -1).mean(axis=1), unread
 
 
-def measure(
-  examples: Examples, *, seed: int = 0, checked: Checked | None = None
-) -> list[Metric]:
-  """Shares of generated ECGs that meet each criterion where it is asked for.
+def metrics(checked: Checked, *, seed: int = 0) -> list[Metric]:
+  """Shares of generated ECGs that meet each criterion, asked for it and not.
 
-  An ECG that cannot be read meets nothing. Per criterion: the share where it
-  is asked for, with the share among real ECGs not asked for it as floor, and
-  the share where it is not asked for. criteria_index sums them up: 0 as if the
-  text were ignored, 1 as the real ECGs.
+  The baseline is the share with another row's text, or where that was not
+  generated that of real ECGs not asked for it; the reference is the share of
+  real ECGs of the same reports. criteria_index sums them up: 0 as if the text
+  were ignored, 1 as the real ECGs.
 
   Args:
-    examples: what is judged.
+    checked: of `compute`.
     seed: of the bootstrap.
-    checked: of `check_all`, where it is at hand.
   """
-  shares, unread = check_all(examples) if checked is None else checked
-  counted = ", ".join(f"{n} {name}" for name, n in unread.items())
+  counted = ", ".join(f"{n} {name}" for name, n in checked.unreadable.items())
   note = f"unreadable ECGs, which meet nothing: {counted}"
-  patients = examples.patients
-  metrics = []
-  for criterion, share in shares.items():
-    metrics += _criterion(criterion, share, patients, note, seed)
-  return [*metrics, _summarise(shares, patients, seed)]
+  rows = []
+  for criterion, share in checked.shares.items():
+    rows += _criterion(criterion, share, checked.patients, note, seed)
+  rows.append(_summarise(checked, "twins", seed))
+  if "decoded" in checked.unreadable:
+    rows.append(_summarise(checked, "decoded", seed))
+  return rows
 
 
 def _criterion(criterion, share, patients, note, seed):
   asked, free = share.asked, share.free
   name = f"criterion_{criterion}"
-  floor = float(share.real[free].mean()) if free.any() else float("nan")
   if not asked.any():
     why = "no report asks for it"
-    return [missing(f"{name}_share", LEVEL, why)]
-  said = f"real of the same report: {share.real[asked].mean():.3f}"
+    return [missing(f"{name}_share", LEVEL, why, better="higher")]
+  baseline, words = mean_of(share.real[free]), "real ECGs not asked for it"
   if share.shuffled is not None:
-    said += f"; with another's text: {share.shuffled[asked].mean():.3f}"
-  metrics = [
+    baseline, words = mean_of(share.shuffled[asked]), "with another's text"
+  said = f"baseline: {words}; reference: real ECGs of the same reports"
+  if share.decoded is not None:
+    said += f", after the autoencoder {share.decoded[asked].mean():.3f}"
+  rows = [
     mean_metric(
       f"{name}_share",
       share.twins[asked],
       patients[asked],
       LEVEL,
-      floor=floor,
-      note=f"{said}; floor: real ECGs not asked for it; {note}",
+      better="higher",
+      baseline=baseline,
+      reference=mean_of(share.real[asked]),
+      note=f"{said}; {note}",
       seed=seed,
     )
   ]
   if free.any():
-    metrics.append(
+    note = "meet it without being asked; reference: real ECGs not asked for it"
+    if share.shuffled is not None:
+      note += "; baseline: with another's text"
+    rows.append(
       mean_metric(
         f"{name}_unasked_share",
         share.twins[free],
         patients[free],
         LEVEL,
-        floor=floor,
-        note="meet it without being asked; floor: real ECGs not asked for it",
+        better="lower",
+        baseline=NAN
+        if share.shuffled is None
+        else mean_of(share.shuffled[free]),
+        reference=mean_of(share.real[free]),
+        note=note,
         seed=seed,
       )
     )
-  return metrics
+  return rows
 
 
 def index(
-  shares: dict[str, Shares], rows: Shaped[np.ndarray, " r"], made: str = "twins"
+  shares: dict[str, Shares],
+  rows: Shaped[np.ndarray, " r"],
+  which: str = "twins",
 ) -> float:
-  """Mean over criteria of (made asked - made not asked) / (real's gap).
+  """Mean over criteria of (share asked - share not asked) / (real ECGs' gap).
 
   0: being asked for a criterion changes nothing; 1: as much as in real ECGs.
   Criteria that few reports ask for, or that real ECGs hardly show, are left
   out; nan if all are.
+
+  Args:
+    shares: of each criterion.
+    rows: that count.
+    which: set of ECGs, a field of `Shares`.
   """
   ratios = []
   for share in shares.values():
-    values = getattr(share, made)
+    values = getattr(share, which)
     asked, free = rows[share.asked[rows]], rows[share.free[rows]]
     if not _is_clear(share) or not (len(asked) and len(free)):
       continue
     real = share.real[share.asked].mean() - share.real[share.free].mean()
     ratios.append((values[asked].mean() - values[free].mean()) / real)
-  return float(np.mean(ratios)) if ratios else float("nan")
+  return float(np.mean(ratios)) if ratios else NAN
 
 
 def _is_clear(share):
@@ -173,22 +212,27 @@ def _is_clear(share):
   return gap >= _WEAK
 
 
-def _summarise(shares, patients, seed):
+def _summarise(checked, which, seed):
+  shares, _, patients = checked
+  name = "criteria_index" if which == "twins" else f"criteria_index_{which}"
   every = np.arange(len(patients))
-  value = index(shares, every)
+  value = index(shares, every, which)
   clear = [name for name, share in shares.items() if _is_clear(share)]
   if not clear:
     why = f"no criterion is asked for by {_FEW} reports and shown by real ECGs"
-    return missing("criteria_index", LEVEL, why)
-  shuffled = next(iter(shares.values())).shuffled is not None
-  floor = index(shares, every, "shuffled") if shuffled else 0.0
+    return missing(name, LEVEL, why, better="higher")
+  baseline, words = 0.0, "by definition"
+  if next(iter(shares.values())).shuffled is not None:
+    baseline, words = index(shares, every, "shuffled"), "with another's text"
   low, high = bootstrap_interval(
-    lambda rows: index(shares, rows), patients, repeats=300, seed=seed
+    lambda rows: index(shares, rows, which), patients, repeats=300, seed=seed
   )
-  said = "with another's text" if shuffled else "by definition"
-  note = f"0: text ignored, 1: as real; of {', '.join(clear)}; floor: {said}"
+  note = (
+    f"0: text ignored, 1: as real; of {', '.join(clear)}; baseline: {words}; "
+    "reference: real ECGs, by definition"
+  )
   return Metric(
-    "criteria_index", value, low, high, floor, len(every), LEVEL, note
+    name, value, low, high, baseline, 1.0, "higher", len(every), LEVEL, note
   )
 
 
@@ -196,12 +240,11 @@ def draw(checked: Checked):
   """Bars: share that meets each criterion, asked for it and not.
 
   Args:
-    checked: of `check_all`.
+    checked: of `compute`.
   """
   from matplotlib.figure import Figure
 
-  shares, _ = checked
-  shares = {k: v for k, v in shares.items() if v.asked.any()}
+  shares = {k: v for k, v in checked.shares.items() if v.asked.any()}
   figure = Figure(figsize=(10, 4), layout="constrained")
   axes = figure.subplots()
   place = np.arange(len(shares))

@@ -1,4 +1,4 @@
-"""Condition: is the heart rate the one that was asked for?"""
+"""Is the heart rate the one that was asked for?"""
 
 from typing import NamedTuple
 
@@ -9,9 +9,12 @@ from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import (
+  NAN,
   Metric,
   bootstrap_interval,
+  direction,
   mean_metric,
+  mean_of,
   missing,
 )
 from ecgtwin_jax.evaluation.resampling import rows_of_others
@@ -24,7 +27,7 @@ CHANGES = {
   "change_over_30": (30.0, float("inf")),
 }
 _STRANGERS = (
-  10  # other patients whose rate a rate is compared with, for a floor
+  10  # other patients whose rate a rate is compared with, for a baseline
 )
 _LEVEL = "condition"
 
@@ -37,12 +40,16 @@ class Rates(NamedTuple):
     reference: of the references' conditions.
     real: found in the real ECGs; NaN where none was found.
     generated: {arm: (n, k)} found in the generated ECGs.
+    patients: of each row.
+    failed_as: bpm that a failed detection counts as; NaN: left out and counted.
   """
 
   asked: Float[np.ndarray, " n"]
   reference: Float[np.ndarray, " n"]
   real: Float[np.ndarray, " n"]
   generated: dict[str, Float[np.ndarray, "n _"]]
+  patients: Shaped[np.ndarray, " n"]
+  failed_as: float = NAN
 
 
 def detect_rates(
@@ -64,13 +71,15 @@ def detect_rates(
   return np.array(rates, np.float64).reshape(signals.shape[:-2])
 
 
-def find_rates(
-  examples: Examples, *, published_protocol: bool = False
-) -> Rates:
+def compute(examples: Examples, *, published_protocol: bool = False) -> Rates:
   """The rates that were asked for, and those of the real and generated ECGs.
 
-  Of the arms, the twin and shuffled_text alone. With the published protocol the
-  real ECGs are those after the autoencoder.
+  Of the ablations, shuffled_text alone.
+
+  Args:
+    examples: whose ECGs; every sample counts.
+    published_protocol: XQRS at 102.4 Hz; a failed detection counts as 0 bpm;
+      the real ECGs are those after the autoencoder.
 
   Raises:
     ValueError: the published protocol has no decoded ECGs to look at.
@@ -82,117 +91,72 @@ def find_rates(
     real = examples.decoded
   arms = [a for a in ("twin", "shuffled_text") if a in examples.generated]
 
-  def found(signals):
+  def detect(signals):
     return detect_rates(signals, published_protocol=published_protocol)
 
   return Rates(
     np.array([c.heart_rate for c in examples.conditions]),
     np.array([c.heart_rate for c in examples.reference_conditions]),
-    found(real),
-    {arm: found(examples.generated[arm]) for arm in arms},
+    detect(real),
+    {arm: detect(examples.generated[arm]) for arm in arms},
+    examples.patients,
+    0.0 if published_protocol else NAN,
   )
 
 
-def measure(
-  examples: Examples,
-  *,
-  seed: int = 0,
-  published_protocol: bool = False,
-  rates: Rates | None = None,
-) -> list[Metric]:
+def metrics(rates: Rates, *, seed: int = 0) -> list[Metric]:
   """Mean absolute error, bias, slope and failures; the detector's own beside.
 
-  Args:
-    examples: what is judged; every sample counts.
-    seed: of the strangers and the bootstrap.
-    published_protocol: XQRS at 102.4 Hz; a failed detection counts as 0 bpm;
-      the real ECGs are those after the autoencoder.
-    rates: from `find_rates`, where they are at hand.
-
-  Raises:
-    ValueError: the published protocol has no decoded ECGs to look at.
-  """
-  if rates is None:
-    rates = find_rates(examples, published_protocol=published_protocol)
-  failed = 0.0 if published_protocol else float("nan")
-  return compare(rates, examples.patients, seed=seed, failed_as=failed)
-
-
-def compare(
-  rates: Rates,
-  patients: Shaped[np.ndarray, " n"],
-  *,
-  seed: int = 0,
-  failed_as: float = float("nan"),
-) -> list[Metric]:
-  """Compares the rates found with those asked for.
+  The baseline is the twin given another row's condition, or where that was not
+  generated the rates of other patients; the reference is the detector's own
+  error, on real ECGs.
 
   Args:
-    rates: asked and found.
-    patients: of each row.
+    rates: of `compute`.
     seed: of the strangers and the bootstrap.
-    failed_as: bpm that a failed detection counts as; NaN: left out and counted.
   """
-  failures = _failures(rates, patients, seed)
+  failures = _failures(rates, seed)
   rates = rates._replace(
-    real=np.where(np.isnan(rates.real), failed_as, rates.real),
+    real=np.where(np.isnan(rates.real), rates.failed_as, rates.real),
     generated={
-      arm: np.where(np.isnan(found), failed_as, found)
-      for arm, found in rates.generated.items()
+      arm: np.where(np.isnan(detected), rates.failed_as, detected)
+      for arm, detected in rates.generated.items()
     },
   )
-  twin = _pairs(rates, "twin", patients)
-  floor, words = _floor(rates, patients, seed)
-  metrics = [
-    _error("mae_bpm", twin, floor, words, seed),
-    mean_metric(
-      "heart_rate_bias_bpm",
-      twin.found - twin.asked,
-      twin.patients,
-      _LEVEL,
-      floor=0.0,
-      note="found less asked",
-      seed=seed,
+  twin, real = _pairs(rates, "twin"), _pairs(rates, "real")
+  wrong, words = _baseline(rates, seed)
+  words += "; reference: real ECGs"
+  bias = _bias("heart_rate_bias_bpm", twin, "found less asked", seed)
+  rows = [
+    _error("mae_bpm", twin, wrong, real, words, seed),
+    bias._replace(
+      reference=mean_of(real.detected - real.asked),
+      note=f"{bias.note}; reference: real ECGs",
     ),
-    _slope("heart_rate_slope", twin, seed)._replace(
-      floor=_slope_of(floor.found, floor.asked),
-      note=f"of the rate found on that asked for; {words}",
+    _slope("heart_rate_slope", twin, words, seed)._replace(
+      baseline=_slope_of(wrong.detected, wrong.asked),
+      reference=_slope_of(real.detected, real.asked),
     ),
     failures,
   ]
-  for name, (low, high) in CHANGES.items():
+  for name, ends in CHANGES.items():
     distance = name.removeprefix("change_").replace("_", " ")
-    metrics.append(
-      _error(
-        f"mae_bpm_{name}",
-        twin.where(low, high),
-        floor.where(low, high),
-        f"asked {distance} bpm from the reference's; {words}",
-        seed,
-      )
-    )
+    chosen = (pairs.where(*ends) for pairs in (twin, wrong, real))
+    note = f"asked {distance} bpm from the reference's; {words}"
+    rows.append(_error(f"mae_bpm_{name}", *chosen, note, seed))
   own = "the detector's own, on real ECGs"
-  real = _pairs(rates, "real", patients)
-  bias = mean_metric(
-    "heart_rate_bias_bpm_real",
-    real.found - real.asked,
-    patients,
-    _LEVEL,
-    note=own,
-    seed=seed,
-  )
   return [
-    *metrics,
-    _error("mae_bpm_real", real, None, own, seed),
-    bias,
-    _slope("heart_rate_slope_real", real, seed)._replace(note=own),
+    *rows,
+    _error("mae_bpm_real", real, None, None, own, seed),
+    _bias("heart_rate_bias_bpm_real", real, own, seed),
+    _slope("heart_rate_slope_real", real, own, seed),
   ]
 
 
 class _Pairs(NamedTuple):
   """Rates found and asked for, one after the other."""
 
-  found: np.ndarray
+  detected: np.ndarray
   asked: np.ndarray
   change: np.ndarray  # |asked less the reference's|
   patients: np.ndarray
@@ -202,84 +166,105 @@ class _Pairs(NamedTuple):
     return _Pairs(*(column[chosen] for column in self))
 
 
-def _pairs(rates, arm, patients, asked=None):
-  found = rates.real[:, None] if arm == "real" else rates.generated[arm]
+def _pairs(rates, arm, asked=None):
+  detected = rates.real[:, None] if arm == "real" else rates.generated[arm]
   columns = (
     rates.asked if asked is None else asked,
     np.abs(rates.asked - rates.reference),
-    patients,
+    rates.patients,
   )
   return _Pairs(
-    found.ravel(), *(np.repeat(column, found.shape[1]) for column in columns)
+    detected.ravel(),
+    *(np.repeat(column, detected.shape[1]) for column in columns),
   )
 
 
-def _floor(rates, patients, seed):
+def _baseline(rates, seed):
   """Where the rate found cannot know the one asked for; and in words."""
   if "shuffled_text" in rates.generated:
-    words = "floor: the twin given another row's condition"
-    return _pairs(rates, "shuffled_text", patients), words
+    words = "baseline: the twin given another row's condition"
+    return _pairs(rates, "shuffled_text"), words
+  patients = rates.patients
   if len(np.unique(patients)) < 2:
-    return _Pairs(*[np.zeros(0)] * 4), "no floor: one patient"
+    return _Pairs(*[np.zeros(0)] * 4), "no baseline: one patient"
   draws = [
-    _pairs(rates, "twin", patients, rates.asked[rows_of_others(patients, s)])
+    _pairs(rates, "twin", rates.asked[rows_of_others(patients, s)])
     for s in range(_STRANGERS * seed, _STRANGERS * (seed + 1))
   ]
-  words = "floor: against the rates of other patients"
+  words = "baseline: against the rates of other patients"
   return _Pairs(*map(np.concatenate, zip(*draws, strict=True))), words
 
 
-def _error(name, pairs, floor, note, seed):
-  wrong = float("nan")
-  if floor is not None:
-    errors = np.abs(floor.found - floor.asked)
-    errors = errors[np.isfinite(errors)]
-    wrong = float(errors.mean()) if len(errors) else wrong
+def _error(name, pairs, wrong, real, note, seed):
   return mean_metric(
     f"heart_rate_{name}",
-    np.abs(pairs.found - pairs.asked),
+    np.abs(pairs.detected - pairs.asked),
     pairs.patients,
     _LEVEL,
-    floor=wrong,
+    better="lower",
+    baseline=_mean_error(wrong),
+    reference=_mean_error(real),
     note=note,
     seed=seed,
   )
 
 
-def _failures(rates, patients, seed):
-  twin = _pairs(rates, "twin", patients)
+def _mean_error(pairs):
+  return NAN if pairs is None else mean_of(np.abs(pairs.detected - pairs.asked))
+
+
+def _bias(name, pairs, note, seed):
+  errors = pairs.detected - pairs.asked
   return mean_metric(
-    "heart_rate_failed_share",
-    np.isnan(twin.found).astype(float),
-    twin.patients,
+    name,
+    errors,
+    pairs.patients,
     _LEVEL,
-    floor=float(np.isnan(rates.real).mean()),
-    note="no two beats found; floor: in real ECGs",
+    better=direction(mean_of(errors), 0.0),
+    note=f"{note}; best at 0",
     seed=seed,
   )
 
 
-def _slope_of(found, asked):
-  good = np.isfinite(found)
-  found, asked = found[good], asked[good]
-  if len(asked) < 3 or np.ptp(asked) == 0:
-    return float("nan")
-  centred = asked - asked.mean()
-  return float(centred @ found / (centred @ centred))
-
-
-def _slope(name, pairs, seed):
-  """Least squares: found = a + slope * asked."""
-  good = np.isfinite(pairs.found)
-  found, asked, _, patients = (column[good] for column in pairs)
-  slope = _slope_of(found, asked)
-  if np.isnan(slope):
-    why = "needs 3 rates that were found, asked for differently"
-    return missing(name, _LEVEL, why, len(found))
-  interval = bootstrap_interval(
-    lambda rows: _slope_of(found[rows], asked[rows]), patients, seed=seed
+def _failures(rates, seed):
+  twin = _pairs(rates, "twin")
+  return mean_metric(
+    "heart_rate_failed_share",
+    np.isnan(twin.detected).astype(float),
+    twin.patients,
+    _LEVEL,
+    better="lower",
+    reference=float(np.isnan(rates.real).mean()),
+    note="no two beats found; reference: in real ECGs",
+    seed=seed,
   )
-  return Metric(name, slope, *interval, float("nan"), len(found), _LEVEL)
+
+
+def _slope_of(detected, asked):
+  good = np.isfinite(detected)
+  detected, asked = detected[good], asked[good]
+  if len(asked) < 3 or np.ptp(asked) == 0:
+    return NAN
+  centred = asked - asked.mean()
+  return float(centred @ detected / (centred @ centred))
+
+
+def _slope(name, pairs, note, seed):
+  """Least squares: detected = a + slope * asked."""
+  good = np.isfinite(pairs.detected)
+  detected, asked, _, patients = (column[good] for column in pairs)
+  slope = _slope_of(detected, asked)
+  if np.isnan(slope) or 2 * len(detected) < len(good):
+    why = "needs 3 rates that were found, asked for differently"
+    if 2 * len(detected) < len(good):
+      why = f"{len(good) - len(detected)} of {len(good)} failed"
+    return missing(name, _LEVEL, why, len(detected), better="higher")
+  low, high = bootstrap_interval(
+    lambda rows: _slope_of(detected[rows], asked[rows]), patients, seed=seed
+  )
+  note = f"of the rate found on that asked for; best at 1; {note}"
+  better, n = direction(slope, 1.0), len(detected)
+  return Metric(name, slope, low, high, NAN, NAN, better, n, _LEVEL, note)
 
 
 def draw(rates: Rates):
@@ -298,11 +283,11 @@ def draw(rates: Rates):
     "real": (rates.asked, rates.real),
   }
   axes = figure.subplots(1, 2, sharex=True, sharey=True)
-  for axis, (name, (asked, found)) in zip(axes, panels.items(), strict=True):
-    failed = int(np.isnan(found).sum())
+  for axis, (name, (asked, detected)) in zip(axes, panels.items(), strict=True):
+    failed = int(np.isnan(detected).sum())
     axis.plot([low, high], [low, high], color="0.6", linewidth=1)
-    axis.scatter(asked, found, s=8, alpha=0.5, linewidths=0, color="#0072b2")
-    axis.set_title(f"{name}: {failed} of {len(found)} not found")
+    axis.scatter(asked, detected, s=8, alpha=0.5, linewidths=0, color="#0072b2")
+    axis.set_title(f"{name}: {failed} of {len(detected)} not found")
     axis.set_xlabel("asked for, bpm")
     axis.set_aspect("equal")
   axes[0].set(xlim=(low, high), ylim=(low, high), ylabel="found, bpm")

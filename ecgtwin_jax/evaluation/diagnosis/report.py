@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ecgtwin_jax.evaluation.metric import (
+  NAN,
   Metric,
   bootstrap_interval,
   mean_metric,
@@ -100,7 +101,7 @@ def choose_scores(
   return chosen, steps
 
 
-def _floor(measure, labels):
+def _baseline(measure, labels):
   """What always naming the commoner class gives; of the AUROC chance."""
   if measure == "auroc":
     return 0.5
@@ -108,11 +109,20 @@ def _floor(measure, labels):
   return MEASURES[measure](common, labels)
 
 
-def _pooled(name, value, outcome, floor, note, seed):
+def _pooled(name, value, outcome, baseline, note, seed):
   low, high = bootstrap_interval(value, outcome.patients, seed=seed)
-  everything = np.arange(len(outcome.labels))
+  every = np.arange(len(outcome.labels))
   return Metric(
-    name, value(everything), low, high, floor, len(everything), LEVEL, note
+    name,
+    value(every),
+    low,
+    high,
+    baseline,
+    NAN,
+    "higher",
+    len(every),
+    LEVEL,
+    note,
   )
 
 
@@ -135,16 +145,16 @@ def measure(
     note = ARMS[arm]
     if arm in steps:
       note += f"; step {steps[arm]}, chosen on validation patients"
-    note += "; floor: always the commoner class"
+    note += "; baseline: always the commoner class"
     for name, function in MEASURES.items():
 
       def value(rows, scores=scores, function=function):
         return function(scores[rows], labels[rows])
 
       full = f"diagnosis_{arm}_{name}"
-      floor = _floor(name, labels)
+      baseline = _baseline(name, labels)
       metrics += [
-        _pooled(full, value, test, floor, note, seed),
+        _pooled(full, value, test, baseline, note, seed),
         _per_patient(f"{full}_per_patient", name, scores, test, note, seed),
       ]
   for arm in _CONTROLS:
@@ -161,7 +171,7 @@ def measure(
           gain,
           test,
           0.0,
-          f"own twins against {ARMS[arm]}; floor: no difference",
+          f"own twins against {ARMS[arm]}; baseline: no difference",
           seed,
         )
       )
@@ -178,9 +188,21 @@ def _per_patient(name, measure, scores, outcome, note, seed):
     return np.array([function(scores[r], labels[r]) for r in rows])
 
   common = np.full(len(labels), float(labels.mean() > 0.5))
-  floor = 0.5 if measure == "auroc" else float(each(common).mean())
+  baseline = 0.5 if measure == "auroc" else float(each(common).mean())
+  values = each(scores)
+  # Not a failure of measuring: a patient of one class has no such figure.
+  defined = np.isfinite(values)
+  if not defined.all():
+    note += f"; {(~defined).sum()} of {len(values)} failed: one class alone"
   return mean_metric(
-    name, each(scores), names, LEVEL, floor=floor, note=note, seed=seed
+    name,
+    values[defined],
+    names[defined],
+    LEVEL,
+    better="higher",
+    baseline=baseline,
+    note=note,
+    seed=seed,
   )
 
 
@@ -208,7 +230,7 @@ def measure_shares(
             f"diagnosis_trained_{percent}_percent_synthetic_on_{kind}_{name}",
             value,
             test,
-            _floor(name, test.labels),
+            _baseline(name, test.labels),
             f"trained from scratch, {percent}% of its ECGs synthetic; tested "
             f"on {kind} ones",
             seed,
@@ -238,7 +260,9 @@ def write(
   metrics += measure_shares(shares, test, seed=seed)
   if not shares:
     why = "config.synthetic.shares is empty"
-    metrics.append(missing("diagnosis_trained_synthetic", LEVEL, why))
+    metrics.append(
+      missing("diagnosis_trained_synthetic", LEVEL, why, better="higher")
+    )
   entries = [to_json(metric) for metric in metrics]
   about = {"metrics": entries, "notes": list(notes), "seed": seed}
   (folder / "metrics.json").write_text(json.dumps(about, indent=1))
@@ -259,7 +283,7 @@ def write(
 
 
 def draw(metrics: Sequence[Metric]):
-  """Draws the arms with intervals and floors, and the shares where there are.
+  """Draws the arms with intervals and baselines, and the shares if there are.
 
   Args:
     metrics: from `measure` and `measure_shares`.
@@ -281,8 +305,8 @@ def draw(metrics: Sequence[Metric]):
         metric = known[f"diagnosis_{arm}_{name}{suffix}"]
         label = "per patient" if suffix else "pooled"
         _point(axes, metric, place + up, color, None if place else label)
-    floor = known[f"diagnosis_own_{name}"].floor
-    axes.axvline(floor, color="#d55e00", ls=":", label="floor")
+    baseline = known[f"diagnosis_own_{name}"].baseline
+    axes.axvline(baseline, color="#d55e00", ls=":", label="baseline")
     axes.set_yticks(
       range(len(ARMS)),
       [words.replace(", a", ",\na") for words in ARMS.values()]

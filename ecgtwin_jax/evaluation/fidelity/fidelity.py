@@ -20,6 +20,7 @@ from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.fidelity import frechet, precision_recall
 from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import (
+  NAN,
   Metric,
   bootstrap_interval,
   missing,
@@ -30,6 +31,7 @@ SPLITS = 3  # into halves, each used both ways round
 REPEATS = 100  # of the bootstrap of the Frechet distance
 LIMIT = 10_000  # rows of a set
 _LEVEL = "fidelity"
+_COLLAPSED = "baseline: one point, the mean of the real ECGs, over and over"
 
 
 class Plan(NamedTuple):
@@ -102,19 +104,36 @@ def published_plan(patients: Shaped[np.ndarray, " n"]) -> Plan:
   )
 
 
-def measure(
+class Points(NamedTuple):
+  """Real and other ECGs as points of a space, and what is compared.
+
+  Attributes:
+    real: a point per row.
+    sets: {"twin": (n, k, p), ...}, k points per row; of real ECGs after the
+      autoencoder as "decoded".
+    patients: of each row.
+    plan: which rows are compared with which; None of a single patient.
+  """
+
+  real: Float[np.ndarray, "n p"]
+  sets: dict[str, Float[np.ndarray, "n _ p"]]
+  patients: Shaped[np.ndarray, " n"]
+  plan: Plan | None
+
+
+def compute(
   examples: Examples,
   space: ClipSpace,
   *,
   seed: int = 0,
   published_protocol: bool = False,
-) -> list[Metric]:
-  """Frechet distance, precision, recall, F1 of every arm, and their floors.
+) -> Points:
+  """Projects all ECGs, and halves the patients.
 
   Args:
     examples: what is compared.
     space: where.
-    seed: of the halves and the bootstrap.
+    seed: of the halves.
     published_protocol: compares with real ECGs after the autoencoder, takes
       the first sample alone, and halves in file order.
 
@@ -123,42 +142,36 @@ def measure(
   """
   if published_protocol and examples.decoded is None:
     raise ValueError("published_protocol needs examples.decoded, not None")
-  if len(np.unique(examples.patients)) < 2:
-    why = "needs ECGs of at least 2 patients"
-    return [missing("fid", _LEVEL, why, len(examples.real))]
+  patients = examples.patients
+  real = space.ecgs(examples.decoded if published_protocol else examples.real)
   sets = {
     arm: space.samples(signals) for arm, signals in examples.generated.items()
   }
+  if examples.decoded is not None and not published_protocol:
+    sets["decoded"] = space.ecgs(examples.decoded)[:, None]
+  if len(np.unique(patients)) < 2:
+    return Points(real, sets, patients, None)
   if published_protocol:
-    real = space.ecgs(examples.decoded)
-    rows = published_plan(examples.patients)
-  else:
-    real = space.ecgs(examples.real)
-    rows = plan(examples.patients, seed=seed)
-    if examples.decoded is not None:
-      sets["decoded"] = space.ecgs(examples.decoded)[:, None]
-  return compare(real, sets, examples.patients, rows, seed=seed)
+    return Points(real, sets, patients, published_plan(patients))
+  return Points(real, sets, patients, plan(patients, seed=seed))
 
 
-def compare(
-  real: Float[np.ndarray, "n p"],
-  sets: dict[str, Float[np.ndarray, "n _ p"]],
-  patients: Shaped[np.ndarray, " n"],
-  rows: Plan,
-  *,
-  seed: int = 0,
-  repeats: int = REPEATS,
+def metrics(
+  points: Points, *, seed: int = 0, repeats: int = REPEATS
 ) -> list[Metric]:
-  """Compares sets of points with the real one.
+  """Frechet distance, precision, recall and F1 of every set.
+
+  The reference is real ECGs against those of other patients.
 
   Args:
-    real: a point per row.
-    sets: {"twin": (n, k, p), ...}, k points per row.
-    patients: of each row.
-    rows: what is compared with what.
+    points: of `compute`.
     seed: of the bootstrap.
     repeats: of the bootstrap of the Frechet distance.
   """
+  real, sets, patients, rows = points
+  if rows is None:
+    why = "needs ECGs of at least 2 patients"
+    return [missing("fid", _LEVEL, why, len(real))]
   return [
     *_frechet_metrics(real, sets, patients, rows, seed, repeats),
     *_neighbour_metrics(real, sets, patients, rows, seed),
@@ -185,38 +198,51 @@ def _frechet_metrics(real, sets, patients, rows, seed, repeats):
       resampled.append(_distances(real, sets, rows, weights))
   known = 2 * len(resampled) >= repeats
 
-  def metric(name, figure, floor, note):
+  collapsed = _collapsed_distance(real, rows)
+
+  def metric(name, figure, baseline, reference, note):
     value = figure(values)
     # A resample repeats rows, which widens every Frechet distance: its spread
     # is of use, its mean is not.
     spread = math.nan
     if known:
       spread = 1.96 * float(np.std([figure(r) for r in resampled], ddof=1))
-    low, high = np.maximum(value - spread, 0.0), value + spread
-    note = f"{note}; {rows.words}"
-    return Metric(name, value, low, high, floor, size, _LEVEL, note)
+    return Metric(
+      name,
+      value,
+      np.maximum(value - spread, 0.0),
+      value + spread,
+      baseline,
+      reference,
+      "lower",
+      size,
+      _LEVEL,
+      f"{note}; {_COLLAPSED}; {rows.words}",
+    )
 
-  nan, against = float("nan"), "floor: real against real"
-  metrics = [metric("fid_real", lambda v: v["real"], nan, "real against real")]
+  against, near = "reference: real against real", values["real"]
+  figures = [
+    metric("fid_real", lambda v: v["real"], collapsed, NAN, "real against real")
+  ]
   for name in sets:
-    metrics.append(
-      metric(
-        _named("fid", name),
-        lambda v, name=name: v[name],
-        values["real"],
-        against,
-      )
+
+    def figure(v, name=name):
+      return v[name]
+
+    figures.append(
+      metric(_named("fid", name), figure, collapsed, near, against)
     )
   if "twin" in sets:
-    metrics.append(
+    figures.append(
       metric(
         "rfid",
         lambda v: v["twin"] / v["real"],
+        collapsed / near if near else NAN,
         1.0,
         f"fid over fid_real; {against}",
       )
     )
-  return metrics
+  return figures
 
 
 # Of matrices this small, threads take longer than one does alone.
@@ -246,23 +272,29 @@ def _distances(real, sets, rows, weights) -> dict[str, float]:
   return distances
 
 
+def _collapsed_distance(real, rows) -> float:
+  """Frechet distance of a single point, the mean: the trace of a covariance."""
+  covariances = [frechet.fit(real[one]).covariance for one, _ in rows.generated]
+  return float(np.mean([np.trace(covariance) for covariance in covariances]))
+
+
 def _neighbour_metrics(real, sets, patients, rows, seed):
   size = rows.size
   if size <= precision_recall.K:
     why = f"needs more than {precision_recall.K} rows in each set, here {size}"
     return [
-      missing(_named(field, name), _LEVEL, why, size)
+      missing(_named(field, name), _LEVEL, why, size, better="higher")
       for name in sets
       for field in precision_recall.Figures._fields
     ]
   note = (
-    f"k = {precision_recall.K}; floor: real against real; {rows.words}; "
+    f"k = {precision_recall.K}; reference: real against real; {rows.words}; "
     "interval: of the rows, the neighbourhoods held"
   )
-  floors = precision_recall.figures(
+  references = precision_recall.figures(
     precision_recall.find_hits(real, real[:, None], rows.real)
   )
-  metrics = []
+  figures = []
   for name, points in sets.items():
     hits = precision_recall.find_hits(
       real, points, rows.generated, rows.samples
@@ -274,11 +306,21 @@ def _neighbour_metrics(real, sets, patients, rows, seed):
         return getattr(precision_recall.figures(hits, drawn), field)
 
       low, high = bootstrap_interval(statistic, patients, seed=seed)
-      floor = getattr(floors, field)
-      metrics.append(
-        Metric(_named(field, name), value, low, high, floor, size, _LEVEL, note)
+      figures.append(
+        Metric(
+          _named(field, name),
+          value,
+          low,
+          high,
+          NAN,
+          getattr(references, field),
+          "higher",
+          size,
+          _LEVEL,
+          note,
+        )
       )
-  return metrics
+  return figures
 
 
 def _named(figure: str, name: str) -> str:

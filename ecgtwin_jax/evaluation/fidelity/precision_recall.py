@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
-
-from ecgtwin_jax.evaluation.fidelity import neighbours
+from jaxtyping import Bool, Float, Int
+from threadpoolctl import threadpool_limits
 
 K = 3  # as published
 
@@ -30,6 +29,8 @@ class Figures(NamedTuple):
   f1: float
 
 
+# Of sets this small, threads take longer than one does alone.
+@threadpool_limits.wrap(limits=1)
 def find_hits(
   real: Float[np.ndarray, "n d"],
   points: Float[np.ndarray, "n _ d"],
@@ -57,12 +58,12 @@ def find_hits(
   precise, recalled = np.zeros((2, len(real))), np.zeros((2, len(real)))
   for one, other in pairs:
     known = real[one]
-    radii = neighbours.neighbour_radii(known, k)
+    radii = neighbour_radii(known, k)
     for j in range(points.shape[1])[:samples]:
       compared = points[other, j]
-      own = neighbours.neighbour_radii(compared, k)
-      precise[0, other] += neighbours.inside_any(compared, known, radii)
-      recalled[0, one] += neighbours.inside_any(known, compared, own)
+      own = neighbour_radii(compared, k)
+      precise[0, other] += inside_any(compared, known, radii)
+      recalled[0, one] += inside_any(known, compared, own)
       precise[1, other] += 1
       recalled[1, one] += 1
   return Hits(_shares(*precise), _shares(*recalled))
@@ -80,6 +81,50 @@ def figures(hits: Hits, rows: Int[np.ndarray, " m"] | None = None) -> Figures:
     return Figures(*[float("nan")] * 3)
   p, r = (float(h.mean()) for h in known)
   return Figures(p, r, 2 * p * r / (p + r) if p + r else 0.0)
+
+
+def neighbour_radii(
+  points: Float[np.ndarray, "n d"], k: int = K
+) -> Float[np.ndarray, " n"]:
+  """r_i = distance of point i to its k-th nearest other point of the set.
+
+  Args:
+    points: the set.
+    k: which neighbour; 1 is the nearest.
+
+  Raises:
+    ValueError: the set has not more than k points.
+  """
+  from sklearn.neighbors import NearestNeighbors
+
+  if not 1 <= k < len(points):
+    raise ValueError(f"{k=} must be in 1..{len(points) - 1}, n - 1")
+  points = _centred(points, points)
+  search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(points)
+  distances, _ = search.kneighbors()
+  return distances[:, -1]
+
+
+def inside_any(
+  queries: Float[np.ndarray, "m d"],
+  centres: Float[np.ndarray, "n d"],
+  radii: Float[np.ndarray, " n"],
+) -> Bool[np.ndarray, " m"]:
+  """Whether |q - c_i| <= r_i for any i: q lies in the union of the balls."""
+  from sklearn.metrics import pairwise_distances_chunked
+
+  pieces = pairwise_distances_chunked(
+    _centred(queries, centres),
+    _centred(centres, centres),
+    reduce_func=lambda distances, _: (distances <= radii).any(axis=1),
+    working_memory=64,  # MB
+  )
+  return np.concatenate(list(pieces))
+
+
+def _centred(points, origin):
+  """Moved to the origin, where squares lose the fewest digits."""
+  return np.asarray(points, np.float64) - origin.mean(axis=0, dtype=np.float64)
 
 
 def _shares(hit, compared):

@@ -1,133 +1,133 @@
-"""Person, as published: are base vectors of generated ECGs the reference's?
+"""As published: are base vectors of generated ECGs the reference's?
 
 The base extractor also guided the generation, so that this says whether the
 twin obeys it, not whether a stranger would recognise the patient. And it is
 told age and sex: bases of a stranger's ECGs, extracted under the patient's
-condition, are near the patient's. That is the floor here.
+condition, are near the patient's. That is the baseline here.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.metric import Metric, mean_metric, missing
+from ecgtwin_jax.evaluation.metric import NAN, Metric, mean_metric, missing
 from ecgtwin_jax.evaluation.resampling import mean_of_others, rows_of_others
 
 PATIENTS = (10, 20, 50, 100)  # in a silhouette
 _LEVEL = "person"
-_FLOORS = {
+# Ablations: what the twin was given in place of the patient's base vector.
+_ABLATIONS = {
   "shuffled_reference": "the twin given another patient's base vector",
   "zero_base": "the twin given the base vector 0",
-  "matched_stranger": "the twin given the base vector of a patient of like "
-  "age, sex and condition",
+  "matched_stranger": "the twin given the base vector of a matched control: a "
+  "patient of like age, sex and condition",
 }
 
 # (signals (m, t, 12) mV, their conditions) -> base vectors (m, d)
 Extract = Callable[[np.ndarray, tuple], np.ndarray]
 
 
-def extract_bases(
-  examples: Examples, extract: Extract, *, seed: int = 0
-) -> dict[str, Float[np.ndarray, "n _ d"]]:
+class Bases(NamedTuple):
   """Base vectors of all ECGs, extracted under the condition each shows.
+
+  Attributes:
+    sets: {"reference": (n, 1, d), "real": (n, 1, d), arm: (n, k, d)}, and
+      "stranger", (n, 1, d), real ECGs of other patients under the row's
+      condition.
+    patients: of each row.
+  """
+
+  sets: dict[str, Float[np.ndarray, "n _ d"]]
+  patients: Shaped[np.ndarray, " n"]
+
+
+def compute(examples: Examples, extract: Extract, *, seed: int = 0) -> Bases:
+  """Extracts base vectors; the references' are the examples' own, if there.
 
   Args:
     examples: whose ECGs.
     extract: maps ECGs and conditions to base vectors.
     seed: of the strangers.
-
-  Returns:
-    {"reference": (n, 1, d), "real": (n, 1, d), arm: (n, k, d)}, and "stranger",
-    (n, 1, d), real ECGs of other patients under the row's condition; those of
-    the references are the examples' own, where they are there.
   """
-  found = {"real": extract(examples.real, examples.conditions)[:, None]}
+  sets = {"real": extract(examples.real, examples.conditions)[:, None]}
   if len(np.unique(examples.patients)) > 1:
     others = examples.real[rows_of_others(examples.patients, seed)]
-    found["stranger"] = extract(others, examples.conditions)[:, None]
+    sets["stranger"] = extract(others, examples.conditions)[:, None]
   if examples.bases is None:
     bases = extract(examples.references, examples.reference_conditions)
   else:
     bases = examples.bases
-  found["reference"] = np.asarray(bases)[:, None]
+  sets["reference"] = np.asarray(bases)[:, None]
+  if examples.decoded is not None:
+    sets["decoded"] = extract(examples.decoded, examples.conditions)[:, None]
   for arm, signals in examples.generated.items():
     count, samples = signals.shape[:2]
     conditions = [c for c in examples.conditions for _ in range(samples)]
     flat = signals.reshape(count * samples, *signals.shape[2:])
     bases = extract(flat, tuple(conditions))
-    found[arm] = np.asarray(bases).reshape(count, samples, -1)
-  return found
+    sets[arm] = np.asarray(bases).reshape(count, samples, -1)
+  return Bases(sets, examples.patients)
 
 
-def measure(
-  examples: Examples,
-  extract: Extract,
-  *,
-  seed: int = 0,
-  bases: dict[str, Float[np.ndarray, "n _ d"]] | None = None,
-) -> list[Metric]:
+def metrics(bases: Bases, *, seed: int = 0) -> list[Metric]:
   """Similarity of base vectors to the reference's, and silhouettes.
 
-  Args:
-    examples: what is judged.
-    extract: maps ECGs and conditions to base vectors.
-    seed: of the patients in a silhouette and the bootstrap.
-    bases: from `extract_bases`, where they are at hand.
-  """
-  if bases is None:
-    bases = extract_bases(examples, extract, seed=seed)
-  return compare(bases, examples.patients, seed=seed)
-
-
-def compare(
-  bases: dict[str, Float[np.ndarray, "n _ d"]],
-  patients: Shaped[np.ndarray, " n"],
-  *,
-  seed: int = 0,
-) -> list[Metric]:
-  """Compares base vectors with the references', row by row.
+  The baseline is the twin given another patient's base vector, or where that
+  was not generated real ECGs of strangers; the reference is real ECGs of the
+  patients.
 
   Args:
-    bases: "reference" and "real", (n, 1, d), and the arms (n, k, d); "stranger"
-      (n, 1, d) where it is there.
-    patients: of each row.
+    bases: of `compute`.
     seed: of the patients in a silhouette and the bootstrap.
   """
+  sets, patients = bases
   if len(np.unique(patients)) < 2:
     why = "needs ECGs of at least 2 patients"
-    return [missing("base_similarity", _LEVEL, why, len(patients))]
-  reference = _normalized(bases["reference"][:, 0])
-  strangers = mean_of_others(reference, patients)
+    n = len(patients)
+    return [missing("base_similarity", _LEVEL, why, n, better="higher")]
+  reference = _normalized(sets["reference"][:, 0])
+  real = float(_similarity(sets["real"], reference).mean())
 
-  def mean(name, arm, floor, note):
-    values = _similarity(bases[arm], reference)
+  def mean(name, which, baseline, note):
+    itself = which == "real"
     return mean_metric(
-      name, values, patients, _LEVEL, floor=floor, note=note, seed=seed
+      name,
+      _similarity(sets[which], reference),
+      patients,
+      _LEVEL,
+      better="higher",
+      baseline=baseline,
+      reference=NAN if itself else real,
+      note=note if itself else f"{note}; reference: the patients' real ECGs",
+      seed=seed,
     )
 
-  def floor(arm, words):
-    if arm in bases:
-      near = _similarity(bases[arm], reference)
-      return float(near.mean()), f"floor: {words}"
-    near = _similarity(bases["real"], strangers)
-    return float(near.mean()), "floor: real ECGs to other patients' references"
-
-  strange = floor("stranger", "real ECGs of others under the same condition")
-  ours = strange
-  if "shuffled_reference" in bases:
-    ours = floor("shuffled_reference", _FLOORS["shuffled_reference"])
-  metrics = [
-    mean("base_similarity", "twin", *ours),
-    mean("base_similarity_real", "real", *strange),
+  if "stranger" in sets:
+    strange = float(_similarity(sets["stranger"], reference).mean())
+    words = "baseline: real ECGs of others under the same condition"
+  else:
+    others = mean_of_others(reference, patients)
+    strange = float(_similarity(sets["real"], others).mean())
+    words = "baseline: real ECGs to other patients' references"
+  ignorant, note = strange, words
+  if "shuffled_reference" in sets:
+    ignorant = float(_similarity(sets["shuffled_reference"], reference).mean())
+    note = f"baseline: {_ABLATIONS['shuffled_reference']}"
+  rows = [
+    mean("base_similarity", "twin", ignorant, note),
+    mean("base_similarity_real", "real", strange, words),
   ]
-  for arm, words in _FLOORS.items():
-    if arm in bases:
-      value, note = strange
-      note = f"{words}; {note}"
-      metrics.append(mean(f"base_similarity_{arm}", arm, value, note))
-  return metrics + _silhouettes(bases, patients, seed)
+  if "decoded" in sets:
+    note = f"real ECGs after the autoencoder; {words}"
+    rows.append(mean("base_similarity_decoded", "decoded", strange, note))
+  for arm, what in _ABLATIONS.items():
+    if arm in sets:
+      note = f"{what}; {words}"
+      rows.append(mean(f"base_similarity_{arm}", arm, strange, note))
+  return rows + _silhouettes(sets, patients, seed)
 
 
 def _normalized(x):
@@ -140,7 +140,7 @@ def _similarity(samples, references):
   return (_normalized(samples) * references[:, None]).sum(axis=2).mean(axis=1)
 
 
-def _silhouettes(bases, patients, seed):
+def _silhouettes(sets, patients, seed):
   """One sample per row, as there is one real ECG per row."""
   names, count = np.unique(patients, return_counts=True)
   names = names[count > 1]
@@ -150,25 +150,34 @@ def _silhouettes(bases, patients, seed):
     sizes = [len(names)] if len(names) > 1 else []
   if not sizes:
     why = "needs 2 patients with 2 or more targets each"
-    return [missing("silhouette", _LEVEL, why, len(names))]
+    n = len(names)
+    return [missing("silhouette", _LEVEL, why, n, better="higher")]
   metrics = []
   for size in sizes:
     rows = np.flatnonzero(np.isin(patients, order[:size]))
     people = patients[rows]
-    floor, words = float("nan"), "cosine; no floor"
-    if "shuffled_reference" in bases:
-      points = bases["shuffled_reference"][rows, 0]
-      floor = float(silhouettes(points, people).mean())
-      words = f"cosine; floor: {_FLOORS['shuffled_reference']}"
-    for arm, suffix in (("twin", ""), ("real", "_real")):
+    baseline, words = NAN, "cosine"
+    if "shuffled_reference" in sets:
+      points = sets["shuffled_reference"][rows, 0]
+      baseline = float(silhouettes(points, people).mean())
+      words = f"cosine; baseline: {_ABLATIONS['shuffled_reference']}"
+    real = silhouettes(sets["real"][rows, 0], people)
+    twins = silhouettes(sets["twin"][rows, 0], people)
+    name = f"silhouette_{size}_patients"
+    for suffix, values, reference, note in (
+      ("", twins, float(real.mean()), f"{words}; reference: real ECGs"),
+      ("_real", real, NAN, words),
+    ):
       metrics.append(
         mean_metric(
-          f"silhouette_{size}_patients{suffix}",
-          silhouettes(bases[arm][rows, 0], people),
+          f"{name}{suffix}",
+          values,
           people,
           _LEVEL,
-          floor=floor,
-          note=words,
+          better="higher",
+          baseline=baseline,
+          reference=reference,
+          note=note,
           seed=seed,
         )
       )
@@ -196,18 +205,11 @@ def silhouettes(
   )
 
 
-def draw(
-  bases: dict[str, Float[np.ndarray, "n _ d"]],
-  patients: Shaped[np.ndarray, " n"],
-  *,
-  count: int = 20,
-  seed: int = 0,
-):
+def draw(bases: Bases, *, count: int = 20, seed: int = 0):
   """t-SNE of base vectors: reference, real and generated, colour by patient.
 
   Args:
-    bases: "reference" and "real" (n, 1, d), and "twin" (n, k, d).
-    patients: of each row.
+    bases: of `compute`.
     count: patients shown, at most.
     seed: of the patients and of t-SNE.
 
@@ -219,13 +221,14 @@ def draw(
   from sklearn.manifold import TSNE
   from threadpoolctl import threadpool_limits
 
+  sets, patients = bases
   order = np.random.default_rng([seed, 4]).permutation(np.unique(patients))
   rows = np.flatnonzero(np.isin(patients, order[:count]))
   _, first = np.unique(patients[rows], return_index=True)
   shown = {
-    "reference": (bases["reference"][rows[first], 0], patients[rows[first]]),
-    "real": (bases["real"][rows, 0], patients[rows]),
-    "generated": (bases["twin"][rows, 0], patients[rows]),
+    "reference": (sets["reference"][rows[first], 0], patients[rows[first]]),
+    "real": (sets["real"][rows, 0], patients[rows]),
+    "generated": (sets["twin"][rows, 0], patients[rows]),
   }
   points = np.concatenate([x for x, _ in shown.values()]).astype(np.float64)
   tsne = TSNE(

@@ -1,9 +1,10 @@
 """Is it this patient? Generated ECGs looked up in a gallery of real ones.
 
-The judge is an identity encoder that was trained apart from the generator, on
-other patients, so that it cannot agree with the generator by construction. The
-gallery holds one real reference of each unseen patient; a probe is an ECG
-under another condition. Real second recordings are the ceiling.
+The evaluator is an identity encoder that was trained apart from the generator,
+on other patients, so that it cannot agree with the generator by construction.
+The gallery holds one real reference of each unseen patient; a probe is an ECG
+under another condition. Real second recordings are the ceiling of any twin,
+decoded ones that of a twin with this autoencoder.
 """
 
 import functools
@@ -17,7 +18,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.metric import Metric, bootstrap_interval, missing
+from ecgtwin_jax.evaluation.metric import (
+  NAN,
+  Metric,
+  bootstrap_interval,
+  missing,
+)
 from ecgtwin_jax.inference import sampling, twin_directory
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.ranking import crossing, equal_error_rate, found_within
@@ -26,6 +32,8 @@ from ecgtwin_jax.training import checkpoint
 SHIPPED = twin_directory.shipped("simulated-evaluators")
 GALLERY = 100  # patients; retrieval among more is harder
 CEILING = "real_second"
+DECODED = "real_second_decoded"  # the same after the autoencoder
+_AGAINST_SHUFFLED = ("twin", "shuffled_text", CEILING, DECODED)
 _CHUNK = 64
 _LEVELS = 301  # of similarity, where error rates are counted
 _LEVEL = "person"
@@ -65,7 +73,7 @@ class Identity:
 
 
 class Lookup(NamedTuple):
-  """The probes of one arm against the gallery.
+  """The probes of one set against the gallery.
 
   Attributes:
     similarity: cosine of each probe to each patient's reference.
@@ -76,17 +84,22 @@ class Lookup(NamedTuple):
   own: Int[np.ndarray, " q"]
 
 
-def look_up(
+def compute(
   examples: Examples, embed: Callable[[Any], Any]
 ) -> dict[str, Lookup]:
-  """Compares the probes of every arm with the gallery.
+  """Compares the probes of every set with the gallery.
 
   The gallery holds each patient's first reference. Real second recordings that
   happen to be in the gallery are no probes.
 
   Args:
     examples: of unseen patients.
-    embed: maps (n, 1024, 12) mV to (n, d).
+    embed: of an identity encoder, such as Identity().embed: maps
+      (n, 1024, 12) mV to (n, d).
+
+  Returns:
+    {arm, "real_second" or "real_second_decoded": Lookup}; the last where the
+    real ECGs went through the autoencoder, too.
   """
   _, first, own = np.unique(
     examples.patients, return_index=True, return_inverse=True
@@ -94,14 +107,18 @@ def look_up(
   gallery = _unit(embed(examples.references[first]))
   listed = {examples.reference_ids[i] for i in first}
   second = [i for i, name in enumerate(examples.real_ids) if name not in listed]
-  found = {}
+  lookups = {}
   for arm, signals in examples.generated.items():
     n, k = signals.shape[:2]
     probes = _unit(embed(signals.reshape(n * k, *signals.shape[2:])))
-    found[arm] = Lookup(probes @ gallery.T, np.repeat(own, k))
-  probes = _unit(embed(examples.real[second]))
-  found[CEILING] = Lookup(probes @ gallery.T, own[second])
-  return found
+    lookups[arm] = Lookup(probes @ gallery.T, np.repeat(own, k))
+  real = {CEILING: examples.real}
+  if examples.decoded is not None:
+    real[DECODED] = examples.decoded
+  for name, signals in real.items():
+    probes = _unit(embed(signals[second]))
+    lookups[name] = Lookup(probes @ gallery.T, own[second])
+  return lookups
 
 
 def _unit(z):
@@ -109,81 +126,97 @@ def _unit(z):
   return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
 
 
-def measure(
-  examples: Examples,
-  embed: Callable[[Any], Any],
-  *,
-  gallery: int = GALLERY,
-  seed: int = 0,
+def metrics(
+  lookups: dict[str, Lookup], *, gallery: int = GALLERY, seed: int = 0
 ) -> list[Metric]:
-  """Top-1 and top-5 retrieval and equal error rate of every arm.
+  """Top-1 and top-5 retrieval and equal error rate of every set of probes.
+
+  The baseline is the twin given another patient's reference, or where that was
+  not generated chance; the reference is real second recordings.
 
   Args:
-    examples: of unseen patients.
-    embed: of an identity encoder, such as Identity().embed.
+    lookups: of `compute`.
     gallery: patients in it, drawn at random; the expected share is exact, and
       error rates take every pair of probe and patient.
     seed: of the bootstrap over patients; the gallery stays.
   """
-  patients = len(np.unique(examples.patients))
+  patients = lookups["twin"].similarity.shape[1]
   if patients < 2:
-    why = "a gallery needs two patients"
-    return [missing("identity_top1_share", _LEVEL, why, len(examples.real))]
+    why, n = "a gallery needs two patients", len(lookups["twin"].own)
+    return [missing("identity_top1_share", _LEVEL, why, n, better="higher")]
   gallery = min(gallery, patients)
-  arms = {
-    arm: _measure_arm(arm, lookup, gallery, patients, seed)
-    for arm, lookup in look_up(examples, embed).items()
+  sets = {
+    name: _measure_set(name, lookup, gallery, patients, seed)
+    for name, lookup in lookups.items()
   }
-  floor = arms.get("shuffled_reference")
-  for arm, metrics in arms.items():
-    if floor is not None and arm in ("twin", "shuffled_text", CEILING):
-      arms[arm] = [
-        metric._replace(
-          floor=other.value,
-          note=f"{metric.note}; floor: reference of another patient",
+  shuffled, real = sets.get("shuffled_reference"), sets[CEILING]
+  for name, rows in sets.items():
+    if shuffled is not None and name in _AGAINST_SHUFFLED:
+      rows = [
+        row._replace(
+          baseline=other.value,
+          note=f"{row.note}; baseline: reference of another patient",
         )
-        for metric, other in zip(metrics, floor, strict=True)
+        for row, other in zip(rows, shuffled, strict=True)
       ]
-  return [metric for metrics in arms.values() for metric in metrics]
+    if name != CEILING:
+      rows = [
+        row._replace(
+          reference=other.value,
+          note=f"{row.note}; reference: real second recordings",
+        )
+        if np.isfinite(row.value)
+        else row
+        for row, other in zip(rows, real, strict=True)
+      ]
+    sets[name] = rows
+  return [row for rows in sets.values() for row in rows]
 
 
-def _measure_arm(arm, lookup, gallery, patients, seed):
-  """Metrics of one arm; the floor is chance."""
-  suffix = "" if arm == "twin" else f"_{arm}"
+def _measure_set(name, lookup, gallery, patients, seed):
+  """Metrics of one set of probes; the baseline is chance."""
+  suffix = "" if name == "twin" else f"_{name}"
   count = len(lookup.own)
   if not count:
-    names = ("top1_share", "top5_share", "equal_error_rate")
+    why = "no probes"
     return [
-      missing(f"identity_{name}{suffix}", _LEVEL, "no probes") for name in names
+      missing(f"identity_top1_share{suffix}", _LEVEL, why, better="higher"),
+      missing(f"identity_top5_share{suffix}", _LEVEL, why, better="higher"),
+      missing(f"identity_equal_error_rate{suffix}", _LEVEL, why),
     ]
   metrics = []
   for k in (1, 5):
-    name = f"identity_top{k}_share{suffix}"
+    title = f"identity_top{k}_share{suffix}"
     if gallery <= k:
       why = f"a gallery of {gallery} patients"
-      metrics.append(missing(name, _LEVEL, why, count))
+      metrics.append(missing(title, _LEVEL, why, count, better="higher"))
       continue
     hits = found_within(lookup.similarity, lookup.own, k, gallery)
-    interval = bootstrap_interval(
+    low, high = bootstrap_interval(
       lambda rows, hits=hits: hits[rows].mean(), lookup.own, seed=seed
     )
     note = f"gallery of {gallery} of {patients} patients"
     note += f", chance {k / gallery:.3g}"
     metrics.append(
       Metric(
-        name,
+        title,
         float(hits.mean()),
-        *interval,
+        low,
+        high,
         k / gallery,
+        NAN,
+        "higher",
         count,
         _LEVEL,
         note,
       )
     )
-  value, interval = _error_rate(lookup, seed)
-  name = f"identity_equal_error_rate{suffix}"
+  value, (low, high) = _error_rate(lookup, seed)
+  title = f"identity_equal_error_rate{suffix}"
   note = f"{count} probes, each to {patients} patients, chance 0.5"
-  metrics.append(Metric(name, value, *interval, 0.5, count, _LEVEL, note))
+  metrics.append(
+    Metric(title, value, low, high, 0.5, NAN, "lower", count, _LEVEL, note)
+  )
   return metrics
 
 
@@ -217,24 +250,26 @@ def _error_rate(lookup: Lookup, seed: int):
   return equal_error_rate(genuine, impostor), interval
 
 
-def draw(examples: Examples, embed: Callable[[Any], Any]) -> Any:
-  """Draws the share of probes found among the k most similar, for every arm.
+def draw(lookups: dict[str, Lookup]) -> Any:
+  """Draws the share of probes found among the k most similar, for every set.
+
+  Args:
+    lookups: of `compute`.
 
   Returns:
     A matplotlib Figure.
   """
   from matplotlib.figure import Figure
 
-  found = look_up(examples, embed)
-  patients = next(iter(found.values())).similarity.shape[1]
+  patients = lookups["twin"].similarity.shape[1]
   ranks = np.arange(1, min(20, patients) + 1)
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.add_subplot()
-  for arm, lookup in found.items():
+  for name, lookup in lookups.items():
     if not len(lookup.own):
       continue
     shares = [found_within(*lookup, int(k)).mean() for k in ranks]
-    axes.plot(ranks, shares, marker=".", label=arm.replace("_", " "))
+    axes.plot(ranks, shares, marker=".", label=name.replace("_", " "))
   axes.plot(ranks, ranks / patients, color="0.6", ls=":", label="chance")
   axes.set_xticks(ranks[::2] if len(ranks) > 10 else ranks)
   axes.set_ylim(0, 1.02)

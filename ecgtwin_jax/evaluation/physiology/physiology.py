@@ -1,19 +1,27 @@
 """Do generated ECGs have the intervals, waves and spectra of real ones?"""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 import scipy.signal
-import scipy.stats
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
-from ecgtwin_jax.beats.intervals import MEASURES, difference, measure_ecgs
+from ecgtwin_jax.beats.intervals import MEASURES, difference, measure_beat
 from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.metric import Metric, mean_metric, missing
+from ecgtwin_jax.evaluation.metric import (
+  NAN,
+  Metric,
+  mean_metric,
+  mean_of,
+  missing,
+)
 from ecgtwin_jax.evaluation.physiology.measuring_error import check_chain
-from ecgtwin_jax.evaluation.resampling import compare_halves
+from ecgtwin_jax.evaluation.readings import Readings
+from ecgtwin_jax.evaluation.resampling import (
+  compare_halves,
+  wasserstein_metric,
+)
 
 LEVEL = "physiology"
 _I, _II = map(LEADS.index, ("I", "II"))
@@ -71,58 +79,79 @@ def spectrum_distance(
   return float(np.sqrt(np.mean((10 * np.log10(ratio)) ** 2)))
 
 
-class Beats(NamedTuple):
-  """MEASURES of every ECG, nan where one failed.
+class Physiology(NamedTuple):
+  """What `compute` gives; of MEASURES nan where one failed.
 
   Attributes:
-    real: of the target recordings.
+    real: MEASURES of the target recordings.
     references: of the recordings that stand for the patients.
     twins: of every generated ECG of a row.
+    decoded: of the real ones after the autoencoder, where they are there.
+    spectra: {"real": (n, f, 12), "twin": (n, k, f, 12)} power, mV^2/Hz.
+    limb_leads: {set: limb_lead_error of its ECGs, (n, k)}; "decoded" where
+      they are there.
+    patients: of each row.
   """
 
   real: Float[np.ndarray, "n m"]
   references: Float[np.ndarray, "n m"]
   twins: Float[np.ndarray, "n k m"]
+  decoded: Float[np.ndarray, "n m"] | None
+  spectra: dict[str, np.ndarray]
+  limb_leads: dict[str, Float[np.ndarray, "n _"]]
+  patients: Shaped[np.ndarray, " n"]
 
 
-def measure_beats(examples: Examples) -> Beats:
-  """Measures the beats of all ECGs, which takes most of this level's time."""
-  n, k = examples.twins.shape[:2]
-  flat = examples.twins.reshape(n * k, *examples.twins.shape[2:])
-  return Beats(
-    measure_ecgs(examples.real, "Beats of real ECGs"),
-    measure_ecgs(examples.references, "Beats of references"),
-    measure_ecgs(flat, "Beats of generated ECGs").reshape(n, k, -1),
-  )
-
-
-def measure(
-  examples: Examples, *, seed: int = 0, beats: Beats | None = None
-) -> list[Metric]:
-  """Intervals, waves, spectrum and limb leads of the generated ECGs.
+def compute(examples: Examples, readings: Readings | None = None) -> Physiology:
+  """Measures the beats, spectra and limb leads of all ECGs.
 
   Args:
     examples: what is compared; every generated ECG of a row is measured.
-    seed: of halves, resampling and the simulated check of the measuring.
-    beats: of `measure_beats`, where they are at hand.
+    readings: of its beats, where they are at hand.
   """
-  real, reference, twins = measure_beats(examples) if beats is None else beats
+  readings = readings or Readings(examples)
+  decoded = examples.decoded
+
+  def measures(name):
+    rows = readings.of(name)
+    return np.stack([[measure_beat(r) for r in row] for row in rows])
+
+  n, k = examples.twins.shape[:2]
+  flat = examples.twins.reshape(n * k, *examples.twins.shape[2:])
+  spectra = power_spectra(flat)
+  limb_leads = {
+    "twin": limb_lead_error(flat).reshape(n, k),
+    "real": limb_lead_error(examples.real)[:, None],
+  }
+  if decoded is not None:
+    limb_leads["decoded"] = limb_lead_error(decoded)[:, None]
+  return Physiology(
+    measures("real")[:, 0],
+    measures("references")[:, 0],
+    measures("twin"),
+    None if decoded is None else measures("decoded")[:, 0],
+    {
+      "real": power_spectra(examples.real),
+      "twin": spectra.reshape(n, k, *spectra.shape[1:]),
+    },
+    limb_leads,
+    examples.patients,
+  )
+
+
+def metrics(physiology: Physiology, *, seed: int = 0) -> list[Metric]:
+  """Intervals, waves, spectrum and limb leads of the generated ECGs.
+
+  Args:
+    physiology: of `compute`.
+    seed: of halves, resampling and the simulated check of the measuring.
+  """
   check = check_chain(seed=seed)
-  metrics = []
+  rows = []
   for column, name in enumerate(MEASURES):
-    metrics += _compare(
-      name,
-      twins[..., column],
-      real[:, column],
-      _mean(np.abs(difference(twins, real[:, None])), axis=1)[:, column],
-      np.abs(difference(reference, real))[:, column],
-      examples.patients,
-      check[name],
-      seed,
-    )
-  flat = examples.twins.reshape(-1, *examples.twins.shape[2:])
-  metrics.append(_spectrum(examples, flat, seed))
-  return metrics + _limb_leads(examples, flat, seed)
+    rows += _compare(physiology, column, check[name], seed)
+  rows += [_spectrum(physiology, seed), *_limb_leads(physiology, seed)]
+  return [*rows, _failures(physiology, seed)]
 
 
 def _mean(values, axis):
@@ -133,13 +162,15 @@ def _mean(values, axis):
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _compare(name, twins, real, errors, copied, patients, check, seed):
+def _compare(physiology, column, check, seed):
   """Paired error, bias, distance of distributions and failures of a measure."""
+  name = MEASURES[column]
   unit = name.rpartition("_")[2]
   own = (
     f"the measuring itself: {check.bias:+.2g} +- {check.spread:.2g} on "
     f"{check.n} simulated ECGs, {check.failed} failed"
   )
+  twins, real = physiology.twins[..., column], physiology.real[:, column]
   known = np.isfinite(real)
   lost = int((known[:, None] & ~np.isfinite(twins)).sum())
   failed = (
@@ -147,74 +178,52 @@ def _compare(name, twins, real, errors, copied, patients, check, seed):
     f"generated, {int((~known).sum())} of {known.size} real, {lost} where the "
     "real one is"
   )
-  both = known & np.isfinite(errors)
-  metrics = []
-  if both.any():
-    floor = copied[both & np.isfinite(copied)]
-    metrics.append(
-      mean_metric(
-        f"{name[: -len(unit) - 1]}_error_{unit}",
-        errors[both],
-        patients[both],
-        LEVEL,
-        floor=float(floor.mean()) if len(floor) else math.nan,
-        note="mean absolute error against the same row's real ECG; floor: the "
-        f"reference left as it was; {own}; {failed}",
-        seed=seed,
-      )
+  title = f"{name[: -len(unit) - 1]}_error_{unit}"
+
+  def errors(measured):
+    apart = np.abs(difference(measured, physiology.real[:, None]))
+    return _mean(apart, axis=1)[known, column]
+
+  if known.any():
+    decoded = NAN
+    if physiology.decoded is not None:
+      decoded = mean_of(errors(physiology.decoded[:, None]))
+    error = mean_metric(
+      title,
+      errors(physiology.twins),
+      physiology.patients[known],
+      LEVEL,
+      better="lower",
+      baseline=mean_of(errors(physiology.references[:, None])),
+      reference=decoded,
+      note="mean absolute error against the same row's real ECG; baseline: the "
+      "patient's reference left as it was"
+      + ("" if np.isnan(decoded) else "; reference: decoded real ECGs")
+      + f"; {own}; {failed}",
+      seed=seed,
     )
   else:
-    metrics.append(
-      missing(f"{name[: -len(unit) - 1]}_error_{unit}", LEVEL, failed)
-    )
-  metrics.append(
-    _distribution(name, twins, real, patients, f"{own}; {failed}", seed)
-  )
-  return metrics
+    error = missing(title, LEVEL, failed)
+  note = f"{own}; {failed}"
+  patients = physiology.patients
+  return [error, _distribution(name, twins, real, patients, note, seed)]
 
 
 def _distribution(name, twins, real, patients, note, seed):
   """Wasserstein distance of generated from real, with real against real."""
   unit = name.rpartition("_")[2]
   title = f"{name[: -len(unit) - 1]}_wasserstein_{unit}"
-
-  def distance(one, other):
-    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
-    if not (len(one) and len(other)):
-      return math.nan
-    return float(scipy.stats.wasserstein_distance(one, other))
-
   # The axis is compared where the circle is cut, at 180 degrees: few are there.
-  value, low, high, floor = compare_halves(
-    lambda rows: twins[rows].ravel(),
-    lambda rows: real[rows],
-    distance,
-    patients,
-    seed,
-  )
-  if not math.isfinite(value):
-    return missing(title, LEVEL, note)
-  return Metric(
-    title,
-    value,
-    low,
-    high,
-    floor,
-    int(np.isfinite(twins).sum()),
-    LEVEL,
-    f"floor: real against real, halves of the patients; {note}",
-  )
+  return wasserstein_metric(title, twins, real, patients, LEVEL, note, seed)
 
 
-def _spectrum(examples, flat, seed):
-  n, k = examples.twins.shape[:2]
-  real = power_spectra(examples.real)
-  twins = power_spectra(flat).reshape(n, k, *real.shape[1:])
-  value, low, high, floor = compare_halves(
+def _spectrum(physiology, seed):
+  real, twins = physiology.spectra["real"], physiology.spectra["twin"]
+  value, low, high, reference = compare_halves(
     lambda rows: twins[rows].reshape(-1, *real.shape[1:]),
     lambda rows: real[rows],
     spectrum_distance,
-    examples.patients,
+    physiology.patients,
     seed,
   )
   return Metric(
@@ -222,49 +231,88 @@ def _spectrum(examples, flat, seed):
     value,
     low,
     high,
-    floor,
-    n * k,
+    NAN,
+    reference,
+    "lower",
+    twins.shape[0] * twins.shape[1],
     LEVEL,
     "root mean square over leads and bands of 1 Hz, 0.5 to 40 Hz, of the "
-    "difference of mean power; floor: real against real, halves of the "
+    "difference of mean power; reference: real against real, halves of the "
     "patients",
   )
 
 
-def _limb_leads(examples, flat, seed):
+def _limb_leads(physiology, seed):
   """Errors of the limb leads of generated, decoded and real ECGs."""
-  k = examples.twins.shape[1]
-  floor = float(limb_lead_error(examples.real).mean())
-  note = "III, aVR, aVL, aVF against I and II, the worst; floor: real ECGs"
-  sets = [
-    ("limb_lead_error_uv", flat, np.repeat(examples.patients, k)),
-    ("limb_lead_error_decoded_uv", examples.decoded, examples.patients),
-    ("limb_lead_error_real_uv", examples.real, examples.patients),
-  ]
-  metrics = []
-  for name, signals, patients in sets:
-    if signals is None:
+  reference = float(physiology.limb_leads["real"].mean())
+  note = "III, aVR, aVL, aVF against I and II, the worst"
+  names = {
+    "twin": "limb_lead_error_uv",
+    "decoded": "limb_lead_error_decoded_uv",
+    "real": "limb_lead_error_real_uv",
+  }
+  rows = []
+  for which, name in names.items():
+    errors = physiology.limb_leads.get(which)
+    if errors is None:
       why = "no real ECGs were passed through the autoencoder"
-      metrics.append(missing(name, LEVEL, why))
+      rows.append(missing(name, LEVEL, why))
       continue
-    errors = limb_lead_error(signals)
-    metrics.append(
+    itself = which == "real"
+    rows.append(
       mean_metric(
-        name, errors, patients, LEVEL, floor=floor, note=note, seed=seed
+        name,
+        errors.ravel(),
+        np.repeat(physiology.patients, errors.shape[1]),
+        LEVEL,
+        better="lower",
+        reference=NAN if itself else reference,
+        note=note if itself else f"{note}; reference: real ECGs",
+        seed=seed,
       )
     )
-  return metrics
+  return rows
 
 
-def draw(beats: Beats):
+def _failures(physiology, seed):
+  """Share of measurements that fail where the real ECG's does not."""
+  known = np.isfinite(physiology.real)
+  rows = known.any(axis=1)
+
+  def share(measured):
+    lost = known[:, None] & ~np.isfinite(measured)
+    return lost.mean(axis=1).sum(axis=1)[rows] / known.sum(axis=1)[rows]
+
+  name = "measurements_failed_share"
+  if not rows.any():
+    return missing(name, LEVEL, "no real ECG could be measured")
+  decoded = NAN
+  if physiology.decoded is not None:
+    decoded = float(share(physiology.decoded[:, None]).mean())
+  return mean_metric(
+    name,
+    share(physiology.twins),
+    physiology.patients[rows],
+    LEVEL,
+    better="lower",
+    reference=decoded,
+    note=f"of {', '.join(MEASURES)} of generated ECGs, where the real ECG "
+    "can be measured"
+    + ("" if np.isnan(decoded) else "; reference: decoded real ECGs"),
+    seed=seed,
+  )
+
+
+def draw(physiology: Physiology):
   """Small multiples: distributions of MEASURES, real against generated.
 
   Args:
-    beats: of `measure_beats`.
+    physiology: of `compute`.
   """
   from matplotlib.figure import Figure
 
-  real, twins = beats.real, beats.twins.reshape(-1, beats.twins.shape[-1])
+  real = physiology.real
+  twins = physiology.twins.reshape(-1, len(MEASURES))
   figure = Figure(figsize=(11, 5), layout="constrained")
   for column, axes in enumerate(figure.subplots(2, 4).flat):
     sets = [x[np.isfinite(x[:, column]), column] for x in (real, twins)]

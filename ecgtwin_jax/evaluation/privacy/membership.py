@@ -17,7 +17,12 @@ from ecgtwin_jax.evaluation.generate_examples import (
   read_condition,
   signals_mv,
 )
-from ecgtwin_jax.evaluation.metric import Metric, bootstrap_interval, missing
+from ecgtwin_jax.evaluation.metric import (
+  NAN,
+  Metric,
+  bootstrap_interval,
+  missing,
+)
 from ecgtwin_jax.inference import batch
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
@@ -107,7 +112,7 @@ def auc_metric(
   note: str = "",
   seed: int = 0,
 ) -> Metric:
-  """The area under the ROC curve of an attack; the floor is a guess, 0.5.
+  """The area under the ROC curve of an attack; a guess, the baseline, has 0.5.
 
   Args:
     name: of the metric.
@@ -115,7 +120,7 @@ def auc_metric(
       means "a member".
     others: scores of those that were not.
     member_patients: whose they are.
-    other_patients: likewise; no patient is in both.
+    other_patients: whose the others are; no patient is in both.
     note: of the metric.
     seed: of the bootstrap over patients of both kinds.
   """
@@ -123,15 +128,16 @@ def auc_metric(
     return missing(name, "privacy", "no members or no others to compare")
   scores = np.concatenate([members, others])
   inside = (np.arange(len(scores)) < len(members)).astype(np.int8)
-  interval = bootstrap_interval(
+  low, high = bootstrap_interval(
     lambda rows: auroc(scores[rows], inside[rows]),
     joined(member_patients, other_patients),
     seed=seed,
   )
   value = auroc(scores, inside)
   count = f"{len(members)} members, {len(others)} others"
-  note = f"{note}; {count}".lstrip("; ")
-  return Metric(name, value, *interval, 0.5, len(scores), "privacy", note)
+  note = f"{note}; {count}; baseline: a guess".lstrip("; ")
+  n = len(scores)
+  return Metric(name, value, low, high, 0.5, NAN, "lower", n, "privacy", note)
 
 
 def joined(

@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import (
+  NAN,
   Metric,
   bootstrap_interval,
   mean_metric,
@@ -21,15 +22,15 @@ from ecgtwin_jax.evaluation.privacy import replay
 from ecgtwin_jax.evaluation.privacy.membership import Losses, auc_metric, joined
 from ecgtwin_jax.evaluation.privacy.risk import describe
 
-__all__ = ["LIMIT", "Found", "describe", "draw", "find", "measure"]
+__all__ = ["LIMIT", "Nearness", "compute", "describe", "draw", "metrics"]
 
 LIMIT = 800  # recordings of each kind that are looked up
 _LEVEL = "privacy"
 _TAIL = 0.05  # of unseen recordings lie above the threshold
 
 
-class Found(NamedTuple):
-  """Best correlations; see replay.nearest.
+class Nearness(NamedTuple):
+  """Best correlations, see replay.nearest, and denoising losses.
 
   Attributes:
     patients: of the generated ECGs.
@@ -45,6 +46,7 @@ class Found(NamedTuple):
     pair: lead II of the generated ECG nearest to a training recording, and of
       that recording, shifted.
     training: how many training recordings were searched.
+    losses: of trained-on and of unseen recordings, where they are at hand.
   """
 
   patients: Shaped[np.ndarray, " q"]
@@ -59,18 +61,20 @@ class Found(NamedTuple):
   member_patients: Shaped[np.ndarray, " w"]
   pair: Float[np.ndarray, "2 1024"]
   training: int
+  losses: tuple[Losses, Losses] | None = None
 
 
-def find(
+def compute(
   examples: Examples,
   train: Float[np.ndarray, "m 1024 12"],
   validation: Float[np.ndarray, "v 1024 12"],
   *,
   train_patients: Shaped[np.ndarray, " m"] | None = None,
   validation_patients: Shaped[np.ndarray, " v"] | None = None,
+  losses: tuple[Losses, Losses] | None = None,
   limit: int = LIMIT,
   seed: int = 0,
-) -> Found:
+) -> Nearness:
   """Looks generated ECGs and unseen recordings up among those trained on.
 
   Args:
@@ -80,7 +84,8 @@ def find(
       that leaves out noise comes closer to everything; recordings that went
       through its autoencoder make a stricter comparison.
     train_patients: whose they are; None: of one patient each.
-    validation_patients: likewise.
+    validation_patients: whose the unseen ones are.
+    losses: membership.denoising_losses of trained-on and of unseen recordings.
     limit: of each kind, drawn at random; all of `train` is searched.
     seed: of the drawing.
 
@@ -97,8 +102,8 @@ def find(
   def draw(n):
     return np.sort(rng.permutation(n)[:limit])
 
-  def owners(given, rows):
-    return rows if given is None else given[rows]
+  def owners(patients, rows):
+    return rows if patients is None else patients[rows]
 
   targets, seen, new = (
     draw(len(each)) for each in (examples.twins, train, validation)
@@ -109,7 +114,7 @@ def find(
   original = train[where[closest]]
   _, shift = replay.paired(twins[closest][None], original[None])
   lead = 1  # II
-  return Found(
+  return Nearness(
     patients=examples.patients[targets],
     generated=generated,
     unseen=replay.nearest(validation[new], train)[0],
@@ -126,109 +131,91 @@ def find(
       [twins[closest][:, lead], np.roll(original[:, lead], int(shift[0]))]
     ).astype(np.float32),
     training=len(train),
+    losses=losses,
   )
 
 
-def measure(
-  examples: Examples,
-  train: Float[np.ndarray, "m 1024 12"],
-  validation: Float[np.ndarray, "v 1024 12"],
-  *,
-  train_patients: Shaped[np.ndarray, " m"] | None = None,
-  validation_patients: Shaped[np.ndarray, " v"] | None = None,
-  losses: tuple[Losses, Losses] | None = None,
-  limit: int = LIMIT,
-  seed: int = 0,
-  found: Found | None = None,
-) -> list[Metric]:
+def metrics(nearness: Nearness, *, seed: int = 0) -> list[Metric]:
   """Shares of replays, correlations behind them, membership inference.
 
+  The reference is what unseen real recordings do; the baseline of an attack is
+  a guess.
+
   Args:
-    examples: as in `find`, like the arguments not named here.
-    train: likewise.
-    validation: likewise.
-    train_patients: likewise.
-    validation_patients: likewise.
-    losses: membership.denoising_losses of trained-on and of unseen recordings.
-    limit: as in `find`.
-    seed: of the drawing and of the bootstrap over patients.
-    found: what `find` has given; None: found here.
+    nearness: of `compute`.
+    seed: of the bootstrap over patients.
   """
-  if found is None:
-    found = find(
-      examples,
-      train,
-      validation,
-      train_patients=train_patients,
-      validation_patients=validation_patients,
-      limit=limit,
-      seed=seed,
-    )
-  near = f"among {found.training} training recordings"
-  metrics = [
+  near = f"among {nearness.training} training recordings"
+  unseen = f"{len(nearness.unseen)} unseen recordings"
+  rows = [
     _replay_share(
       "privacy_replay_share",
-      found.generated,
-      found.unseen,
-      joined(found.patients, found.unseen_patients),
-      f"nearer than 95% of {len(found.unseen)} unseen recordings, {near}",
+      nearness.generated,
+      nearness.unseen,
+      joined(nearness.patients, nearness.unseen_patients),
+      f"nearer than 95% of {unseen}, {near}; reference: unseen recordings",
       seed,
     ),
     mean_metric(
       "privacy_nearest_training_correlation",
-      found.generated,
-      found.patients,
+      nearness.generated,
+      nearness.patients,
       _LEVEL,
-      floor=float(found.unseen.mean()),
-      note=f"{near}; floor: unseen recordings",
+      better="lower",
+      reference=float(nearness.unseen.mean()),
+      note=f"{near}; reference: unseen recordings",
       seed=seed,
     ),
     Metric(
       "privacy_largest_training_correlation",
-      float(found.generated.max()),
-      float("nan"),
-      float("nan"),
-      float(found.unseen.max()),
-      len(found.generated),
+      float(nearness.generated.max()),
+      NAN,
+      NAN,
+      NAN,
+      float(nearness.unseen.max()),
+      "lower",
+      len(nearness.generated),
       _LEVEL,
-      f"of any generated ECG, {near}; floor: of any of {len(found.unseen)} "
-      "unseen recordings",
+      f"of any generated ECG, {near}; reference: of any of {unseen}",
     ),
     _replay_share(
       "privacy_reference_replay_share",
-      found.to_reference,
-      found.real_to_reference,
-      np.concatenate([found.patients, found.real_patients]),
-      "nearer to the reference than 95% of the patients' real recordings under "
-      "the target condition",
+      nearness.to_reference,
+      nearness.real_to_reference,
+      np.concatenate([nearness.patients, nearness.real_patients]),
+      "nearer to the patient's reference recording than 95% of the patients' "
+      "real recordings under the target condition; reference: those",
       seed,
     ),
     mean_metric(
       "privacy_reference_correlation",
-      found.to_reference,
-      found.patients,
+      nearness.to_reference,
+      nearness.patients,
       _LEVEL,
-      floor=float(found.real_to_reference.mean()),
-      note="floor: the patients' real recordings",
+      better="lower",
+      reference=float(nearness.real_to_reference.mean()),
+      note="to the patient's reference recording; reference: the patients' "
+      "real recordings under the target condition",
       seed=seed,
     ),
     auc_metric(
       "privacy_membership_distance_auc",
-      found.members,
-      found.others,
-      found.member_patients,
-      found.unseen_patients,
-      note=f"by correlation to the nearest of {len(found.generated)} generated",
+      nearness.members,
+      nearness.others,
+      nearness.member_patients,
+      nearness.unseen_patients,
+      note="by correlation to the nearest of "
+      f"{len(nearness.generated)} generated",
       seed=seed,
     ),
   ]
   name = "privacy_membership_loss_auc"
-  if losses is None:
+  if nearness.losses is None:
     why = "needs the twin and its training data"
-    return [*metrics, missing(name, _LEVEL, why)]
-  members, others = losses
+    return [*rows, missing(name, _LEVEL, why)]
+  members, others = nearness.losses
   return [
-    *metrics,
+    *rows,
     auc_metric(
       name,
       -members.losses,
@@ -241,35 +228,36 @@ def measure(
   ]
 
 
-def _replay_share(name, values, floor_values, patients, note, seed):
-  """Share of values above the 95th percentile of the floor's.
+def _replay_share(name, values, real_values, patients, note, seed):
+  """Share of values above the 95th percentile of the real ones.
 
   The interval holds the uncertainty of that percentile, too.
   """
-  both = np.concatenate([values, floor_values])
-  asked = np.arange(len(both)) < len(values)
+  both = np.concatenate([values, real_values])
+  is_ours = np.arange(len(both)) < len(values)
 
   def statistic(rows):
-    first, second = both[rows[asked[rows]]], both[rows[~asked[rows]]]
-    if not len(first) or not len(second):
-      return float("nan")
-    return float((first > np.quantile(second, 1 - _TAIL)).mean())
+    ours, real = both[rows[is_ours[rows]]], both[rows[~is_ours[rows]]]
+    if not len(ours) or not len(real):
+      return NAN
+    return float((ours > np.quantile(real, 1 - _TAIL)).mean())
 
   value = statistic(np.arange(len(both)))
-  interval = low, high = bootstrap_interval(statistic, patients, seed=seed)
+  low, high = bootstrap_interval(statistic, patients, seed=seed)
   if low == high == value and value in (0.0, 1.0):
     # None or all of n patients: the bootstrap sees no spread, the exact
     # binomial interval does.
-    edge = 0.025 ** (1 / len(np.unique(patients[asked])))
-    interval = (0.0, 1 - edge) if value == 0 else (edge, 1.0)
-  return Metric(name, value, *interval, _TAIL, len(values), _LEVEL, note)
+    edge = 0.025 ** (1 / len(np.unique(patients[is_ours])))
+    low, high = (0.0, 1 - edge) if value == 0 else (edge, 1.0)
+  n = len(values)
+  return Metric(name, value, low, high, NAN, _TAIL, "lower", n, _LEVEL, note)
 
 
-def draw(found: Found) -> Any:
-  """Draws correlations against their floors, and the nearest pair.
+def draw(nearness: Nearness) -> Any:
+  """Draws correlations against those of real ones, and the nearest pair.
 
   Args:
-    found: of `find`.
+    nearness: of `compute`.
 
   Returns:
     A matplotlib Figure.
@@ -279,24 +267,24 @@ def draw(found: Found) -> Any:
   figure = Figure(figsize=(9, 5.6), layout="constrained")
   top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2))
   left, right = top.subplots(1, 2)
-  for axes, values, floor, title, whose in (
+  for axes, values, real, title, whose in (
     (
       left,
-      found.generated,
-      found.unseen,
-      f"to the nearest of {found.training} training recordings",
+      nearness.generated,
+      nearness.unseen,
+      f"to the nearest of {nearness.training} training recordings",
       "unseen patients",
     ),
     (
       right,
-      found.to_reference,
-      found.real_to_reference,
+      nearness.to_reference,
+      nearness.real_to_reference,
       "to the own reference",
       "the same patients",
     ),
   ):
-    edges = np.linspace(min(values.min(), floor.min()) - 0.01, 1.0, 41)
-    axes.hist(floor, edges, density=True, color="0.7", label="real")
+    edges = np.linspace(min(values.min(), real.min()) - 0.01, 1.0, 41)
+    axes.hist(real, edges, density=True, color="0.7", label="real")
     axes.hist(
       values,
       edges,
@@ -307,7 +295,7 @@ def draw(found: Found) -> Any:
       label="generated",
     )
     axes.axvline(
-      np.quantile(floor, 1 - _TAIL),
+      np.quantile(real, 1 - _TAIL),
       color="0.3",
       ls=":",
       label="95th percentile",
@@ -323,11 +311,11 @@ def draw(found: Found) -> Any:
     loc="outside lower center",
   )
   axes = bottom.subplots()
-  seconds = np.arange(found.pair.shape[1]) / 102.4
-  axes.plot(seconds, found.pair[1], color="0.6", lw=1.4, label="training")
-  axes.plot(seconds, found.pair[0], color="C3", lw=0.8, label="generated")
+  seconds = np.arange(nearness.pair.shape[1]) / 102.4
+  axes.plot(seconds, nearness.pair[1], color="0.6", lw=1.4, label="training")
+  axes.plot(seconds, nearness.pair[0], color="C3", lw=0.8, label="generated")
   axes.set_title(
-    f"the nearest pair, lead II (correlation {found.generated.max():.3f})",
+    f"the nearest pair, lead II (correlation {nearness.generated.max():.3f})",
     fontsize=10,
   )
   axes.set_xlabel("s")

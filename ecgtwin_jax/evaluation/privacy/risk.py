@@ -45,19 +45,19 @@ def _say_replay(metric, correlation):
     return "Whether training recordings are replayed was not measured."
   text = (
     f"{_percent(metric)} of the generated ECGs lie nearer to a training "
-    f"recording than 95% of unseen real recordings do; {metric.floor:.0%} is "
-    "expected of a generator that replays nothing."
+    f"recording than 95% of unseen real recordings do; {metric.reference:.0%} "
+    "is expected of a generator that replays nothing."
   )
-  if metric.low > metric.floor:
+  if metric.low > metric.reference:
     return f"{text} Training recordings are replayed."
   if not np.isfinite(metric.low):
     return f"{text} {_TOO_FEW}"
   text = f"{text} No sign of replay."
-  if correlation is not None and correlation.high < correlation.floor:
+  if correlation is not None and correlation.high < correlation.reference:
     text += (
       " They lie further from the training recordings than unseen ones do "
       f"(mean correlation to the nearest {correlation.value:.2f} against "
-      f"{correlation.floor:.2f}), which tells of fidelity, not of privacy."
+      f"{correlation.reference:.2f}), which tells of fidelity, not of privacy."
     )
   return text
 
@@ -67,9 +67,9 @@ def _say_reference(metric):
     return "Whether the reference is copied was not measured."
   text = (
     f"{_percent(metric)} lie nearer to the reference than 95% of the same "
-    f"patients' real later recordings do ({metric.floor:.0%} expected)."
+    f"patients' real later recordings do ({metric.reference:.0%} expected)."
   )
-  if metric.low > metric.floor:
+  if metric.low > metric.reference:
     return f"{text} The reference shows through: treat it as disclosed."
   if not np.isfinite(metric.low):
     return f"{text} {_TOO_FEW}"
@@ -107,11 +107,11 @@ def _say_person(metric):
     f"generated ECG leads to the person it was made for in {_percent(metric)} "
     f"of cases ({metric.note})."
   )
-  if metric.low > metric.floor:
+  if metric.low > metric.baseline:
     return (
-      f"{text} That is above the floor of {metric.floor:.1%}: the ECG stands "
-      "for that person, so protect it as you protect the reference."
+      f"{text} That is above the baseline of {metric.baseline:.1%}: the ECG "
+      "stands for that person, so protect it as you protect the reference."
     )
   if not np.isfinite(metric.low):
     return f"{text} {_TOO_FEW}"
-  return f"{text} No better than the floor of {metric.floor:.1%}."
+  return f"{text} No better than the baseline of {metric.baseline:.1%}."
