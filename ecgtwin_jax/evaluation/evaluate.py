@@ -18,6 +18,7 @@ from ecgtwin_jax.evaluation import generate_examples, report
 from ecgtwin_jax.evaluation.levels import LEVELS, EvaluationContext
 from ecgtwin_jax.evaluation.metric import Metric, missing
 from ecgtwin_jax.evaluation.privacy import risk
+from ecgtwin_jax.evaluation.verdict import judge
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.files import versions
@@ -68,6 +69,8 @@ def run(config) -> list[Metric]:
     print(f"{level}: {len(rows)} figures, {seconds:.0f} s", flush=True)
     print("\n".join(map(report.to_line, rows)), flush=True)
   report.write_metrics(folder, metrics)
+  for answer in judge(metrics):
+    print(f"{answer.question} {answer.word}. {answer.sentence}", flush=True)
   words = {"privacy": risk.describe(metrics)}
   page = report.write_html(
     folder, _about(config, context, folder), metrics, pictures, words

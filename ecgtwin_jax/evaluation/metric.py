@@ -49,6 +49,13 @@ def missing(
   return Metric(name, NAN, NAN, NAN, NAN, NAN, better, n, level, why)
 
 
+def number(value: float | int | np.number | None) -> str:
+  """Four digits, or a dash for what is not a number."""
+  if value is None or not np.isfinite(value):
+    return "–"
+  return f"{value:.4g}"
+
+
 def direction(value: float, best: float) -> str:
   """`better` of a figure that is best at a number: where that number lies."""
   return "higher" if value < best else "lower"

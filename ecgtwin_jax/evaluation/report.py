@@ -7,10 +7,9 @@ import json
 import math
 import pathlib
 
-import numpy as np
-
 from ecgtwin_jax.evaluation.levels import LEVELS
-from ecgtwin_jax.evaluation.metric import BETTER, Metric
+from ecgtwin_jax.evaluation.metric import BETTER, Metric, number
+from ecgtwin_jax.evaluation.verdict import judge
 
 FIELDS = Metric._fields
 _STYLE = """
@@ -24,7 +23,11 @@ th:first-child, td:first-child, th:last-child, td:last-child {
 td:last-child { color: #555; font-size: 85% }
 img { max-width: 100% }
 dt { font-weight: 600 } dd { margin: 0 0 .4em 1.5em; overflow-wrap: anywhere }
-.warning { background: #fff4d6; padding: .6em 1em }
+.verdict p { margin: 0; padding: .5em 1em; border-left: .5em solid }
+.good { background: #e6f4e6; border-color: #2e7d32 }
+.fair { background: #fff4d6; border-color: #e0a100 }
+.bad { background: #fbe3e1; border-color: #b3261e }
+.unknown { background: #eee; border-color: #888 }
 """
 
 
@@ -48,13 +51,6 @@ def from_json(entry: dict) -> Metric:
     for field in FIELDS
   }
   return Metric(**values)
-
-
-def number(value: float | int | np.number) -> str:
-  """Four digits, or a dash for what is not a number."""
-  if value is None or not math.isfinite(value):
-    return "–"
-  return f"{value:.4g}"
 
 
 def write_metrics(folder: pathlib.Path, metrics: list[Metric]) -> None:
@@ -113,7 +109,9 @@ def write_html(
     "<!DOCTYPE html><html lang='en'><meta charset='utf-8'>",
     "<meta name='viewport' content='width=device-width'>",
     f"<title>ECG twin: evaluation</title><style>{_STYLE}</style>",
-    "<h1>ECG twin: evaluation</h1><dl>",
+    "<h1>ECG twin: evaluation</h1>",
+    _verdict(metrics),
+    "<dl>",
     *(
       f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>"
       for key, value in about.items()
@@ -142,6 +140,16 @@ def write_html(
   path = folder / "report.html"
   path.write_text("\n".join(parts), encoding="utf-8")
   return path
+
+
+def _verdict(metrics: list[Metric]) -> str:
+  """A box with an answer per line, in its colour."""
+  lines = [
+    f"<p class='{answer.colour}'><b>{html.escape(answer.question)} "
+    f"{html.escape(answer.word)}.</b> {html.escape(answer.sentence)}</p>"
+    for answer in judge(metrics)
+  ]
+  return "\n".join(["<div class='verdict'>", *lines, "</div>"])
 
 
 def _table(metrics: list[Metric]) -> str:

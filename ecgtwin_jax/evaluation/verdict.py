@@ -1,0 +1,205 @@
+"""The report in a few sentences, from its figures alone.
+
+Each question is answered by its worst figure. Where a figure stands is its
+share of the way from the baseline to the reference; where its interval does not
+separate from the baseline, nobody can tell.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ecgtwin_jax.evaluation.metric import BETTER, NAN, Metric, number
+
+_GOOD, _FAIR = 0.8, 0.4  # of the way from baseline to reference
+_MANY, _SOME = 0.2, 0.05  # of the measurements failed
+_REPLAYED = 2.0  # times what unseen recordings do: below it is no replay
+# Answers from the worst to the best, and their colours.
+WORDS = {
+  "No": "bad",
+  "Cannot tell": "unknown",
+  "Hardly": "bad",
+  "In part": "fair",
+  "Yes": "good",
+}
+
+
+class Question(NamedTuple):
+  """What is asked, and the figures that answer.
+
+  Attributes:
+    text: with its question mark.
+    figures: {name of a metric: what it is, in words}.
+    instead: the same, where none of those was measured.
+    at_best: names of those that are best at the reference, not beyond it.
+  """
+
+  text: str
+  figures: dict[str, str]
+  instead: dict[str, str] = {}  # noqa: RUF012
+  at_best: tuple[str, ...] = ()
+
+
+class Answer(NamedTuple):
+  """A question answered.
+
+  Attributes:
+    question: its text.
+    word: a key of WORDS, or "Not measured".
+    colour: "good", "fair", "bad" or "unknown".
+    sentence: the figure with its interval, baseline and reference.
+  """
+
+  question: str
+  word: str
+  colour: str
+  sentence: str
+
+
+QUESTIONS = (
+  Question(
+    "Is the text followed?",
+    {
+      "criteria_index": "criteria met where the report asks for them",
+      "rclip": "likeness to the report, over that of real ECGs",
+      "heart_rate_slope": "slope of the heart rate on the one asked for",
+    },
+    at_best=("heart_rate_slope",),
+  ),
+  Question(
+    "Is it this patient?",
+    {
+      "identity_top1_share": "right patient found first",
+      "truth_score": "nearness to the patient's true ECG",
+    },
+    {"base_similarity": "likeness of the base vectors, which is circular"},
+  ),
+  Question(
+    "Is it realistic?",
+    {
+      "fid": "Frechet distance to real ECGs",
+      "precision": "share that lies among real ECGs",
+      "recall": "share of real ECGs that lie among the generated",
+      "amplitude_ratio": "height over that of real ECGs",
+      "beat_spread_sinus_uv": "how much beats differ, in sinus rhythm",
+      "rr_spread_sinus_ms": "how much intervals differ, in sinus rhythm",
+    },
+    at_best=("amplitude_ratio", "beat_spread_sinus_uv", "rr_spread_sinus_ms"),
+  ),
+)
+
+
+def judge(metrics: Sequence[Metric]) -> list[Answer]:
+  """Answers QUESTIONS, whether recordings are replayed, and what failed."""
+  known = {m.name: m for m in metrics if math.isfinite(m.value)}
+  return [
+    *(_answer(question, known) for question in QUESTIONS),
+    _answer_replay(known.get("privacy_replay_share")),
+    _answer_failures(known.get("measurements_failed_share"), metrics),
+  ]
+
+
+def _answer(question, known):
+  for figures in (question.figures, question.instead):
+    there = [known[name] for name in figures if name in known]
+    if there:
+      words = {m.name: _word(m, m.name in question.at_best) for m in there}
+      order = list(WORDS)
+      worst = min(
+        there,
+        key=lambda m: (
+          order.index(words[m.name]),
+          position(m, m.name in question.at_best),
+        ),
+      )
+      word = words[worst.name]
+      sentence = describe(worst, figures[worst.name])
+      return Answer(question.text, word, WORDS[word], sentence)
+  return _not_measured(question.text)
+
+
+def _not_measured(text):
+  return Answer(text, "Not measured", "unknown", "")
+
+
+def position(metric: Metric, at_best: bool = False) -> float:
+  """Share of the way from the baseline, 0, to the reference, 1.
+
+  Without a baseline it is the ratio of both, whichever way round is below 1.
+
+  Args:
+    metric: with a reference.
+    at_best: beyond the reference it becomes worse again.
+  """
+  value, baseline, reference = metric.value, metric.baseline, metric.reference
+  if math.isfinite(baseline):
+    way = reference - baseline
+    share = (value - baseline) / way if way else NAN
+  elif metric.better == "higher" or at_best:
+    share = value / reference if reference else NAN
+  else:
+    share = reference / value if value else math.inf
+  if at_best and share > 1:
+    return 1 / share
+  return min(share, 1.0)
+
+
+def _word(metric, at_best):
+  """A key of WORDS."""
+  share = position(metric, at_best)
+  if not math.isfinite(share):
+    return "Cannot tell"
+  if math.isfinite(metric.baseline):
+    ends = [
+      position(metric._replace(value=end)) for end in (metric.low, metric.high)
+    ]
+    # Without an interval nothing separates.
+    if not all(map(math.isfinite, ends)) or min(ends) <= 0 <= max(ends):
+      return "Cannot tell"
+    if max(ends) < 0:
+      return "No"
+  if share >= _GOOD:
+    return "Yes"
+  return "In part" if share >= _FAIR else "Hardly"
+
+
+def _answer_replay(metric):
+  text = "Does it replay recordings?"
+  if metric is None:
+    return _not_measured(text)
+  sentence = describe(
+    metric, "nearer to training recordings than 95% of unseen ones"
+  )
+  if metric.low > metric.reference:
+    return Answer(text, "Yes", "bad", sentence)
+  if metric.high <= _REPLAYED * metric.reference:
+    return Answer(text, "No", "good", sentence)
+  return Answer(text, "Cannot tell", "unknown", sentence)
+
+
+def _answer_failures(metric, metrics):
+  text = "What share of measurements failed?"
+  absent = sum(not math.isfinite(m.value) for m in metrics)
+  missing = f"{absent} of {len(metrics)} figures show a dash."
+  if metric is None:
+    return _not_measured(text)._replace(sentence=missing)
+  colour = "good" if metric.value <= _SOME else "fair"
+  if metric.value > _MANY:
+    colour = "bad"
+  sentence = describe(metric, "intervals and waves of generated ECGs")
+  return Answer(text, f"{metric.value:.1%}", colour, f"{sentence} {missing}")
+
+
+def describe(metric: Metric, what: str) -> str:
+  """A figure as a sentence, with its interval, baseline and reference."""
+  parts = [
+    f"{what[0].upper()}{what[1:]} ({metric.name} {BETTER[metric.better]})"
+  ]
+  parts.append(f"{number(metric.value)}")
+  if math.isfinite(metric.low):
+    parts[-1] += f", {number(metric.low)} to {number(metric.high)}"
+  for word in ("baseline", "reference"):
+    value = getattr(metric, word)
+    if math.isfinite(value):
+      parts.append(f"{word} {number(value)}")
+  return f"{parts[0]}: {'; '.join(parts[1:])}."

@@ -1,0 +1,113 @@
+"""Beat-to-beat variation: noise is measured, a repeated beat has none."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ecgtwin_jax.beats.median_beat import find_median_beat
+from ecgtwin_jax.beats.variation import beat_spread, rr_spread
+from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.evaluation.physiology import variation
+from ecgtwin_jax.evaluation.readings import Readings
+from evaluated import make_examples, real_signals
+
+
+def periodic(spread=0.0, seed=0, period=80):
+  """A beat that repeats every 80 samples of 102.4 Hz, and noise in mV."""
+  time = np.arange(1024) % period
+  beat = np.exp(-0.5 * ((time - 40) / 1.5) ** 2)
+  beat = beat + 0.2 * np.exp(-0.5 * ((time - 65) / 5) ** 2)
+  noise = np.random.default_rng(seed).normal(0, spread, (1024, 12))
+  return beat[:, None] * np.linspace(0.5, 1.5, 12) + noise
+
+
+def test_a_repeated_beat_has_no_spread_and_noise_has_its_own():
+  still = find_median_beat(periodic(), 102.4)
+  assert beat_spread(still) < 5
+  assert rr_spread(still) < 2
+  noisy = find_median_beat(periodic(0.05), 102.4)
+  # The median of a dozen beats takes little of their noise.
+  assert beat_spread(noisy) == pytest.approx(50, rel=0.15)
+
+
+def test_spreads_need_three_beats_and_leave_odd_ones_out():
+  beats = find_median_beat(periodic(0.05), 102.4)
+  two = dataclasses.replace(beats, segments=beats.segments[:2])
+  assert np.isnan(beat_spread(two))
+  times, usual = np.arange(8) * 0.8, np.ones(8, bool)
+  times[4] -= 0.3
+  usual[4] = False
+  odd = dataclasses.replace(beats, times=times, usual=usual)
+  assert rr_spread(odd) == pytest.approx(0, abs=1e-9)
+  usual = np.arange(8) < 3  # two intervals
+  few = dataclasses.replace(odd, times=np.arange(8) * 0.8, usual=usual)
+  assert np.isnan(rr_spread(few))
+  uneven = dataclasses.replace(
+    odd, times=np.cumsum(np.tile([0.7, 0.9], 4)), usual=np.ones(8, bool)
+  )
+  assert rr_spread(uneven) == pytest.approx(100, rel=0.03)
+
+
+def test_groups_follow_the_reports():
+  reports = (
+    ("Sinus rhythm",),
+    ("Atrial fibrillation",),
+    ("Sinus rhythm", "Ventricular premature complex"),
+    ("Atrial fibrillation", "Ventricular premature complex"),
+    ("Atrial flutter",),
+  )
+  found = variation.find_groups([Condition(r, 70) for r in reports])
+  rows = {
+    name: np.flatnonzero(chosen).tolist() for name, chosen in found.items()
+  }
+  assert rows == {"sinus": [0], "fibrillation": [1, 3], "ectopic": [2]}
+
+
+def figures(twins, **more):
+  examples = dataclasses.replace(make_examples(twins), **more)
+  result = variation.compute(examples, Readings(examples))
+  rows = variation.metrics(result)
+  assert {m.level for m in rows} == {"physiology"}
+  return result, {m.name: m for m in rows}
+
+
+def test_a_periodic_generator_is_seen_and_the_real_one_is_at_the_reference():
+  real = real_signals()
+  twins = np.stack([periodic()] * len(real)).astype(np.float32)
+  _, still = figures(twins)
+  beats, rr = still["beat_spread_sinus_uv"], still["rr_spread_sinus_ms"]
+  assert beats.value < 0.5 * beats.reference and beats.better == "higher"
+  assert rr.value < 0.3 * rr.reference and rr.better == "higher"
+  result, same = figures(real, decoded=real)
+  assert same["beat_spread_sinus_uv"].value == pytest.approx(
+    same["beat_spread_sinus_uv"].reference
+  )
+  assert same["beat_spread_sinus_wasserstein_uv"].value == 0
+  assert "after the autoencoder" in same["beat_spread_sinus_uv"].note
+  assert len(variation.draw(result).axes) == 6
+
+
+def test_a_rhythm_of_few_targets_says_so():
+  _, found = figures(real_signals())
+  few = [m for m in found.values() if np.isnan(m.value)]
+  assert all("fewer than 10" in m.note for m in few)
+
+
+def test_readings_are_made_once_and_a_reference_once_per_patient(monkeypatch):
+  from ecgtwin_jax.evaluation import readings as module
+
+  calls = []
+  read = module.read_ecg_beats
+  monkeypatch.setattr(
+    module, "read_ecg_beats", lambda x: calls.append(1) or read(x)
+  )
+  examples = make_examples(real_signals(4), patients=4)
+  found = Readings(examples)
+  rows = found.of("references")
+  assert len(calls) == 4 and len(rows) == 12
+  assert rows[0][0] is rows[1][0] and rows[0][0] is not rows[3][0]
+  assert found.of("references") is rows and len(calls) == 4
+  assert len(rows[0][0].beats.segments) == 0
+  assert found.spreads("references").shape == (12, 1)
+  assert len(calls) == 4

@@ -1,0 +1,113 @@
+"""The verdict: the worst figure answers, and what is not separated is said."""
+
+import pytest
+
+from ecgtwin_jax.evaluation.metric import NAN, Metric, missing
+from ecgtwin_jax.evaluation.verdict import judge, position
+
+
+def metric(name, value, low, high, baseline, reference, better="higher"):
+  return Metric(
+    name, value, low, high, baseline, reference, better, 100, "condition"
+  )
+
+
+GOOD = [
+  metric("criteria_index", 0.95, 0.9, 1.0, 0.0, 1.0),
+  metric("heart_rate_slope", 1.01, 0.98, 1.04, 0.05, 0.99),
+  metric("identity_top1_share", 0.8, 0.75, 0.85, 0.01, 0.85),
+  metric("fid", 0.4, 0.3, 0.5, 20.0, 0.2, "lower"),
+  metric("recall", 0.85, 0.8, 0.9, NAN, 0.87),
+  metric("beat_spread_sinus_uv", 20.0, 19.0, 21.0, NAN, 22.0),
+  metric("privacy_replay_share", 0.03, 0.01, 0.06, NAN, 0.05, "lower"),
+  metric("measurements_failed_share", 0.01, 0.0, 0.02, NAN, 0.01, "lower"),
+]
+
+
+def answers(*changed):
+  known = {m.name: m for m in GOOD} | {m.name: m for m in changed}
+  text, person, real, replay, failed = judge(list(known.values()))
+  return {
+    "text": text,
+    "person": person,
+    "real": real,
+    "replay": replay,
+    "failed": failed,
+  }
+
+
+def test_a_good_twin_is_praised_and_each_figure_is_said():
+  found = answers()
+  assert [a.word for a in found.values()] == ["Yes", "Yes", "Yes", "No", "1.0%"]
+  assert {a.colour for a in found.values()} == {"good"}
+  assert found["person"].sentence == (
+    "Right patient found first (identity_top1_share ↑): 0.8, 0.75 to 0.85; "
+    "baseline 0.01; reference 0.85."
+  )
+  assert found["failed"].sentence.endswith("0 of 8 figures show a dash.")
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "word", "colour"),
+  [
+    (0.0, 0.3, "Cannot tell", "unknown"),  # the baseline, 0.01, is inside
+    (0.05, 0.2, "Hardly", "bad"),
+    (0.4, 0.6, "In part", "fair"),
+    (0.0, 0.005, "No", "bad"),
+    (NAN, NAN, "Cannot tell", "unknown"),
+  ],
+)
+def test_words_follow_interval_baseline_and_reference(low, high, word, colour):
+  value = (low + high) / 2 if low == low else 0.5
+  found = answers(metric("identity_top1_share", value, low, high, 0.01, 0.85))[
+    "person"
+  ]
+  assert (found.word, found.colour) == (word, colour)
+
+
+def test_the_worst_figure_answers():
+  # A perfectly periodic ECG has all but the spread of its beats.
+  spread = metric("beat_spread_sinus_uv", 1.0, 0.9, 1.1, NAN, 22.0)
+  found = answers(spread)["real"]
+  assert found.word == "Hardly" and "beat_spread_sinus_uv" in found.sentence
+  wide = spread._replace(value=60.0, low=55.0, high=65.0, better="lower")
+  assert answers(wide)["real"].word == "Hardly"
+  steep = metric("heart_rate_slope", 2.0, 1.9, 2.1, 0.05, 0.99)
+  assert answers(steep)["text"].word == "In part"
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "word", "colour"),
+  [
+    (0.2, 0.4, "Yes", "bad"),
+    (0.0, 0.09, "No", "good"),
+    (0.01, 0.2, "Cannot tell", "unknown"),
+    (NAN, NAN, "Cannot tell", "unknown"),
+  ],
+)
+def test_replay(low, high, word, colour):
+  share = metric("privacy_replay_share", 0.05, low, high, NAN, 0.05, "lower")
+  found = answers(share)["replay"]
+  assert (found.word, found.colour) == (word, colour)
+
+
+def test_what_was_not_measured_says_so():
+  found = answers(missing("identity_top1_share", "person", "no encoder"))
+  assert found["person"].word == "Not measured"
+  assert "1 of 8 figures" in found["failed"].sentence
+  instead = answers(
+    missing("identity_top1_share", "person", "no encoder"),
+    metric("base_similarity", 0.8, 0.7, 0.9, 0.6, 0.83),
+  )["person"]
+  assert instead.word == "Yes" and "circular" in instead.sentence
+
+
+def test_position_runs_from_baseline_to_reference():
+  error = metric("x", 5.0, 4.0, 6.0, 20.0, 0.0, "lower")
+  assert position(error) == 0.75
+  assert position(error._replace(value=25.0)) == -0.25
+  # Without a baseline it is a ratio.
+  ratio = error._replace(baseline=NAN, reference=2.5)
+  assert position(ratio) == 0.5 and position(ratio._replace(value=1.0)) == 1
+  assert position(ratio._replace(value=5.0), at_best=True) == 0.5
+  assert position(ratio._replace(value=1.25), at_best=True) == 0.5
