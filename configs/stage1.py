@@ -22,6 +22,16 @@ def get_config(variant="base"):
   config.latent_scale = ml_collections.config_dict.placeholder(float)
   config.model = dict(width=256, depth=3, heads=8, mlp_ratio=4)
   config.model.null_condition = True  # accepts missing age or sex
+  config.model.latent_channels = 4  # of the autoencoder
+  config.model.latent_patch = 4  # positions of the latent in one token
+  # Readings of the tokens, side by side the base vector; 0: the tokens' mean,
+  # as published.
+  config.model.identity_tokens = 8
+  config.model.token_width = 32  # of a reading: 8 * 32 = 256
+  config.model.resampler_depth = 1
+  config.model.median_beat = False  # sees it, and foretells the other's
+  config.model.beat_head_width = 256  # of what foretells it
+  config.beat_weight = 1.0  # of the median beats' error beside the contrast
   config.text_dropout = 0.15  # unconditional form, as published
   config.text_dropout_per = "example"  # or "batch", as published
   # The published loss treats other pairs of a patient as strangers.
@@ -54,6 +64,9 @@ def get_config(variant="base"):
           "steps": 50 * 6_408_782 // 65_536,  # 50 epochs of MIMIC-IV-ECG
           "latent_scale": 0.18215,
           "model.null_condition": False,
+          "model.latent_patch": 1,
+          "model.identity_tokens": 0,
+          "model.median_beat": False,
           "text_dropout_per": "batch",
           "same_patient_negatives": True,
           "uniform_over": "pairs",
@@ -93,6 +106,7 @@ def get_config(variant="base"):
         },
         "smoke": {
           **small,
+          "model.token_width": 8,
           "batch_size": 16,
           "steps": 4,
           "log_every": 2,

@@ -62,7 +62,7 @@ def get_config(variant="base"):
     "model.width": 96,
     "model.depth": 3,
     "model.heads": 4,
-    "model.base_width": 64,
+    "model.base_width": 256,
   }
   return common.finish(
     config,
@@ -104,7 +104,7 @@ def get_config(variant="base"):
           "model.width": 96,
           "model.level_blocks": 1,
           "model.heads": 4,
-          "model.base_width": 64,
+          "model.base_width": 256,
           "batch_size": 32,
           "steps": 8000,
           "eval_every": 1000,
@@ -133,6 +133,7 @@ def get_config(variant="base"):
           **small,
           "model.width": 64,
           "model.depth": 2,
+          "model.base_width": 64,
           "batch_size": 16,
           "steps": 4,
           "log_every": 2,

@@ -72,6 +72,82 @@ def test_every_input_matters():
   assert np.abs(call(LATENT[:, ::-1], *ARGS[1:]) - base).max() > 1e-3
 
 
+READ = (
+  ("identity_tokens", 3),
+  ("token_width", 5),
+  ("median_beat", True),
+  ("null_condition", True),
+)
+BEAT = dict(
+  median_beat=_random(3, B, 80, 12) / 5, median_beat_found=np.array([1, 0])
+)
+
+
+@functools.cache
+def _build_reader():
+  model = BaseExtractor(**{**SIZES, **dict(READ)})
+
+  def everything(module):
+    base = module(*ARGS, **BEAT)
+    return module.predict_beat(base, *ARGS[1:])
+
+  variables = jax.jit(functools.partial(model.init, method=everything))(
+    jax.random.key(0)
+  )
+  return model, variables
+
+
+@functools.cache
+def _jitted_reader(method):
+  model, _ = _build_reader()
+  return jax.jit(functools.partial(model.apply, method=method))
+
+
+def read(*args, method="__call__", **options):
+  """Returns what a small extractor with identity tokens and beats gives."""
+  out = _jitted_reader(method)(_build_reader()[1], *args, **options)
+  return np.asarray(out)
+
+
+def test_identity_tokens_and_median_beat_make_the_base_vector():
+  base = read(*ARGS, **BEAT)
+  assert base.shape == (B, 3 * 5) == (B, _build_reader()[0].base_width)
+  changed = {**BEAT, "median_beat": -BEAT["median_beat"]}
+  other = read(*ARGS, **changed)
+  assert np.abs(other[0] - base[0]).max() > 1e-3
+  # Where none was found, what stands there instead is not read.
+  np.testing.assert_array_equal(other[1], base[1])
+  np.testing.assert_allclose(read(*ARGS)[1], base[1], atol=1e-6)
+  assert np.abs(read(*ARGS)[0] - base[0]).max() > 1e-3
+
+
+def test_a_beat_has_its_order_and_its_condition():
+  base = read(*ARGS, **BEAT)
+  backwards = {**BEAT, "median_beat": BEAT["median_beat"][:, ::-1]}
+  assert np.abs(read(*ARGS, **backwards) - base)[0].max() > 1e-3
+  asked = read(LATENT, -STATEMENTS, *ARGS[2:], **BEAT)
+  assert np.abs(asked - base).max() > 1e-3
+
+
+def test_the_predicted_beat_depends_on_person_and_condition():
+  base = _random(5, B, 15)
+  beat = read(base, *ARGS[1:], method="predict_beat")
+  assert beat.shape == (B, 80, 12)
+  dirty = np.where(MASK[:, :, None], STATEMENTS, np.nan).astype(np.float32)
+  same = read(base, dirty, *ARGS[2:], method="predict_beat")
+  np.testing.assert_array_equal(same, beat)
+  for changed in (
+    (-base, *ARGS[1:]),
+    (base, -STATEMENTS, *ARGS[2:]),
+    (base, *ARGS[1:3], -PATIENT),
+  ):
+    other = read(*changed, method="predict_beat")
+    assert np.abs(other - beat).max() > 1e-3
+  unknown = np.full_like(PATIENT, np.nan)
+  alone = read(base, *ARGS[1:3], unknown, method="predict_beat")
+  assert np.isfinite(alone).all()
+
+
 def test_padding_changes_nothing_and_has_no_gradient():
   model, variables = _build()
 
@@ -200,6 +276,12 @@ def test_contrastive_logits_by_hand():
 
 def test_errors():
   model = BaseExtractor(**SIZES)
+  patched = BaseExtractor(**SIZES, latent_patch=2)
+  with pytest.raises(ValueError, match=r"length=13 must be divisible by .*=2"):
+    jax.eval_shape(patched.init, jax.random.key(0), *ARGS)
+  with pytest.raises(ValueError, match=r"\(2, 79, 12\) must be \(b, 80, 12\)"):
+    short = {**BEAT, "median_beat": BEAT["median_beat"][:, 1:]}
+    _jitted_reader("__call__").eval_shape(_build_reader()[1], *ARGS, **short)
   with pytest.raises(ValueError, match="channels=4 must be 3"):
     jax.eval_shape(
       model.init, jax.random.key(0), _random(0, B, L, 4), *ARGS[1:]

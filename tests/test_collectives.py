@@ -35,6 +35,8 @@ def compile_step(name, devices, accumulate=1, remat=None):
     "std": np.zeros((ROWS, 128, 4), "f4"),
     "statement_ids": np.zeros((ROWS, 3), "i4"),
     "patient": np.zeros((ROWS, 3), "f4"),
+    "median_beat": np.zeros((ROWS, 80, 12), "f4"),
+    "median_beat_found": np.ones(ROWS, "i1"),
   }
   rows = {"index": np.arange(ROWS, dtype="i4")}
   if name == "stage1":
@@ -42,7 +44,8 @@ def compile_step(name, devices, accumulate=1, remat=None):
     rows["patient_id"] = np.arange(ROWS, dtype="i4")
   else:
     rows["base"] = np.zeros((ROWS, config.model.base_width), "f4")
-  frozen = {"table": np.zeros((5, 768), "f4"), "scale": np.ones((), "f4")}
+  frozen = {"table": np.zeros((5, 768), "f4")}
+  frozen |= {"scale": np.ones((), "f4"), "beat_variance": np.ones((), "f4")}
   shapes = sharding.place_state(
     jax.eval_shape(functools.partial(train.init_state, config, stage)), mesh
   )

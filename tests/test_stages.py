@@ -70,6 +70,95 @@ def test_each_side_of_a_pair_is_seen_with_its_own_condition():
     np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
+def small_pairs(rng, n):
+  """A batch of n pairs with beats, the last target without one."""
+  batch = {"patient_id": jnp.arange(n)}
+  for prefix in ("reference_", ""):
+    batch[prefix + "mean"] = rng.normal(size=(n, 128, 4)).astype("f4")
+    batch[prefix + "std"] = np.zeros((n, 128, 4), "f4")
+    batch[prefix + "statement_ids"] = rng.integers(-1, 7, (n, 2))
+    batch[prefix + "patient"] = rng.normal(size=(n, 3)).astype("f4")
+    batch[prefix + "median_beat"] = rng.normal(size=(n, 80, 12)).astype("f4")
+    batch[prefix + "median_beat_found"] = np.ones(n, np.int8)
+  batch["median_beat_found"][-1] = 0
+  return batch
+
+
+def test_each_base_vector_foretells_the_other_recordings_beat():
+  config = smoke("stage1", **{"model.median_beat": True})
+  rng = np.random.default_rng(0)
+  params, _ = base_extractor.init(jax.random.key(0), config)
+  frozen = {"table": jnp.asarray(rng.normal(size=(7, 768)) / 28, "f4")}
+  frozen |= {"beat_variance": np.float32(0.5), "scale": np.float32(2)}
+  batch = small_pairs(rng, 3)
+  bases = rng.normal(size=(2, 3, config.model.identity_tokens * 8))
+  bases = bases.astype("f4")
+  got = base_extractor.beat_losses(config, params, frozen, bases, batch)
+  module, want = base_extractor.make_module(config), 0
+  # The reference's vector with the target's condition, and the other way round.
+  for base, prefix in zip(bases, ("", "reference_")):
+    beat = module.apply(
+      {"params": params},
+      base,
+      *splits.gather_statements(
+        frozen["table"], batch[prefix + "statement_ids"]
+      ),
+      batch[prefix + "patient"],
+      method="predict_beat",
+    )
+    square = (np.asarray(beat) - batch[prefix + "median_beat"]) ** 2
+    want += square.mean((1, 2)) / 0.5 * batch[prefix + "median_beat_found"] / 2
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  both, (_, metrics) = base_extractor.loss(
+    config, params, {}, frozen, batch, jax.random.key(0)
+  )
+  np.testing.assert_allclose(
+    both, metrics["contrast"] + config.beat_weight * metrics["beat"], rtol=1e-6
+  )
+
+
+def test_what_base_vectors_hold_by_construction():
+  rng = np.random.default_rng(0)
+  points = rng.normal(size=(4000, 5)) * [1, 1, 1, 0, 0]
+  turned = points @ np.linalg.qr(rng.normal(size=(5, 5)))[0]
+  assert base_extractor.effective_dimension(turned) == pytest.approx(3, abs=0.1)
+  line = points[:, :1] * np.ones((1, 7))
+  assert base_extractor.effective_dimension(line) == pytest.approx(1)
+  known = rng.normal(size=(4000, 2))
+  rates = known[:, 0] + points[:, 0]
+  told = base_extractor.heart_rate_leakage(turned, rates, known)
+  assert told == pytest.approx(1, abs=0.01)
+  nothing = base_extractor.heart_rate_leakage(turned, known[:, 0], known)
+  assert abs(nothing) < 0.05
+  other = rng.normal(size=4000)
+  assert abs(base_extractor.heart_rate_leakage(turned, other, known)) < 0.01
+
+
+def test_the_spread_of_beats_is_that_of_found_ones():
+  @dataclasses.dataclass
+  class Split:
+    arrays: dict
+    split: str = "train"
+    directory: str = "somewhere"
+
+  rng = np.random.default_rng(0)
+  beats = rng.normal(0, 0.3, (900, 80, 12)).astype(np.float16)
+  beats[::2] = 100
+  found = np.arange(900) % 2
+  split = Split({"median_beat": beats, "median_beat_found": found})
+  got = base_extractor._beat_variance(split)
+  assert got == pytest.approx(0.09, rel=0.01)
+  none = Split({"median_beat": beats, "median_beat_found": found * 0})
+  with pytest.raises(
+    ValueError, match="'train' of somewhere has 0 median beat"
+  ):
+    base_extractor._beat_variance(none)
+  config = smoke("stage1", latents="old")
+  bare = splits.Splits(Split({"mean": beats}), Split({"mean": beats}))
+  with pytest.raises(ValueError, match=r"'old' holds no median beats.*encode"):
+    splits.require_beats(config, bare)
+
+
 def test_the_published_text_dropout_is_one_draw_per_batch():
   paper = smoke("stage1", text_dropout=0.5, text_dropout_per="batch")
   ours = smoke("stage1", text_dropout=0.5)

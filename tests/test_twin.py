@@ -35,6 +35,18 @@ def test_the_base_vector_depends_on_ecg_and_condition(twin, base):
   assert np.abs(twin.extract_base(example_ecg(), THEN) - base).max() > 1e-5
 
 
+def test_several_references_give_the_mean_of_their_vectors(twin, base):
+  ecg = example_ecg()
+  other = et.ECG(ecg.signal[::-1], ecg.sampling_rate, "other")
+  both = twin.extract_base([ecg, other], [NOW, THEN])
+  mean = (base + twin.extract_base(other, THEN)) / 2
+  np.testing.assert_allclose(both, mean, atol=1e-6)
+  with pytest.raises(ValueError, match=r"2 references must be .*: 1 given"):
+    twin.extract_base([ecg, other], [NOW])
+  with pytest.raises(ValueError, match="0 references"):
+    twin.extract_base([], [])
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
 def test_generate_is_reproducible_and_a_sample_is_its_own(twin, base, sampler):
   def make(n, seed):

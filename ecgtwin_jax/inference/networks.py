@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from ecgtwin_jax import sharding
-from ecgtwin_jax.data.ecg import ECG
+from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.inference import sampling
 from ecgtwin_jax.inference.conditioning import ConditionArrays
 from ecgtwin_jax.models.base_extractor import BaseExtractor
@@ -122,19 +122,38 @@ class Networks:
   ) -> Float[np.ndarray, "n d"]:
     """Base vectors of references under (statements, mask, patient) of each.
 
+    An extractor that sees median beats gets those found in the ECGs.
+
     Raises:
       ValueError: a reference is not 10 s long.
     """
     names = ("encoder", "base_extractor")
     modules = [self.modules[name] for name in names]
     signals = np.stack([_model_signal(ecg) for ecg in references])
+    beats = ()
+    if self.modules["base_extractor"].median_beat:
+      from ecgtwin_jax.beats.rhythm import detect_rhythm_and_beat
 
-    def run(variables, signal, *condition):
-      return sampling.extract(
-        *modules, variables, self._scale, signal, condition
+      found = [detect_rhythm_and_beat(signal, MODEL_RATE) for signal in signals]
+      beats = (
+        np.stack([each.median_beat for each in found]),
+        np.array([each.median_beat_found for each in found], np.int8),
       )
 
-    return self._in_chunks(run, names, (signals, *conditions), batch_size, mesh)
+    def run(variables, signal, *rest):
+      condition, beats = rest[: len(conditions)], rest[len(conditions) :]
+      names = ("median_beat", "median_beat_found")
+      return sampling.extract(
+        *modules,
+        variables,
+        self._scale,
+        signal,
+        condition,
+        dict(zip(names, beats)),
+      )
+
+    arrays = (signals, *conditions, *beats)
+    return self._in_chunks(run, names, arrays, batch_size, mesh)
 
   def sample(
     self,

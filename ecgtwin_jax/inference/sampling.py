@@ -207,11 +207,16 @@ def encode(encoder, variables, signal) -> Float[Array, "n l c"]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def extract(
-  encoder, extractor, variables, scale, signal, condition
+  encoder, extractor, variables, scale, signal, condition, beats
 ) -> Float[Array, "n d"]:
-  """Base vectors, from the means of the signals' latents."""
+  """Base vectors, from the means of the signals' latents.
+
+  `beats` are median_beat and median_beat_found, of an extractor that sees them.
+  """
   mean, _ = encoder.apply(variables["encoder"], signal)
-  return extractor.apply(variables["base_extractor"], mean * scale, *condition)
+  return extractor.apply(
+    variables["base_extractor"], mean * scale, *condition, **beats
+  )
 
 
 def _noise_of(

@@ -17,7 +17,7 @@ from ecgtwin_jax.inference.conditioning import (
   Conditioner,
   read_edit,
 )
-from ecgtwin_jax.inference.networks import REQUIRED, Networks, repeat
+from ecgtwin_jax.inference.networks import REQUIRED, Networks
 from ecgtwin_jax.inference.results import (
   Edited,
   Explained,
@@ -113,23 +113,37 @@ class ECGTwin:
     return table.statements if table else ()
 
   def extract_base(
-    self, reference: ECG, condition: Condition
+    self,
+    reference: ECG | Sequence[ECG],
+    condition: Condition | Sequence[Condition],
   ) -> Float[np.ndarray, " d"]:
     """Extracts the base vector, who the reference is apart from its condition.
 
     From the mean of the reference's latent, so the same ECG gives the same
-    vector.
+    vector. Several references of one person give the mean of their vectors.
 
     Args:
-      reference: 10 s, any rate.
-      condition: what the reference shows.
+      reference: 10 s, any rate; or several.
+      condition: what the reference shows; or one for each of several.
 
     Raises:
-      ValueError: the reference is not 10 s long, or the condition lacks what
-        the twin needs.
+      ValueError: a reference is not 10 s long, a condition lacks what the twin
+        needs, there is no reference, or there are not as many conditions.
     """
-    arrays = self.arrays(condition, "base_extractor")
-    return self.networks.extract([reference], repeat(arrays, 1))[0]
+    references = [reference] if isinstance(reference, ECG) else list(reference)
+    conditions = (
+      [condition] if isinstance(condition, Condition) else list(condition)
+    )
+    if not references or len(references) != len(conditions):
+      raise ValueError(
+        f"{len(references)} references must be at least one, with a condition"
+        f" each: {len(conditions)} given"
+      )
+    rows = []
+    for shown in conditions:
+      rows.append(self.arrays(shown, "base_extractor"))
+    arrays = tuple(map(np.stack, zip(*rows)))
+    return self.networks.extract(references, arrays).mean(axis=0)
 
   def generate(
     self,

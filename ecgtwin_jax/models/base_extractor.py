@@ -10,10 +10,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 
 from ecgtwin_jax.models import layers
 from ecgtwin_jax.models.layers import Array
+
+BEAT_SAMPLES = 80  # of a median beat, at 102.4 Hz
+_BEAT_PATCH = 4  # samples in one token
+_BEAT_SIZE = 0.2  # mV, which median beats are divided by: their spread
 
 
 def contrastive_logits(
@@ -75,18 +79,90 @@ class ExtractorLayer(nn.Module):
     return x + feed(norm(x, "norm_3"))
 
 
+class IdentityTokens(nn.Module):
+  """Reads k tokens out of many by learned queries, whatever their order.
+
+  q += CrossAttn(LN q, LN x);  q += FF(LN q);  then Linear(LN q)
+
+  Source: the resampler of IP-Adapter Plus (Ye et al., arXiv 2308.06721).
+  """
+
+  count: int
+  token_width: int
+  depth: int
+  heads: int
+  hidden: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b l d"]) -> Float[jax.Array, "b k w"]:
+    def norm(a, name):
+      return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name=name)(a)
+
+    batch, _, width = x.shape
+    queries = self.param(
+      "queries", nn.initializers.normal(1.0), (self.count, width)
+    )
+    x = norm(x, "token_norm")
+    q = jnp.broadcast_to(queries[None], (batch, self.count, width))
+    for i in range(self.depth):
+      attend = layers.MultiheadAttention(
+        self.heads, self.dtype, name=f"attention_{i}"
+      )
+      q += attend(norm(q, f"norm_{i}"), x)
+      feed = layers.MLP(
+        self.hidden,
+        nn.relu,
+        layers.torch_uniform,
+        self.dtype,
+        name=f"feed_forward_{i}",
+      )
+      q += feed(norm(q, f"feed_norm_{i}"))
+    return layers.Dense(
+      self.token_width,
+      kernel_init=layers.torch_uniform,
+      dtype=self.dtype,
+      name="projection",
+    )(norm(q, "last_norm")).astype(jnp.float32)
+
+
+class BeatHead(nn.Module):
+  """Predicts a median beat in mV from base vector and pooled condition."""
+
+  hidden: int
+
+  @nn.compact
+  def __call__(
+    self, base: Float[Array, "b w"], condition: Float[Array, "b d"]
+  ) -> Float[jax.Array, "b 80 12"]:
+    def dense(features, name):
+      return layers.Dense(features, kernel_init=layers.torch_uniform, name=name)
+
+    x = dense(self.hidden, "base_in")(base)
+    x += dense(self.hidden, "condition_in")(condition)
+    x = nn.gelu(x)
+    x += layers.MLP(self.hidden, nn.gelu, layers.torch_uniform, name="mlp")(x)
+    beat = dense(BEAT_SAMPLES * 12, "beat")(x) * _BEAT_SIZE
+    return beat.reshape(len(base), BEAT_SAMPLES, 12)
+
+
 class BaseExtractor(nn.Module):
   """Extracts the base vector: who, with the condition taken out.
 
-  `apply(variables, latent, statements, mask, patient)` gives (b, width), the
-  mean over positions, unnormalised; `method="tokens"` the positions before
-  the mean. `statements=None` is the unconditional form, one learned token in
+  `apply(variables, latent, statements, mask, patient)` gives (b, base_width),
+  unnormalised: the mean over the tokens, which `method="tokens"` gives, or,
+  with `identity_tokens`, so many learned readings of them side by side.
+  `statements=None` is the unconditional form, one learned token in
   place of all condition tokens. Latents are scaled as for the decoder.
   With `null_condition`, NaN entries of the patient vector are replaced by
   the learned vector `null_patient`; without it they must not occur.
+  With `median_beat`, the usual beat of the same recording is seen, too, as
+  20 tokens behind those of the latent, and `method="predict_beat"` says what
+  the person's usual beat is under another condition: stage 1 is trained by it.
 
   Source: Lai et al., arXiv 2508.02720, the released first stage; padded
-  statements are masked, where the release attends to them.
+  statements are masked, where the release attends to them. Identity tokens,
+  median beat and its prediction are ours.
   """
 
   width: int = 256
@@ -96,8 +172,37 @@ class BaseExtractor(nn.Module):
   latent_channels: int = 4
   text_width: int = 768
   null_condition: bool = False
+  latent_patch: int = 1  # positions of the latent in one token
+  identity_tokens: int = 0  # 0: the mean over tokens, as published
+  token_width: int = 32  # of an identity token
+  resampler_depth: int = 1
+  median_beat: bool = False
+  beat_head_width: int = 256  # hidden layers of predict_beat
   remat: bool = False
   dtype: Any = jnp.float32
+
+  @property
+  def base_width(self) -> int:
+    """Entries of the base vector."""
+    return self.identity_tokens * self.token_width or self.width
+
+  def setup(self):
+    self.statement_tokens = layers.StatementTokens(
+      self.width, layers.torch_uniform, self.dtype
+    )
+    if self.null_condition:
+      self.null_patient = self.param("null_patient", layers.zeros, (3,))
+    if self.identity_tokens:
+      self.resampler = IdentityTokens(
+        self.identity_tokens,
+        self.token_width,
+        self.resampler_depth,
+        self.heads,
+        self.mlp_ratio * self.width,
+        self.dtype,
+      )
+    if self.median_beat:
+      self.beat_head = BeatHead(self.beat_head_width)
 
   @nn.compact
   def tokens(
@@ -107,8 +212,10 @@ class BaseExtractor(nn.Module):
     mask: Bool[Array, "b s"] | None = None,
     patient: Float[Array, "b 3"] | None = None,
     drop_text: Bool[Array, " b"] | None = None,
-  ) -> Float[jax.Array, "b l d"]:
-    """Returns the tokens (b, l, width) whose mean is the base vector.
+    median_beat: Float[Array, "b t 12"] | None = None,
+    median_beat_found: Real[Array, " b"] | None = None,
+  ) -> Float[jax.Array, "b n d"]:
+    """Returns the tokens (b, n, width) that the base vector is made of.
 
     Args:
       latent: Scaled latents.
@@ -116,13 +223,20 @@ class BaseExtractor(nn.Module):
       mask: True for statements, False for padding; None means all are.
       patient: (heart rate, age, sex), normalised.
       drop_text: True selects the unconditional form for that row.
+      median_beat: 80 samples of the usual beat in mV, read by a module with
+        `median_beat` alone; None: none was found.
+      median_beat_found: 0 where a row has none.
 
     Raises:
-      ValueError: The latent's or the statements' width is another.
+      ValueError: The latent's, the statements' or the beat's size is another.
     """
-    batch, _, channels = latent.shape
+    batch, length, channels = latent.shape
     if channels != self.latent_channels:
       raise ValueError(f"latent's {channels=} must be {self.latent_channels}")
+    if length % self.latent_patch:
+      raise ValueError(
+        f"latent's {length=} must be divisible by {self.latent_patch=}"
+      )
     self.param("logit_scale", nn.initializers.constant(math.log(1 / 0.07)), ())
     condition, mask = self._condition(
       batch, statements, mask, patient, drop_text
@@ -132,8 +246,11 @@ class BaseExtractor(nn.Module):
       kernel_init=layers.torch_uniform,
       dtype=self.dtype,
       name="latent_embedding",
-    )(latent)
+    )(latent.reshape(batch, length // self.latent_patch, -1))
     x = layers.rotate(x.astype(jnp.float32))
+    if self.median_beat:
+      beat = self._beat_tokens(batch, median_beat, median_beat_found)
+      x = jnp.concatenate([x, beat], axis=1)
     layer = nn.remat(ExtractorLayer) if self.remat else ExtractorLayer
     for i in range(self.depth):
       hidden = self.mlp_ratio * self.width
@@ -141,6 +258,29 @@ class BaseExtractor(nn.Module):
         x, condition, mask
       )
     return x
+
+  def _beat_tokens(self, batch, beat, found):
+    """Returns the median beat as tokens (b, 20, width), or what is for none."""
+    if beat is None:
+      beat, found = jnp.zeros((batch, BEAT_SAMPLES, 12)), jnp.zeros((batch,))
+    if beat.shape[1:] != (BEAT_SAMPLES, 12):
+      raise ValueError(
+        f"median_beat of shape {beat.shape} must be (b, {BEAT_SAMPLES}, 12)"
+      )
+    count = BEAT_SAMPLES // _BEAT_PATCH
+    pieces = beat.astype(jnp.float32).reshape(batch, count, -1) / _BEAT_SIZE
+    x = layers.Dense(
+      self.width,
+      kernel_init=layers.torch_uniform,
+      dtype=self.dtype,
+      name="beat_embedding",
+    )(pieces).astype(jnp.float32)
+    null = self.param("null_beat", nn.initializers.normal(1.0), (self.width,))
+    place = self.param(
+      "beat_positions", nn.initializers.normal(1.0), (count, self.width)
+    )
+    x = jnp.where(found.astype(bool)[:, None, None], x, null[None, None])
+    return x + place[None]
 
   def _condition(self, batch, statements, mask, patient, drop_text):
     """Returns the condition tokens (b, s, width) and their mask."""
@@ -150,11 +290,8 @@ class BaseExtractor(nn.Module):
       drop_text = jnp.ones((batch,), bool)
     statements, mask = layers.whole_report(statements, mask, self.text_width)
     if self.null_condition:
-      null_patient = self.param("null_patient", layers.zeros, (3,))
-      patient = layers.fill_missing(patient, null_patient)
-    tokens = layers.StatementTokens(
-      self.width, layers.torch_uniform, self.dtype, name="statement_tokens"
-    )(statements, mask, patient)
+      patient = layers.fill_missing(patient, self.null_patient)
+    tokens = self.statement_tokens(statements, mask, patient)
     null_token = self.param(
       "null_token", nn.initializers.normal(1.0), (1, self.width)
     )
@@ -172,7 +309,42 @@ class BaseExtractor(nn.Module):
     mask: Bool[Array, "b s"] | None = None,
     patient: Float[Array, "b 3"] | None = None,
     drop_text: Bool[Array, " b"] | None = None,
-  ) -> Float[jax.Array, "b d"]:
-    """Returns the base vector, mean over positions of `tokens(...)`."""
-    tokens = self.tokens(latent, statements, mask, patient, drop_text)
-    return tokens.mean(axis=1)
+    median_beat: Float[Array, "b t 12"] | None = None,
+    median_beat_found: Real[Array, " b"] | None = None,
+  ) -> Float[jax.Array, "b w"]:
+    """Returns the base vector (b, base_width); arguments as of `tokens`."""
+    tokens = self.tokens(
+      latent,
+      statements,
+      mask,
+      patient,
+      drop_text,
+      median_beat,
+      median_beat_found,
+    )
+    if not self.identity_tokens:
+      return tokens.mean(axis=1)
+    return self.resampler(tokens).reshape(len(tokens), -1)
+
+  def predict_beat(
+    self,
+    base: Float[Array, "b w"],
+    statements: Float[Array, "b s e"],
+    mask: Bool[Array, "b s"],
+    patient: Float[Array, "b 3"],
+  ) -> Float[jax.Array, "b 80 12"]:
+    """Predicts the person's median beat in mV under a condition.
+
+    Args:
+      base: whose; of any of the person's recordings.
+      statements: of the condition asked for, as are the next two.
+      mask: True for statements, False for padding.
+      patient: (heart rate, age, sex), normalised.
+    """
+    if self.null_condition:
+      patient = layers.fill_missing(patient, self.null_patient)
+    tokens = self.statement_tokens(statements, mask, patient)
+    weight = mask.astype(jnp.float32)[:, :, None]
+    pooled = (tokens * weight).sum(axis=1)
+    pooled /= jnp.maximum(weight.sum(axis=1), 1)
+    return self.beat_head(base, pooled)

@@ -62,9 +62,11 @@ class Data(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _extract(module, params, table, latent, statement_ids, patient):
+def _extract(module, params, table, latent, statement_ids, patient, beats):
   statements, mask = splits.gather_statements(table, statement_ids)
-  return module.apply({"params": params}, latent, statements, mask, patient)
+  return module.apply(
+    {"params": params}, latent, statements, mask, patient, **beats
+  )
 
 
 def extract_bases(dataset: Dataset, hyper: dict, params, scale: np.ndarray):
@@ -72,7 +74,8 @@ def extract_bases(dataset: Dataset, hyper: dict, params, scale: np.ndarray):
   module = BaseExtractor(**hyper["model"])
   table = jnp.asarray(dataset.table.embeddings)
   n = len(dataset)
-  bases = np.zeros((n, module.width), np.float32)
+  bases = np.zeros((n, module.base_width), np.float32)
+  seen = ("median_beat", "median_beat_found") if module.median_beat else ()
   starts = range(0, n, _EXTRACT_CHUNK)
   quiet = n <= 16 * _EXTRACT_CHUNK or jax.process_index() != 0
   for start in tqdm(starts, f"base vectors, {dataset.split}", disable=quiet):
@@ -84,6 +87,7 @@ def extract_bases(dataset: Dataset, hyper: dict, params, scale: np.ndarray):
       dataset.arrays["mean"][rows].astype(np.float32) * scale,
       dataset.statement_ids[rows],
       dataset.patient[rows],
+      {name: dataset.arrays[name][rows] for name in seen},
     )
     bases[rows] = np.asarray(out)
   return bases
@@ -129,7 +133,10 @@ def load_data(config) -> Data:
           f"sex, which config.base_extractor={config.base_extractor!r} cannot "
           "take: set config.model.null_condition=False to skip them"
         )
-  width = extractor["model"]["width"]
+  module = BaseExtractor(**extractor["model"])
+  if module.median_beat:
+    splits.require_beats(config, data)
+  width = module.base_width
   if width != config.model.base_width:
     raise ValueError(
       f"config.model.base_width={config.model.base_width} must be {width}, the "

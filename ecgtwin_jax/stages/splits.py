@@ -115,6 +115,21 @@ def latent_numbers(config, card: dict) -> dict[str, float | list[float]]:
   }
 
 
+def require_beats(config, data: Splits) -> None:
+  """Refuses latents that were encoded without median beats.
+
+  Raises:
+    ValueError: naming the command that mends it.
+  """
+  for split in data:
+    if "median_beat" not in split.arrays:
+      raise ValueError(
+        f"config.latents={config.latents!r} holds no median beats, which an"
+        " extractor with median_beat=True needs: encode again with `python"
+        f" -m data_prep encode --data ECGS --vae {config.vae} --output DIR`"
+      )
+
+
 def check_latents(config, card: dict) -> None:
   """Refuses latents that another autoencoder made.
 
