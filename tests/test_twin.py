@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
+from ecgtwin_jax.data.conditions import SEXES
+from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.ecg import example_ecg
 from ecgtwin_jax.inference import networks, twin_directory
+from ecgtwin_jax.stages.denoiser import extract_bases
 from ecgtwin_jax.text.statements import HashedEncoder, StatementTable
 
 NOW = et.Condition(
@@ -33,6 +36,28 @@ def test_the_base_vector_depends_on_ecg_and_condition(twin, base):
   assert base.dtype == np.float32
   np.testing.assert_array_equal(base, twin.extract_base(example_ecg(), NOW))
   assert np.abs(twin.extract_base(example_ecg(), THEN) - base).max() > 1e-5
+
+
+def test_a_recording_has_the_base_vector_that_stage_2_trains_with(chain, twin):
+  latents = load_split(chain / "latents", "validation")
+  ecgs = load_split(chain / "simulated", "validation")
+  rows = np.arange(3)
+  hyper, variables = twin_directory.read_part(
+    chain / "stage2" / "twin", "base_extractor"
+  )
+  trained = extract_bases(
+    latents.select(rows), hyper, variables["params"], hyper["latent_scale"]
+  )
+  for row, want in zip(rows, trained, strict=True):
+    names = [
+      ecgs.table.statements[i] for i in ecgs.statement_ids[row] if i >= 0
+    ]
+    shown = et.Condition(
+      names, ecgs.heart_rate[row], ecgs.age[row], SEXES[ecgs.sex[row]]
+    )
+    signal = ecgs.arrays["ecg"][row] * np.float32(ecgs.card["scale"])
+    got = twin.extract_base(et.ECG(signal, 102.4), shown)
+    np.testing.assert_allclose(got, want, atol=0.01)
 
 
 def test_several_references_give_the_mean_of_their_vectors(twin, base):

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from ecgtwin_jax import sharding
+from ecgtwin_jax.beats.rhythm import detect_rhythm_and_beat
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.inference import sampling
 from ecgtwin_jax.inference.conditioning import ConditionArrays
@@ -132,8 +133,6 @@ class Networks:
     signals = np.stack([_model_signal(ecg) for ecg in references])
     beats = ()
     if self.modules["base_extractor"].median_beat:
-      from ecgtwin_jax.beats.rhythm import detect_rhythm_and_beat
-
       found = [detect_rhythm_and_beat(signal, MODEL_RATE) for signal in signals]
       beats = (
         np.stack([each.median_beat for each in found]),
