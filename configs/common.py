@@ -68,6 +68,7 @@ def training(stage: str, name: str, variant: str) -> ml_collections.ConfigDict:
 
   config.optimizer = ml_collections.ConfigDict(
     dict(
+      muon=False,  # for kernels, in place of AdamW
       learning_rate=1e-4,
       final_learning_rate=1e-5,
       warmup_steps=0,

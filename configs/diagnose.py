@@ -82,6 +82,7 @@ def get_config(variant="base"):
 def _optimizer(**rates):
   """AdamW as the classifier's, without warm-up."""
   return dict(
+    muon=False,
     **rates,
     warmup_steps=0,
     b2=0.999,

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 
 def make_schedule(optimizer, steps: int) -> optax.Schedule:
@@ -28,21 +29,47 @@ def make_schedule(optimizer, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(optimizer, steps: int) -> optax.GradientTransformation:
-  """AdamW with the schedule above; clips gradients where asked.
+  """AdamW or Muon with the schedule above; clips gradients where asked.
+
+  Muon's update of a kernel has singular values that are all alike, 0.2 times
+  the learning rate times the root of the longer side: entries as large as
+  AdamW's, so that its learning rates fit. Biases, norms and tables go by AdamW
+  with Nesterov's momentum. Source: optax.contrib.muon.
 
   Args:
-    optimizer: config with b2, weight_decay and clip_norm (None: no clipping),
-      and what make_schedule reads.
+    optimizer: config with muon, b2, weight_decay and clip_norm (None: no
+      clipping), and what make_schedule reads.
     steps: length of the training.
   """
-  adamw = optax.adamw(
-    make_schedule(optimizer, steps),
-    b2=optimizer.b2,
-    weight_decay=optimizer.weight_decay,
-  )
+  schedule = make_schedule(optimizer, steps)
+  if optimizer.muon:
+    tx = optax.contrib.muon(
+      schedule,
+      weight_decay=optimizer.weight_decay,
+      adam_b2=optimizer.b2,
+      adam_weight_decay=optimizer.weight_decay,
+      muon_weight_dimension_numbers=_kernels,
+      consistent_rms=0.2,
+    )
+  else:
+    tx = optax.adamw(
+      schedule, b2=optimizer.b2, weight_decay=optimizer.weight_decay
+    )
   if optimizer.clip_norm is None:
-    return adamw
-  return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adamw)
+    return tx
+  return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), tx)
+
+
+def _kernels(params):
+  """Says of each leaf which axes are a matrix's; None: it is no kernel."""
+
+  def axes(path, leaf):
+    if leaf.ndim < 2 or not path[-1].key.endswith("kernel"):
+      return None
+    inputs = tuple(range(leaf.ndim - 1))  # a convolution's width is among them
+    return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
+
+  return jax.tree.map_with_path(axes, params)
 
 
 def update_ema(ema, params, step, decay: float):
