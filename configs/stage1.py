@@ -5,7 +5,9 @@
   python -m ecgtwin_jax.main --config=configs/stage1.py:smoke   seconds on a CPU
 
 Expect validation/top1, retrieval of a patient's other recording among held-out
-patients, far above validation/top1_chance.
+patients, far above validation/top1_chance, and validation/beat_r2, the share of
+that recording's median beat which base vector and condition give, far above
+validation/beat_r2_of_nobody, what the condition gives alone.
 """
 
 import ml_collections
