@@ -7,6 +7,8 @@ Expect metrics.jsonl's validation/correlation, per lead between the input and
 the reconstruction of unseen patients, to pass 0.9 early on.
 """
 
+import ml_collections
+
 from configs import common
 
 
@@ -14,11 +16,22 @@ def get_config(variant="base"):
   config = common.training("vae", "vae", variant)
   # Sizes as published: width of each level (half as long as the one before),
   # residual blocks per level and in the middle.
-  config.model = dict(
-    encoder=dict(widths=(128, 256, 512), blocks=2, middle=3, groups=32),
-    decoder=dict(widths=(128, 256, 512), blocks=3, middle=4, groups=32),
+  sizes = dict(
+    widths=(128, 256, 512),
+    groups=32,
+    latent_channels=8,
+    patch=1,  # samples side by side that are the channels of one position
+    independent_leads=True,  # the network's: I, II, V1..V6, of twelve
   )
-  config.kl_weight = 1.0  # as published
+  config.model = dict(
+    encoder=dict(sizes, blocks=2, middle=3),
+    decoder=dict(sizes, blocks=3, middle=4),
+  )
+  config.kl_weight = 0.1  # 1 leaves channels without use
+  config.slope_weight = 4.0  # of the squared error of first differences
+  config.wander_weight = 0.25  # of the squared error below 0.7 Hz
+  # Above it, in the second half, a channel is dead and the training stops.
+  config.max_posterior_std = ml_collections.config_dict.placeholder(float)
   config.eval_records = 1024  # at most so many held-out recordings
 
   small = {
@@ -40,21 +53,41 @@ def get_config(variant="base"):
       {
         "base": {
           "steps": 50_000,
+          "max_posterior_std": 0.8,
           "optimizer.warmup_steps": 500,
           "optimizer.ema": 0.999,
         },
         # The paper gives no settings for this stage; the loss is its own.
-        "paper": {"steps": 50_000},
+        "paper": {
+          **{
+            f"model.{part}.{key}": value
+            for part in ("encoder", "decoder")
+            for key, value in dict(
+              latent_channels=4, independent_leads=False
+            ).items()
+          },
+          "kl_weight": 1.0,
+          "slope_weight": 0.0,
+          "wander_weight": 1.0,
+          "steps": 50_000,
+        },
         # The shipped twin, `simulated-small`.
         "small": {
           **small,
-          "model.encoder.widths": (32, 64, 128),
-          "model.decoder.widths": (32, 64, 128),
-          "batch_size": 32,
-          "steps": 3500,
-          "eval_every": 500,
+          "model.encoder.patch": 4,
+          "model.decoder.patch": 4,
+          "model.encoder.widths": (96,),
+          "model.decoder.widths": (96,),
+          "model.encoder.blocks": 2,
+          "model.decoder.blocks": 2,
+          "batch_size": 16,
+          "steps": 8500,
+          "eval_every": 1000,
           "checkpoint_every": 250,
+          "max_posterior_std": 0.8,
+          "optimizer.muon": True,  # 250 steps reach what AdamW needs 500 for
           "optimizer.warmup_steps": 100,
+          "optimizer.final_learning_rate": 2e-5,
           "optimizer.ema": 0.998,
         },
         "demo": {

@@ -49,6 +49,10 @@ def _count_statements(splits: dict[str, Dataset]) -> dict[str, np.ndarray]:
   }
 
 
+def _numbers(scale: float | list[float]) -> str:
+  return " ".join(f"{x:.5g}" for x in np.ravel(scale))
+
+
 def _summary(directory, card, splits, counts) -> str:
   table = splits["train"].table
   rejected = ", ".join(f"{n} {rule}" for rule, n in card["rejected"].items())
@@ -63,7 +67,7 @@ def _summary(directory, card, splits, counts) -> str:
   ]
   if card["kind"] == "latent":
     lines += [
-      f"latents: scale {card['latent_scale']:.5g}, clip"
+      f"latents: scale {_numbers(card['latent_scale'])}, clip"
       f" {card['latent_clip']:.4g}, autoencoder {card['vae'][:12]}"
     ]
   lines += ["", f"{'split':<12}{'ECGs':>10}{'patients':>10}{'pairs':>12}"]

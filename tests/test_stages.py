@@ -182,6 +182,40 @@ def test_vae_losses_by_hand():
   np.testing.assert_allclose(kl, each.sum(2).mean(1), rtol=1e-5)
 
 
+def test_vae_loss_weighs_slopes_and_spares_wander():
+  time = np.arange(1024) / 102.4
+  wander, beats = 0.3 * np.cos(2 * np.pi * 0.25 * time), np.sin(40 * time)
+  difference = jnp.asarray((wander + beats)[None, :, None])
+  zeros = jnp.zeros((1, 1, 1))
+
+  def weighed(*weights):
+    nothing = jnp.zeros_like(difference)
+    error, _ = vae.losses(difference, nothing, zeros, zeros, *weights)
+    return float(error[0])
+
+  plain = np.square(wander + beats).sum()
+  np.testing.assert_allclose(weighed(), plain, rtol=1e-5)
+  slopes = np.square(np.diff(wander + beats)).sum()
+  np.testing.assert_allclose(weighed(4.0), plain + 4 * slopes, rtol=1e-5)
+  spared = plain - 0.75 * np.square(wander).sum()
+  np.testing.assert_allclose(weighed(0.0, 0.25), spared, rtol=0.01)
+  # A slow drift needs no period of its own within the 10 s.
+  difference = jnp.asarray((0.1 * time - 0.5)[None, :, None])
+  assert weighed(0.0, 0.25) < 0.26 * weighed()
+
+
+def test_a_dead_channel_stops_the_second_half_of_a_training():
+  config = smoke("vae", max_posterior_std=0.8, steps=10)
+  alive = {"score": 1.0, "posterior_std_0": 0.1, "posterior_std_1": 0.79}
+  dead = {**alive, "posterior_std_1": 0.93}
+  vae.check(config, 10, alive)
+  vae.check(config, 4, dead)
+  said = r"step 5: 1 \(0.93\); .* at most 0.8 .*max_posterior_std"
+  with pytest.raises(ValueError, match=said):
+    vae.check(config, 5, dead)
+  vae.check(smoke("vae", max_posterior_std=None, steps=10), 10, dead)
+
+
 def test_correlation_is_pearsons_r_per_lead():
   rng = np.random.default_rng(0)
   a, b = jnp.asarray(rng.normal(size=(2, 3, 11, 2)))

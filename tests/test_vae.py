@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from ecgtwin_jax.data.leads import lead_residual
 from ecgtwin_jax.models.vae import Decoder, Encoder
 
 SIZES = dict(widths=(6, 10), blocks=1, middle=1, groups=2, latent_channels=3)
@@ -56,6 +57,51 @@ def test_decoder_divides_by_scale_and_leaves_its_input_alone():
   assert np.abs(decoded).max() > 0.1
 
 
+def test_a_scale_per_channel_divides_each_channel():
+  latent, scale = _random(B, L, 3), (0.5, 2.0, 3.0)
+  variables = _init(Decoder(**SIZES), latent)
+  decoded = _apply(Decoder(scale=scale, **SIZES), variables, latent)
+  divided = latent / np.array(scale, np.float32)
+  plain = _apply(Decoder(scale=1.0, **SIZES), variables, divided)
+  np.testing.assert_allclose(decoded, plain, atol=1e-6)
+
+
+def test_patches_lengthen_by_their_samples_and_keep_the_order_of_time():
+  encoder = Encoder(patch=3, **SIZES)
+  decoder = Decoder(leads=LEADS, patch=3, **SIZES)
+  signal, latent = _random(B, 12 * L, LEADS), _random(B, L, 3)
+  mean, _ = _apply(encoder, _init(encoder, signal), signal)
+  assert mean.shape == (B, L, 3)
+  variables = _init(decoder, latent)
+  assert _apply(decoder, variables, latent).shape == (B, 12 * L, LEADS)
+  # The last convolution alone: sample i of a patch, lead by lead.
+  last = variables["params"]["conv_out"]
+  last["kernel"] = np.zeros_like(last["kernel"])
+  last["bias"] = np.arange(3.0 * LEADS, dtype=np.float32)
+  decoded = _apply(decoder, variables, latent)
+  rows = np.arange(3 * LEADS).reshape(3, LEADS)
+  np.testing.assert_array_equal(decoded[0], np.tile(rows, (4 * L, 1)))
+
+
+def test_independent_leads_add_up_and_the_others_are_not_read():
+  options = dict(SIZES, independent_leads=True)
+  encoder, decoder = Encoder(**options), Decoder(**options)
+  signal, latent = _random(B, 4 * L, 12), _random(B, L, 3)
+  variables = _init(encoder, signal)
+  mean, _ = _apply(encoder, variables, signal)
+  other = signal.copy()
+  other[..., 2:6] = 7
+  np.testing.assert_array_equal(_apply(encoder, variables, other)[0], mean)
+  for lead in (0, 1, 6, 11):
+    other = signal.copy()
+    other[..., lead] += 1
+    assert np.abs(_apply(encoder, variables, other)[0] - mean).max() > 1e-3
+  decoded = np.asarray(_apply(decoder, _init(decoder, latent), latent))
+  assert decoded.shape == (B, 4 * L, 12)
+  assert decoded.std(axis=1).min() > 1e-3
+  assert np.abs(lead_residual(decoded)).max() < 1e-6
+
+
 def test_encoder_leaves_its_input_alone_and_clips_the_log_variance():
   encoder, signal = Encoder(**SIZES), _random(B, 4 * L, LEADS)
   before = signal.copy()
@@ -105,5 +151,11 @@ def test_errors():
   encoder, decoder = Encoder(**SIZES), Decoder(**SIZES)
   with pytest.raises(ValueError, match="length=29 must be divisible by 4"):
     jax.eval_shape(encoder.init, jax.random.key(0), _random(B, 29, LEADS))
+  with pytest.raises(ValueError, match="length=28 must be divisible by 12"):
+    patched = Encoder(patch=3, **SIZES)
+    jax.eval_shape(patched.init, jax.random.key(0), _random(B, 28, LEADS))
+  with pytest.raises(ValueError, match="leads=5 must be 12"):
+    eight = Encoder(independent_leads=True, **SIZES)
+    jax.eval_shape(eight.init, jax.random.key(0), _random(B, 28, LEADS))
   with pytest.raises(ValueError, match="channels=5 must be 3"):
     jax.eval_shape(decoder.init, jax.random.key(0), _random(B, L, 5))

@@ -9,11 +9,20 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from ecgtwin_jax.models.layers import Array, MultiheadAttention, torch_uniform
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
+
+# I, II, V1..V6 of the twelve leads in clinical order: those that no other two
+# give. And (8, 12), all leads from them: III = II - I, aVR = -(I + II) / 2,
+# aVL = I - II / 2, aVF = II - I / 2.
+_INDEPENDENT = np.array([0, 1, 6, 7, 8, 9, 10, 11])
+_TO_ALL_LEADS = np.zeros((8, 12), np.float32)
+_TO_ALL_LEADS[:2, :6] = [[1, 0, -1, -0.5, 1, -0.5], [0, 1, 1, -0.5, -0.5, 1]]
+_TO_ALL_LEADS[2:, 6:] = np.eye(6)
 
 
 def _conv(features, width, dtype, name, strides=1, padding=None):
@@ -66,8 +75,10 @@ class AttentionBlock(nn.Module):
 class Encoder(nn.Module):
   """Maps an ECG in mV to its latent's mean and log-variance, unscaled.
 
-  Each width is a level of `blocks` residual blocks and one stride-2
-  convolution, so three widths shorten the signal by 8.
+  `patch` samples side by side are the channels of one position. Each width is
+  a level of `blocks` residual blocks and one stride-2 convolution, so three
+  widths shorten the signal by 8 * patch. With `independent_leads` the network
+  sees I, II and V1..V6 of twelve leads: the other four follow from I and II.
 
   Source: Lai et al., arXiv 2508.02720, the released autoencoder.
   """
@@ -77,6 +88,8 @@ class Encoder(nn.Module):
   middle: int = 3
   groups: int = 32
   latent_channels: int = 4
+  patch: int = 1
+  independent_leads: bool = False
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -87,11 +100,17 @@ class Encoder(nn.Module):
     """Returns (mean, log-variance clipped to [-30, 20]), each (b, n/8, 4).
 
     Raises:
-      ValueError: The length cannot be halved once per width.
+      ValueError: The length cannot be halved once per width, or there are not
+        twelve leads to take the independent ones from.
     """
-    length, factor = signal.shape[1], 2 ** len(self.widths)
+    length, factor = signal.shape[1], self.patch * 2 ** len(self.widths)
     if length % factor:
       raise ValueError(f"signal's {length=} must be divisible by {factor}")
+    if self.independent_leads:
+      if (leads := signal.shape[2]) != 12:
+        raise ValueError(f"signal's {leads=} must be 12 (independent_leads)")
+      signal = signal[..., _INDEPENDENT]
+    signal = signal.reshape(len(signal), length // self.patch, -1)
     block = nn.remat(ResBlock) if self.remat else ResBlock
 
     def res(features, name):
@@ -118,7 +137,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
   """Maps a scaled latent to the ECG in mV; the latent is divided by `scale`.
 
-  The widths are the encoder's, walked in reverse.
+  The widths are the encoder's, walked in reverse; `scale` is one number, or
+  one per channel. With `independent_leads` the network gives I, II and V1..V6,
+  and Einthoven's and Goldberger's identities the others.
 
   Source: Lai et al., arXiv 2508.02720, the released autoencoder, which
   divides its argument in place; here it stays as it was.
@@ -130,7 +151,9 @@ class Decoder(nn.Module):
   groups: int = 32
   latent_channels: int = 4
   leads: int = 12
-  scale: float = 0.18215
+  patch: int = 1
+  independent_leads: bool = False
+  scale: float | tuple[float, ...] = 0.18215
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -138,7 +161,7 @@ class Decoder(nn.Module):
   def __call__(
     self, latent: Float[Array, "b l c"]
   ) -> Float[jax.Array, "b n leads"]:
-    """Returns the ECG, 2^len(widths) times as long as the latent.
+    """Returns the ECG, patch * 2^len(widths) times as long as the latent.
 
     Raises:
       ValueError: The latent has another number of channels.
@@ -151,7 +174,9 @@ class Decoder(nn.Module):
     def res(features, name):
       return block(features, self.groups, self.dtype, name=name)
 
-    x = _conv(channels, 1, self.dtype, "unmoments")(latent / self.scale)
+    scale = np.asarray(self.scale, np.float32).reshape(1, 1, -1)
+    latent = latent / scale
+    x = _conv(channels, 1, self.dtype, "unmoments")(latent)
     x = _conv(self.widths[-1], 3, self.dtype, "conv_in")(x)
     x = res(self.widths[-1], "first_block")(x)
     x = AttentionBlock(self.dtype, name="middle_attention")(x)
@@ -163,5 +188,7 @@ class Decoder(nn.Module):
       for i in range(self.blocks):
         x = res(self.widths[level], f"level_{level}_block_{i}")(x)
     x = nn.silu(_group_norm(self.groups, "norm_out")(x))
-    x = _conv(self.leads, 3, self.dtype, "conv_out")(x)
-    return x.astype(jnp.float32)
+    leads = len(_INDEPENDENT) if self.independent_leads else self.leads
+    x = _conv(leads * self.patch, 3, self.dtype, "conv_out")(x)
+    x = x.astype(jnp.float32).reshape(len(x), -1, leads)
+    return x @ _TO_ALL_LEADS if self.independent_leads else x

@@ -8,8 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ecgtwin_jax.data import pipeline
+from ecgtwin_jax.data.dataset import SAMPLING_RATE
 from ecgtwin_jax.models.vae import Decoder, Encoder
 from ecgtwin_jax.stages.splits import Splits, load_splits
+
+_WANDER_HZ = 0.7  # baseline wander lies below, heart rates from 42 bpm above
 
 
 def load_data(config) -> Splits:
@@ -63,24 +66,47 @@ def init(rng, config):
   return params, {}
 
 
+def slow_waves(length: int) -> Float[np.ndarray, "n w"]:
+  """Orthonormal cosines of up to 0.7 Hz: baseline wander, which tells nothing.
+
+  Args:
+    length: of the signal, in samples at 102.4 Hz.
+  """
+  count = int(2 * _WANDER_HZ * length / SAMPLING_RATE) + 1
+  time = (np.arange(length)[:, None] + 0.5) / length
+  waves = np.cos(np.pi * time * np.arange(count))
+  return (waves / np.linalg.norm(waves, axis=0)).astype(np.float32)
+
+
 def losses(
   ecg: Float[Array, "b n k"],
   decoded: Float[Array, "b n k"],
   mean: Float[Array, "b l c"],
   log_variance: Float[Array, "b l c"],
+  slope_weight: float = 0.0,
+  wander_weight: float = 1.0,
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-  """Per example: sum (x - x')^2, and the KL summed over c, mean over l.
+  """Per example: weighted squared error, and the KL summed over c, mean over l.
 
+  With e = x - x', of which s are the `slow_waves`:
+  sum e^2 - (1 - wander_weight) s^2 + slope_weight (e[t + 1] - e[t])^2 and
   KL = (mean^2 + var - 1 - log var) / 2. Source: the released training code of
-  the paper, by its description.
+  the paper, by its description; there both weights leave sum e^2.
   """
-  error = jnp.sum(jnp.square(ecg - decoded), axis=(1, 2))
+  difference = ecg - decoded
+  error = jnp.sum(jnp.square(difference), axis=(1, 2))
+  if wander_weight != 1:
+    slow = jnp.einsum("bnk,nw->bwk", difference, slow_waves(ecg.shape[1]))
+    error -= (1 - wander_weight) * jnp.sum(jnp.square(slow), axis=(1, 2))
+  if slope_weight:
+    slope = jnp.diff(difference, axis=1)
+    error += slope_weight * jnp.sum(jnp.square(slope), axis=(1, 2))
   kl = jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance
   return error, jnp.mean(jnp.sum(kl / 2, axis=2), axis=1)
 
 
 def loss(config, params, model_state, frozen, batch, rng):
-  """Squared error, summed over samples and leads, + kl_weight * KL."""
+  """Weighted squared error, over samples and leads, + kl_weight * KL."""
   del frozen
   encoder, decoder = _modules(config)
   mean, log_variance = encoder.apply(
@@ -89,7 +115,14 @@ def loss(config, params, model_state, frozen, batch, rng):
   noise = jax.random.normal(rng, mean.shape)
   latent = mean + jnp.exp(log_variance / 2) * noise
   decoded = decoder.apply({"params": params["decoder"]}, latent)
-  error, kl = losses(batch["ecg"], decoded, mean, log_variance)
+  error, kl = losses(
+    batch["ecg"],
+    decoded,
+    mean,
+    log_variance,
+    config.slope_weight,
+    config.wander_weight,
+  )
   metrics = {"reconstruction": error.mean(), "kl": kl.mean()}
   total = error.mean() + config.kl_weight * kl.mean()
   return total, (model_state, metrics)
@@ -113,14 +146,58 @@ def _evaluate_batch(config, params, batch):
     {"params": params["encoder"]}, batch["ecg"]
   )
   decoded = decoder.apply({"params": params["decoder"]}, mean)
-  error, kl = losses(batch["ecg"], decoded, mean, log_variance)
+  error, kl = losses(
+    batch["ecg"],
+    decoded,
+    mean,
+    log_variance,
+    config.slope_weight,
+    config.wander_weight,
+  )
+  squared = jnp.mean(jnp.square(batch["ecg"] - decoded), axis=(1, 2))
   rows = {
     "loss": error + config.kl_weight * kl,
     "correlation": correlation(batch["ecg"], decoded).mean(axis=1),
-    "rmse_mv": jnp.sqrt(error / batch["ecg"][0].size),
+    "rmse_mv": jnp.sqrt(squared),
     "recordings": jnp.ones_like(error),
   }
+  stds = jnp.exp(log_variance / 2).mean(axis=1)
+  for channel in range(stds.shape[1]):
+    rows[f"posterior_std_{channel}"] = stds[:, channel]
   return {k: jnp.sum(jnp.where(batch["valid"], v, 0)) for k, v in rows.items()}
+
+
+def check(config, step: int, evaluation: dict) -> None:
+  """Refuses a dead channel of the latent in the second half of a training.
+
+  A channel whose posterior stays near the prior N(0, 1) says nothing of the
+  ECG, does not come back by itself, and is noise that stage 2 learns to draw.
+
+  Args:
+    config: with max_posterior_std; None: never refused.
+    step: after which was evaluated.
+    evaluation: what `evaluate` returned.
+
+  Raises:
+    ValueError: names the channel, its posterior's std and the bound.
+  """
+  bound = config.max_posterior_std
+  if bound is None or step < config.steps / 2:
+    return
+  stds = [
+    (name.removeprefix("posterior_std_"), value)
+    for name, value in evaluation.items()
+    if name.startswith("posterior_std_")
+  ]
+  dead = [f"{channel} ({std:.2f})" for channel, std in stds if std > bound]
+  if dead:
+    raise ValueError(
+      f"dead channels of the latent after step {step}: {', '.join(dead)}; the "
+      f"posterior's std on unseen ECGs must be at most {bound} in the second "
+      "half of a training (config.max_posterior_std): start again with another "
+      "config.seed, a smaller config.kl_weight or fewer "
+      "config.model.*.latent_channels"
+    )
 
 
 def evaluate(config, data, frozen, weights, put) -> dict:

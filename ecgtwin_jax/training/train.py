@@ -11,6 +11,8 @@ A stage is a module in stages/ with these functions (config frozen, hashable):
       -> loss, (model_state, metrics)
   evaluate(config, data, frozen, weights, put) -> metrics, "score" among them:
       what decides which checkpoint is best (smaller is better)
+  check(config, step, evaluation)     where a stage has it: raises ValueError
+      if the training should not go on
 """
 
 import contextlib
@@ -241,9 +243,9 @@ def train(config, workdir, devices=None) -> dict:
     The last evaluation's metrics.
 
   Raises:
-    ValueError: a loss that is not finite (names the step and the records), a
-      batch that does not split over the devices, a checkpoint that does not
-      fit.
+    ValueError: a loss that is not finite (names the step and the records), an
+      evaluation that the stage refuses, a batch that does not split over the
+      devices, a checkpoint that does not fit.
     DamagedError: checkpoints exist and none is intact.
     Preempted: on SIGTERM, after saving.
   """
@@ -306,6 +308,8 @@ def train(config, workdir, devices=None) -> dict:
         weights = _trees(state)["weights"]
         evaluation = stage.evaluate(config, data, frozen, weights, put)
         watch.evaluated(step, evaluation)
+        if hasattr(stage, "check"):
+          stage.check(config, step, evaluation)
       if saving:
         score = evaluation.get("score") if evaluating else None
         saver.save(step, _trees(state), score)
