@@ -23,6 +23,8 @@ def get_config(variant="base"):
   config.vae = f"{root}/vae"  # a run, a checkpoint or a twin directory
   config.latents = f"{root}/latents"  # config.data, encoded by config.vae
   config.base_extractor = f"{root}/stage1"  # likewise
+  # Likewise; it goes with the twin where config.model.beat_track needs it.
+  config.rhythm = f"{root}/rhythm"
   # Latents are multiplied by this; None: measured, to unit variance.
   config.latent_scale = ml_collections.config_dict.placeholder(float)
   # Range of x0 when sampling; None: measured.

@@ -1,7 +1,7 @@
 """Noise schedule and loss weighting of stage 2, compared at small size.
 
   python -m studies.recipe_choice --vae=DIR --latents=DIR \\
-    --base_extractor=DIR --data=DIR --steps=1000
+    --base_extractor=DIR --rhythm=DIR --data=DIR --steps=1000
 
 Trains the `small` denoiser with each recipe on the same latents, batches, noise
 and seed, and measures ECGs of held-out patients from each with the default
@@ -38,7 +38,7 @@ def train_twin(arguments, number: int, changes: dict) -> pathlib.Path:
   config.update_from_flattened_dict(changes)
   config.workdir = f"{arguments.output}/recipe-{number}"
   config.data, config.steps = arguments.data, arguments.steps
-  for key in ("vae", "latents", "base_extractor"):
+  for key in ("vae", "latents", "base_extractor", "rhythm"):
     config[key] = getattr(arguments, key)
   config.eval_every = config.checkpoint_every = arguments.steps
   train.train(config, config.workdir)
@@ -48,6 +48,7 @@ def train_twin(arguments, number: int, changes: dict) -> pathlib.Path:
     vae=config.vae,
     base_extractor=config.base_extractor,
     denoiser=config.workdir,
+    rhythm=config.rhythm,
     table=load_split(config.latents, "train").table,
     note="A recipe under comparison.",
   )
@@ -58,7 +59,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  for name in ("vae", "latents", "base_extractor", "data"):
+  for name in ("vae", "latents", "base_extractor", "rhythm", "data"):
     parser.add_argument(f"--{name}", required=True)
   parser.add_argument("--clip", help="a CLIP; the shipped one")
   parser.add_argument("--steps", type=int, default=1000, help="of training")

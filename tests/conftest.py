@@ -57,6 +57,7 @@ def stage_config(chain, tmp_path):
       "vae": chain / "vae",
       "latents": chain / "latents",
       "base_extractor": chain / "stage1",
+      "rhythm": chain / "rhythm",
       "workdir": tmp_path / name,
     }.items():
       if key in config:

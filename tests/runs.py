@@ -31,6 +31,7 @@ def flags_of(chain, name, workdir, **changes):
     "vae": chain / "vae",
     "latents": chain / "latents",
     "base_extractor": chain / "stage1",
+    "rhythm": chain / "rhythm",
   }
   values = {key: path for key, path in paths.items() if key in config}
   return [

@@ -247,7 +247,7 @@ def test_padding_behind_the_longest_report_of_all_splits_goes(monkeypatch):
 
   short = Split(np.array([[4, -1, -1, -1], [-1, -1, -1, -1]]))
   long = Split(np.array([[1, 2, 0, -1]]))
-  train, validation = splits._trim_reports(splits.Splits(short, long))
+  train, validation = splits.trim_reports(splits.Splits(short, long))
   np.testing.assert_array_equal(
     train.statement_ids, [[4, -1, -1], [-1, -1, -1]]
   )
@@ -259,7 +259,7 @@ def test_padding_behind_the_longest_report_of_all_splits_goes(monkeypatch):
     assert split.statement_ids.shape[1] == 3
   # A report of nothing keeps one place, which is padding.
   empty = Split(np.full((2, 4), -1))
-  for split in splits._trim_reports(splits.Splits(empty, empty)):
+  for split in splits.trim_reports(splits.Splits(empty, empty)):
     assert split.statement_ids.tolist() == [[-1], [-1]]
 
 

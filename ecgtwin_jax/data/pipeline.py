@@ -60,6 +60,37 @@ def ecg_batches(
   )
 
 
+def rhythm_batches(
+  dataset: Dataset,
+  batch_size: int,
+  seed: int,
+  *,
+  process_index: int = 0,
+  process_count: int = 1,
+  start_step: int = 0,
+) -> grain.DatasetIterator:
+  """Endless batches of rhythms, every recording once per epoch.
+
+  The arguments are those of `ecg_batches`, for a data set of latents.
+
+  Returns:
+    An iterator of the batches that `gather_rhythms` describes.
+
+  Raises:
+    ValueError: the data set holds no beats, or the batch cannot be divided.
+  """
+  if not len(dataset):
+    raise ValueError(f"{_name(dataset)} holds 0 recordings with beats")
+  order = _shuffle(len(dataset), seed)
+  return _iterate(
+    lambda position: gather_rhythms(dataset, order(position)),
+    batch_size,
+    process_index,
+    process_count,
+    start_step,
+  )
+
+
 def pair_batches(
   dataset: Dataset,
   batch_size: int,
@@ -167,6 +198,31 @@ def eval_ecg_batches(
   return _pass(order, gather, batch_size, process_index * rows, rows)
 
 
+def eval_rhythm_batches(
+  dataset: Dataset,
+  batch_size: int,
+  *,
+  limit: int | None = None,
+  seed: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """One pass over the rhythms, or over `limit` of them drawn once by seed.
+
+  Padded as in `eval_ecg_batches`.
+
+  Yields:
+    The batches that `gather_rhythms` describes, with "valid" (b,) bool.
+
+  Raises:
+    ValueError: the batch cannot be divided.
+  """
+  rows = _local_rows(batch_size, process_index, process_count)
+  gather = functools.partial(gather_rhythms, dataset)
+  order = _order(len(dataset), limit, seed)
+  return _pass(order, gather, batch_size, process_index * rows, rows)
+
+
 def eval_pair_batches(
   dataset: Dataset,
   batch_size: int,
@@ -198,6 +254,22 @@ def gather_ecgs(dataset: Dataset, rows: Int[np.ndarray, " b"]) -> Batch:
   scale = np.float32(dataset.card["scale"])
   return {
     "ecg": dataset.arrays["ecg"][rows] * scale,
+    "index": rows.astype(np.int32),
+  }
+
+
+def gather_rhythms(dataset: Dataset, rows: Int[np.ndarray, " b"]) -> Batch:
+  """Returns the rhythms of those rows, and their conditions.
+
+  "beat_time" (b, n) float32 seconds padded with NaN, "beat_kind" and "beat_p"
+  (b, n) int8 padded with -1, "statement_ids" (b, s) int32 padded with -1,
+  "patient" (b, 3) float32 with NaN where missing, and "index".
+  """
+  beats = ("beat_time", "beat_kind", "beat_p")
+  return {
+    **{name: dataset.arrays[name][rows] for name in beats},
+    "statement_ids": dataset.statement_ids[rows],
+    "patient": dataset.patient[rows],
     "index": rows.astype(np.int32),
   }
 

@@ -22,6 +22,7 @@ PARTS = (
   "vae",
   "base_extractor",
   "denoiser",
+  "rhythm",
   "clip",
   "identity",
   "classifier",

@@ -10,7 +10,7 @@ from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.jobs import generate, train
 from ecgtwin_jax.training.metric_writer import read_metrics
 
-CHAIN = ("vae", "stage1", "stage2")
+CHAIN = ("vae", "stage1", "rhythm", "stage2")
 
 
 def _last_evaluation(workdir: str) -> dict:
@@ -67,6 +67,7 @@ def _move(stage, workdir, name, seed) -> None:
     ("vae", "vae"),
     ("latents", "latents"),
     ("base_extractor", "stage1"),
+    ("rhythm", "rhythm"),
   ):
     if key in stage:
       stage[key] = str(workdir / folder)
@@ -87,7 +88,9 @@ def _generate(config, workdir) -> list[str]:
 
 
 def _summary(workdir, seconds) -> dict:
-  vae, stage1, stage2 = (_last_evaluation(workdir / name) for name in CHAIN)
+  vae, stage1, rhythm, stage2 = (
+    _last_evaluation(workdir / name) for name in CHAIN
+  )
   return {
     "reconstruction_correlation": vae["correlation"],
     "recordings": vae["recordings"],
@@ -99,6 +102,7 @@ def _summary(workdir, seconds) -> dict:
     "losses": {
       "vae": vae["loss"],
       "stage1": stage1["loss"],
+      "rhythm": rhythm["loss"],
       "stage2": stage2["loss"],
     },
     "seconds": seconds,

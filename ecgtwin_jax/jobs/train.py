@@ -1,8 +1,8 @@
 """What a training needs from earlier ones: found, asked for, or made first.
 
 On the simulated cohort, the default data, what is missing is made: cohort,
-autoencoder, latents, base extractor. On other data, and for several processes,
-the command is named.
+autoencoder, latents, base extractor, rhythm model. On other data, and for
+several processes, the command is named.
 """
 
 import os
@@ -23,6 +23,10 @@ SIMULATED_NOTE = (
   "about hearts. A small training, to see the chain run."
 )
 
+# Earlier stages: the key of a configuration that says where each lies, which is
+# the name of its part, too.
+_KEYS = {"vae": "vae", "stage1": "base_extractor", "rhythm": "rhythm"}
+
 
 def _command(config_file: str, name: str, variant: str) -> str:
   path = pathlib.Path(config_file).parent / f"{name}.py"
@@ -37,7 +41,7 @@ def _earlier(config, config_file: str, name: str):
   for key in ("data", "seed", "cohort", "vae", "latents"):
     if key in config and key in earlier:
       earlier[key] = config[key]
-  earlier.workdir = config.vae if name == "vae" else config.base_extractor
+  earlier.workdir = config[_KEYS[name]]
   return earlier
 
 
@@ -73,21 +77,29 @@ def prepare(config, config_file: str) -> None:
     say(f"\n== {what} is missing in {path}: making it ({command})")
     make()
 
-  def earlier(name, path):
+  def earlier(name):
     # A finished or foreign set of weights is taken as it is; an unfinished
     # run of the chain's own is continued.
+    path = config[_KEYS[name]]
     if twin_directory.is_twin(path):
       return True
     if own_cohort:
       return _finished(path, _earlier(config, config_file, name).steps)
-    part = "vae" if name == "vae" else "base_extractor"
-    return checkpoint.has_weights(path, part)
+    return checkpoint.has_weights(path, _KEYS[name])
 
-  def make_earlier(name):
-    train_stage(_earlier(config, config_file, name), config_file)
+  def need_earlier(name, what):
+    path = config[_KEYS[name]]
+    needed(
+      path,
+      earlier(name),
+      what,
+      _command(config_file, name, config.variant)
+      + f" --config.data={config.data} --workdir={path}",
+      lambda: train_stage(_earlier(config, config_file, name), config_file),
+    )
 
   cohort = config.cohort
-  stages = {"vae": 0, "base_extractor": 1, "denoiser": 2}
+  stages = {"vae": 0, "base_extractor": 1, "rhythm": 1, "denoiser": 2}
   depth = stages.get(config.stage, 0)
   if depth == 0 or own_cohort or not _is_data_set(config.latents):
     needed(
@@ -100,14 +112,7 @@ def prepare(config, config_file: str) -> None:
       lambda: _simulate(cohort),
     )
   if depth >= 1:
-    needed(
-      config.vae,
-      earlier("vae", config.vae),
-      "the autoencoder",
-      _command(config_file, "vae", config.variant)
-      + f" --config.data={config.data} --workdir={config.vae}",
-      lambda: make_earlier("vae"),
-    )
+    need_earlier("vae", "the autoencoder")
     needed(
       config.latents,
       _is_data_set(config.latents),
@@ -117,14 +122,13 @@ def prepare(config, config_file: str) -> None:
       lambda: _encode(config.data, config.vae, config.latents),
     )
   if depth >= 2:
-    needed(
-      config.base_extractor,
-      earlier("stage1", config.base_extractor),
-      "the base extractor",
-      _command(config_file, "stage1", config.variant)
-      + f" --config.data={config.data} --workdir={config.base_extractor}",
-      lambda: make_earlier("stage1"),
-    )
+    need_earlier("stage1", "the base extractor")
+  if depth >= 2 and _reads_beats(config):
+    need_earlier("rhythm", "the rhythm model")
+
+
+def _reads_beats(config) -> bool:
+  return config.model.beat_track != "none"
 
 
 def _is_data_set(path: str) -> bool:
@@ -163,6 +167,7 @@ def train_stage(config, config_file: str) -> None:
       vae=config.vae,
       base_extractor=config.base_extractor,
       denoiser=config.workdir,
+      rhythm=config.rhythm if _reads_beats(config) else None,
       table=load_split(config.latents, "train").table,
       note=note,
     )
@@ -177,8 +182,9 @@ def assemble(
   denoiser: str,
   table: StatementTable,
   note: str,
+  rhythm: str | None = None,
 ) -> None:
-  """Bundles three trained stages into a twin directory.
+  """Bundles trained stages into a twin directory.
 
   Args:
     output: the folder to make.
@@ -187,8 +193,12 @@ def assemble(
     denoiser: likewise.
     table: statements of the training data.
     note: what the model card says of data and intended use.
+    rhythm: likewise of the rhythm model, which a denoiser with a beat track
+      needs; None: none.
   """
   sources = dict(vae=vae, base_extractor=base_extractor, denoiser=denoiser)
+  if rhythm is not None:
+    sources["rhythm"] = rhythm
   weights = {
     part: checkpoint.load_weights(path, part) for part, path in sources.items()
   }

@@ -43,7 +43,7 @@ def load_pairs(config) -> Splits:
   A model without a null condition cannot take a missing age or sex: such
   recordings are left out, and how many is said.
   """
-  data = _trim_reports(load_splits(config.latents, "latent"))
+  data = trim_reports(load_splits(config.latents, "latent"))
   check_latents(config, data.train.card)
   if config.model.null_condition:
     return data
@@ -59,7 +59,7 @@ def load_pairs(config) -> Splits:
   return Splits(*known)
 
 
-def _trim_reports(data: Splits) -> Splits:
+def trim_reports(data: Splits) -> Splits:
   """Leaves out the padding behind the longest report: attention to it is 0."""
   counts = [(split.statement_ids >= 0).sum(axis=1) for split in data]
   longest = np.concatenate(counts).max(initial=1)
