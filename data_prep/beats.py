@@ -21,11 +21,14 @@ _AT_ONCE = 64  # recordings that a worker gets
 
 FindBeats = Callable[[Iterable[np.ndarray]], Iterator[dict]]
 
+# Looks at all loaded libraries: once is enough.
+_threads = functools.cache(threadpoolctl.ThreadpoolController)
+
 
 def find_beats(ecg: Int16[np.ndarray, "s 12"], scale: float) -> dict:
   """Returns the columns data.dataset.BEATS of an ECG in steps of scale mV."""
   # The last digit of a product depends on the number of threads.
-  with threadpoolctl.threadpool_limits(1):
+  with _threads().limit(limits=1):
     rhythm, median, found = detect_rhythm_and_beat(ecg * scale, SAMPLING_RATE)
   return {
     "beat_time": rhythm.time,
