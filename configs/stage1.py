@@ -24,7 +24,7 @@ def get_config(variant="base"):
   config.latent_scale = ml_collections.config_dict.placeholder(float)
   config.model = dict(width=256, depth=3, heads=8, mlp_ratio=4)
   config.model.null_condition = True  # accepts missing age or sex
-  config.model.latent_channels = 4  # of the autoencoder
+  config.model.latent_channels = 8  # of the autoencoder
   config.model.latent_patch = 4  # positions of the latent in one token
   # Readings of the tokens, side by side the base vector; 0: the tokens' mean,
   # as published.
@@ -66,6 +66,7 @@ def get_config(variant="base"):
           "steps": 50 * 6_408_782 // 65_536,  # 50 epochs of MIMIC-IV-ECG
           "latent_scale": 0.18215,
           "model.null_condition": False,
+          "model.latent_channels": 4,
           "model.latent_patch": 1,
           "model.identity_tokens": 0,
           "model.median_beat": False,

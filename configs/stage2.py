@@ -39,7 +39,7 @@ def get_config(variant="base"):
     heads=8,
     mlp_ratio=4,
     base_width=256,  # width of stage 1
-    latent_channels=4,  # of the autoencoder
+    latent_channels=8,  # of the autoencoder
     null_condition=True,  # learned null statement and null patient
     # What the denoiser is told of the beats: "none", "timing" or "kinds".
     beat_track="kinds",
@@ -84,6 +84,7 @@ def get_config(variant="base"):
           "latent_scale": 0.18215,
           "latent_clip": 1.0,
           "model.null_condition": False,
+          "model.latent_channels": 4,
           "model.beat_track": "none",
           "model.identity_tokens": 0,
           "model.patient_in_norm": False,

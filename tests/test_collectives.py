@@ -31,8 +31,8 @@ def compile_step(name, devices, accumulate=1, remat=None):
   config = FrozenConfigDict(config)
   stage, mesh = STAGES[name], sharding.make_mesh(devices=devices)
   one = {
-    "mean": np.zeros((ROWS, 128, 4), "f4"),
-    "std": np.zeros((ROWS, 128, 4), "f4"),
+    "mean": np.zeros((ROWS, 128, 8), "f4"),
+    "std": np.zeros((ROWS, 128, 8), "f4"),
     "statement_ids": np.zeros((ROWS, 3), "i4"),
     "patient": np.zeros((ROWS, 3), "f4"),
     "median_beat": np.zeros((ROWS, 80, 12), "f4"),
@@ -44,8 +44,14 @@ def compile_step(name, devices, accumulate=1, remat=None):
     rows["patient_id"] = np.arange(ROWS, dtype="i4")
   else:
     rows["base"] = np.zeros((ROWS, config.model.base_width), "f4")
-  frozen = {"table": np.zeros((5, 768), "f4")}
-  frozen |= {"scale": np.ones((), "f4"), "beat_variance": np.ones((), "f4")}
+    rows["beat_time"] = np.zeros((ROWS, 48), "f4")
+    rows["beat_kind"] = rows["beat_p"] = np.zeros((ROWS, 48), "i1")
+  frozen = {
+    "table": np.zeros((5, 768), "f4"),
+    "scale": np.ones((), "f4"),
+    "beat_variance": np.ones((), "f4"),
+    "rhythm": np.zeros(5, bool),
+  }
   shapes = sharding.place_state(
     jax.eval_shape(functools.partial(train.init_state, config, stage)), mesh
   )

@@ -7,8 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecgtwin_jax.data import conditions
 from ecgtwin_jax.models.denoiser import Denoiser
-from ecgtwin_jax.models.injector import INJECTORS
+from ecgtwin_jax.models.injector import (
+  HEART_RATE_MEAN,
+  HEART_RATE_STD,
+  INJECTORS,
+  patient_features,
+)
 
 SIZES = dict(
   width=34,
@@ -237,6 +243,79 @@ def test_missing_entries_and_dropped_reports(injector):
   assert all(np.isfinite(a).all() for a in jax.tree.leaves(gradient))
 
 
+def build_personal(backbone):
+  """A denoiser that has everything, and its arguments with a beat track."""
+  model, _, args = build(
+    "adax",
+    backbone,
+    beat_track="timing",
+    identity_tokens=7,
+    patient_in_norm=True,
+    null_condition=True,
+  )
+  rng = np.random.default_rng(2)
+  track = rng.standard_normal((B, args[0].shape[1], 8)).astype(np.float32)
+  return model, [*args, track]
+
+
+def perturbed(variables):
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda a: a + rng.normal(0, 0.1, a.shape).astype(np.float32), variables
+  )
+
+
+@pytest.mark.parametrize("backbone", ["dit", "unet"])
+def test_track_identity_and_patient_are_read_where_they_are_asked_for(backbone):
+  model, args = build_personal(backbone)
+  start = jax.jit(model.init)(jax.random.key(0), *args)
+  names = {
+    keys[-1].key: a
+    for keys, a in jax.tree_util.tree_leaves_with_path(start)
+    if keys[-1].key == "identity_gate"
+  }
+  assert not names["identity_gate"].any()
+
+  def forget(variables, name, value=0.0):
+    return jax.tree_util.tree_map_with_path(
+      lambda keys, a: a * value if name in str(keys) else a, variables
+    )
+
+  # At the start, nothing comes through the attention to the base vector.
+  other = forget(start, "identity_key_value", 3.0)
+  out = call(model, start, args)
+  np.testing.assert_array_equal(out, call(model, other, args))
+
+  variables = perturbed(start)
+  out = call(model, variables, args)
+  for name in ("identity_gate", "track_embedding", "patient_projection"):
+    gone = call(model, forget(variables, name), args)
+    assert np.abs(gone - out).max() > 1e-3, name
+  silent = [*args[:6], np.zeros_like(args[6])]
+  alone = call(model, variables, args[:6])
+  np.testing.assert_allclose(call(model, variables, silent), alone, atol=1e-6)
+  # A position's track is told to that position first.
+  moved = args[6].copy()
+  moved[:, 0] += 1
+  assert np.abs(call(model, variables, [*args[:6], moved]) - out).max() > 1e-3
+
+
+def test_a_rate_has_waves_and_what_is_unknown_has_zeros():
+  assert HEART_RATE_MEAN == conditions.PATIENT_MEAN[0]
+  assert HEART_RATE_STD == conditions.PATIENT_STD[0]
+  nan = np.nan
+  patients = conditions.standardize_patient(
+    np.array([50.0, nan]), np.array([64.25, nan]), np.array([1, nan])
+  )
+  features = np.asarray(patient_features(patients))
+  quarter = np.arange(1, 9) * np.pi / 2  # 50 of 200 bpm
+  np.testing.assert_allclose(features[0, :8], np.sin(quarter), atol=1e-5)
+  np.testing.assert_allclose(features[0, 8:16], np.cos(quarter), atol=1e-5)
+  rate = (50 - 77.95) / 20.37
+  np.testing.assert_allclose(features[0, 16:], [rate, 0, 1, 1, 1, 1], atol=1e-5)
+  np.testing.assert_array_equal(features[1], 0)
+
+
 def test_dropping_needs_no_row_to_stand_in():
   model, variables, args = build(null_condition=True)
   args[2], args[3] = np.zeros((B, 0, 11), np.float32), None
@@ -309,6 +388,22 @@ def test_init_is_as_stated():
     (dict(base_width=8), {}, "width=7 must be 8"),
     (dict(text_width=8), {}, "width=11 must be text_width=8"),
     (dict(positions=4), {}, "report of 5 rows must have at most"),
+    (dict(beat_track="beats"), {}, "beat_track='beats' must be in"),
+    (
+      dict(identity_tokens=7, injector="adaln"),
+      {},
+      "identity_tokens=7 need injector='adax'",
+    ),
+    (
+      dict(identity_tokens=2),
+      {},
+      "base_width=7 must be divisible by identity_tokens=2",
+    ),
+    (
+      dict(beat_track="kinds"),
+      dict(track=np.ones((B, L, 8), np.float32)),
+      "track of 8 channels must have 13",
+    ),
     (
       dict(injector="adaln"),
       dict(return_attention=True),

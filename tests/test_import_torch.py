@@ -202,7 +202,7 @@ def test_latents_and_frozen_extractor_of_an_imported_twin_train_stage_2(
     latents=str(tmp_path / "latents"),
     latent_scale=0.18215,
     steps=1,
-    **{"model.base_width": 256},
+    **{"model.base_width": 256, "model.latent_channels": 4},
   )
   evaluation = train.train(config, tmp_path / "run")
   assert np.isfinite(evaluation["mse"])

@@ -65,4 +65,6 @@ def test_every_stage_trains_and_is_measured_on_held_out_patients(
   assert np.isfinite(extractor["top1"])
   denoiser = train.train(stage_config("stage2", **paths), tmp_path / "stage2")
   assert denoiser["pairs"] >= 2
-  assert np.isfinite(denoiser["mse"])
+  channels = [denoiser[f"mse_channel_{i}"] for i in range(8)]
+  np.testing.assert_allclose(np.mean(channels), denoiser["mse"], rtol=1e-5)
+  assert 0 < denoiser["mse_unpredictable"] < 1

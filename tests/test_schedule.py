@@ -12,8 +12,10 @@ from ecgtwin_jax.diffusion.schedule import (
   Schedule,
   add_noise,
   loss_weight,
+  predicted_noise,
   sample_timesteps,
   snr,
+  unpredictable,
 )
 
 GOLDEN = golden.load("ddpm_schedule")
@@ -41,6 +43,36 @@ def test_first_steps_by_hand():
   np.testing.assert_allclose(schedule.alphas_cumprod, [0.9, 0.72, 0.504])
   got = snr(schedule, jnp.array([0, 2]))
   np.testing.assert_allclose(got, [9.0, 0.504 / 0.496], rtol=1e-6)
+
+
+def test_v_stands_for_the_noise_that_was_added():
+  schedule, t = Schedule(steps=7, start=0.05, end=0.5), jnp.array([0, 6, 3])
+  rng = np.random.default_rng(0)
+  x0, eps = jnp.asarray(rng.normal(size=(2, 3, 5, 2)), jnp.float32)
+  xt = add_noise(schedule, x0, eps, t)
+  signal, noise = (
+    rate[np.asarray(t)][:, None, None].astype(np.float32)
+    for rate in (schedule.signal_rate, schedule.noise_rate)
+  )
+  v = signal * eps - noise * x0
+  got = predicted_noise(schedule, "v", v, xt, t)
+  np.testing.assert_allclose(got, eps, atol=1e-6)
+  assert predicted_noise(schedule, "noise", eps, xt, t) is eps
+  with pytest.raises(ValueError, match="prediction='x0' must be one of noise"):
+    predicted_noise(schedule, "x0", v, xt, t)
+
+
+def test_what_is_unpredictable_is_the_best_guess_from_the_draw():
+  schedule, t = Schedule(steps=7, start=0.05, end=0.5), jnp.array([1, 5])
+  std = jnp.array([[0.5], [0.25]])
+  rng = np.random.default_rng(0)
+  z, eps = rng.normal(size=(2, 2, 40_000))
+  xt = np.asarray(add_noise(schedule, std * z, jnp.asarray(eps), t))
+  # The mean of x_0 is 0 here; the best linear guess of eps from x_t.
+  slope = (xt * eps).mean(1) / (xt**2).mean(1)
+  error = ((eps - slope[:, None] * xt) ** 2).mean(1)
+  got = unpredictable(schedule, std, t)
+  np.testing.assert_allclose(got[:, 0], error, rtol=0.03)
 
 
 @pytest.mark.parametrize("t", [-1, 7, 1000])
