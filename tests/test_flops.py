@@ -60,8 +60,8 @@ def test_loops_count_each_time_round_and_remat_twice():
 def test_a_stage_costs_what_xla_counts():
   config = FrozenConfigDict(load_config("configs/stage1.py:smoke"))
   one = {
-    "mean": jnp.zeros((2, 128, 4)),
-    "std": jnp.zeros((2, 128, 4)),
+    "mean": jnp.zeros((2, 128, 8)),
+    "std": jnp.zeros((2, 128, 8)),
     "statement_ids": jnp.zeros((2, 18), jnp.int32),
     "patient": jnp.zeros((2, 3)),
   }

@@ -51,6 +51,16 @@ def imported(files, tmp_path_factory):
   return folder
 
 
+@pytest.fixture(scope="module")
+def published_latents(imported, chain, tmp_path_factory):
+  """The toy cohort's latents by the imported autoencoder."""
+  from data_prep.encode import encode_with
+
+  folder = tmp_path_factory.mktemp("latents") / "latents"
+  encode_with(chain / "simulated", imported, folder)
+  return folder
+
+
 def embedded_condition():
   rng = np.random.default_rng(3)
   rows = rng.normal(size=(2, 768)).astype(np.float32)
@@ -146,15 +156,21 @@ def test_the_injector_is_seen_from_the_names(module, tmp_path):
 
 
 def test_a_training_starts_from_imported_weights(
-  imported, stage_config, tmp_path
+  imported, published_latents, stage_config, tmp_path
 ):
   from ecgtwin_jax.training import train
 
   config = stage_config(
     "stage1",
     init_from=str(imported),
+    vae=str(imported),
+    latents=str(published_latents),
     steps=1,
     **{
+      "model.latent_channels": 4,
+      "model.latent_patch": 1,
+      "model.identity_tokens": 0,
+      "model.median_beat": False,
       "model.width": 256,
       "model.depth": 3,
       "model.heads": 8,
@@ -175,9 +191,8 @@ def test_a_training_starts_from_imported_weights(
 
 
 def test_latents_and_frozen_extractor_of_an_imported_twin_train_stage_2(
-  files, stage_config, chain, tmp_path
+  files, published_latents, stage_config, tmp_path
 ):
-  from data_prep.encode import encode_with
   from ecgtwin_jax.training import train
 
   twin = tmp_path / "twin"
@@ -194,12 +209,11 @@ def test_latents_and_frozen_extractor_of_an_imported_twin_train_stage_2(
     sources={},
     card="",
   )
-  encode_with(chain / "simulated", twin, tmp_path / "latents")
   config = stage_config(
     "stage2",
     vae=str(twin),
     base_extractor=str(twin),
-    latents=str(tmp_path / "latents"),
+    latents=str(published_latents),
     latent_scale=0.18215,
     steps=1,
     **{"model.base_width": 256, "model.latent_channels": 4},

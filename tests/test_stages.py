@@ -47,7 +47,7 @@ def test_each_side_of_a_pair_is_seen_with_its_own_condition():
   frozen = {"table": jnp.asarray(rng.normal(size=(7, 768)) / 28, "f4")}
   batch, latents = {}, []
   for prefix in ("reference_", ""):
-    latents.append(jnp.asarray(rng.normal(size=(3, 128, 4)), "f4"))
+    latents.append(jnp.asarray(rng.normal(size=(3, 128, 8)), "f4"))
     batch[prefix + "statement_ids"] = jnp.asarray(rng.integers(-1, 7, (3, 2)))
     batch[prefix + "patient"] = jnp.asarray(rng.normal(size=(3, 3)), "f4")
   drop = jnp.array([False, True, False])
@@ -74,8 +74,8 @@ def small_pairs(rng, n):
   """A batch of n pairs with beats, the last target without one."""
   batch = {"patient_id": jnp.arange(n)}
   for prefix in ("reference_", ""):
-    batch[prefix + "mean"] = rng.normal(size=(n, 128, 4)).astype("f4")
-    batch[prefix + "std"] = np.zeros((n, 128, 4), "f4")
+    batch[prefix + "mean"] = rng.normal(size=(n, 128, 8)).astype("f4")
+    batch[prefix + "std"] = np.zeros((n, 128, 8), "f4")
     batch[prefix + "statement_ids"] = rng.integers(-1, 7, (n, 2))
     batch[prefix + "patient"] = rng.normal(size=(n, 3)).astype("f4")
     batch[prefix + "median_beat"] = rng.normal(size=(n, 80, 12)).astype("f4")

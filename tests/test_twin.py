@@ -81,7 +81,7 @@ def test_generate_is_reproducible_and_a_sample_is_its_own(twin, base, sampler):
 
   eight, three, other = make(8, 0), make(3, 0), make(8, 1)
   assert eight.signals.shape == (8, 1024, 12)
-  assert eight.latents.shape == (8, 128, 4)
+  assert eight.latents.shape == (8, 128, 8)
   assert np.isfinite(eight.signals).all()
   np.testing.assert_array_equal(make(8, 0).signals, eight.signals)
   np.testing.assert_allclose(three.latents, eight.latents[:3], atol=1e-4)
@@ -92,7 +92,7 @@ def test_generate_is_reproducible_and_a_sample_is_its_own(twin, base, sampler):
 
 
 def test_given_noise_is_where_sampling_starts(twin, base):
-  noise = np.random.default_rng(0).normal(size=(2, 128, 4))
+  noise = np.random.default_rng(0).normal(size=(2, 128, 8))
   kwargs = dict(num_samples=2, sampler="ddim", steps=2, noise=noise)
   one = twin.generate(base, THEN, seed=0, **kwargs)
   two = twin.generate(base, THEN, seed=1, **kwargs)

@@ -69,8 +69,9 @@ def _extract(module, params, table, latent, statement_ids, patient, beats):
   )
 
 
-def extract_bases(dataset: Dataset, hyper: dict, params, scale: np.ndarray):
+def extract_bases(dataset: Dataset, hyper: dict, params, scale):
   """Returns the base vector of every recording of a split, (n, width)."""
+  scale = splits.scale_array(scale)
   module = BaseExtractor(**hyper["model"])
   table = jnp.asarray(dataset.table.embeddings)
   n = len(dataset)
@@ -143,9 +144,7 @@ def load_data(config) -> Data:
       f"width of config.base_extractor={config.base_extractor!r}"
     )
   bases = [
-    extract_bases(
-      split, extractor, variables["params"], splits.scale_array(scale)
-    )
+    extract_bases(split, extractor, variables["params"], scale)
     for split in data
   ]
   return Data(data, twin_directory.digest(variables["params"]), *bases)
