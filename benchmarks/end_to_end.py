@@ -26,13 +26,12 @@ def make_twins(twin, reference, now, then, n: int, **settings):
 
 def in_chunks(twin, reference, now, then, n: int, chunk: int):
   """The same for many, as the request job does: large calls of the networks."""
-  from ecgtwin_jax.inference import batch as batch_module
+  from ecgtwin_jax.inference.sampling import Settings
 
   base = twin.extract_base(reference, now)
-  signals, _ = batch_module.generate_signals(
-    twin, [base] * n, [then] * n, [0] * n, range(n), batch_size=chunk
-  )
-  return signals
+  return twin.generate_rows(
+    [base] * n, [then] * n, [0] * n, range(n), Settings(), batch_size=chunk
+  ).signals
 
 
 def example():

@@ -42,7 +42,7 @@ from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.evaluation import generate_examples
-from ecgtwin_jax.inference import batch, sampling
+from ecgtwin_jax.inference import sampling
 from studies import held_out
 from studies.edit_kinds import KINDS, Kind, distances, part_of
 from studies.held_out import column, mean
@@ -70,14 +70,13 @@ class Bench:
 
   def generate(self, report: tuple[str, ...], number: int = 0) -> np.ndarray:
     """One ECG of each patient from noise of this number."""
-    signals, _ = batch.generate_signals(
-      self.twin,
+    return self.twin.generate_rows(
       self.people.bases,
       self.ask(report),
       list(range(self.n)),
       [number] * self.n,
-    )
-    return signals
+      sampling.Settings(),
+    ).signals
 
   def edit(self, kind: Kind, threshold: float, weight: float) -> tuple:
     """Sources and edits, as ECGTwin.edit makes them with patient i's seed i."""
@@ -119,7 +118,7 @@ class Bench:
       pairs = zip(read, report, strict=True)
       met.append([check_criteria(*pair)[kind.criterion] for pair in pairs])
       ecgs = generate_examples.as_ecgs(signals)
-      bases.append(batch.extract_bases(self.twin, ecgs, report))
+      bases.append(self.twin.extract_bases(ecgs, report))
     shown = readings[1] if like is None else read_ecgs(like)
     if kind.rule == "reweight":
       shown = readings[0]  # the source has the sign, the edit may not

@@ -37,7 +37,7 @@ from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.truth import beat_distance
-from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.text.asked import asks_for
 from studies import held_out
 from studies.held_out import column, mean
@@ -105,15 +105,13 @@ class Bench:
     """(patients * conditions * samples, 1024, 12) mV."""
     each = len(ASKED) * SAMPLES
     n = len(self.people.now)
-    signals, _ = batch.generate_signals(
-      self.twin,
+    return self.twin.generate_rows(
       np.repeat(self.people.bases, each, axis=0),
       [c for c in self.conditions for _ in range(SAMPLES)],
       np.repeat(np.arange(n), each).tolist(),
       list(range(SAMPLES)) * (n * len(ASKED)),
-      **settings,
-    )
-    return signals
+      Settings(**settings),
+    ).signals
 
   def simulate(self) -> np.ndarray:
     """As generate, of the simulator."""
@@ -166,8 +164,8 @@ class Bench:
     asked = np.diagonal(each, axis1=1, axis2=2)
     rates = [detect_heart_rate(s, MODEL_RATE, "energy") for s in signals]
     errors = np.abs(np.array(rates) - [c.heart_rate for c in conditions])
-    bases = batch.extract_bases(
-      self.twin, generate_examples.as_ecgs(signals), conditions
+    bases = self.twin.extract_bases(
+      generate_examples.as_ecgs(signals), conditions
     )
     alike = held_out.cosine(bases[:, None], self.people.bases[None])
     own = np.repeat(np.arange(n), len(bases) // n)

@@ -18,7 +18,6 @@ from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.data.ecg import ECG, MODEL_SAMPLES
 from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.metric import bootstrap_interval
-from ecgtwin_jax.inference import batch
 from ecgtwin_jax.inference.twin import ECGTwin, load_twin
 from ecgtwin_jax.simulator import simulate
 
@@ -101,7 +100,7 @@ def find_people(
   return People(
     [simulate.cohort_patient(cohort, number) for number in numbers],
     now,
-    batch.extract_bases(twin, references, now),
+    twin.extract_bases(references, now),
   )
 
 

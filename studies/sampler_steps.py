@@ -27,7 +27,7 @@ from ecgtwin_jax.evaluation.evaluate import find_evaluator
 from ecgtwin_jax.evaluation.fidelity import frechet
 from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import bootstrap_interval
-from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import load_twin
 from studies import held_out
 
@@ -61,19 +61,16 @@ class Bench:
 
   def _extract(self, signals, conditions):
     ecgs = generate_examples.as_ecgs(signals)
-    return batch.extract_bases(self.twin, ecgs, conditions)
+    return self.twin.extract_bases(ecgs, conditions)
 
   def generate(self, sampler: str, steps: int):
-    signals, _ = batch.generate_signals(
-      self.twin,
+    return self.twin.generate_rows(
       self.bases,
       self.conditions,
       [0] * len(self.bases),
       list(range(len(self.bases))),
-      sampler=sampler,
-      steps=steps,
-    )
-    return signals
+      Settings(sampler=sampler, steps=steps),
+    ).signals
 
   def measure(self, signals) -> dict:
     """{measure: [value, low, high]} of one ECG per patient."""

@@ -24,6 +24,7 @@ from ecgtwin_jax.evaluation.diagnosis import (
 )
 from ecgtwin_jax.evaluation.diagnosis.patients import find_people
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.inference.results import Rows
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.models.classifier import Classifier
 from ecgtwin_jax.simulator.simulate import CONDITIONS
@@ -210,19 +211,19 @@ def classifier(cohort, tmp_path_factory):
 def job(cohort, classifier, tmp_path, monkeypatch):
   """Returns run(name, **changes) -> the finished job's folder."""
 
-  def generate(twin, bases, conditions, seeds, numbers, **settings):
+  def generate(twin, bases, conditions, seeds, numbers, settings):
     rows = []
     for base, seed, number in zip(bases, seeds, numbers):
       rng = np.random.default_rng([seed, number])
       rows.append(rng.normal(base[0], 1, (1024, 12)))
-    return np.array(rows, np.float32), None
+    return Rows(np.array(rows, np.float32), None, None)
 
   def extract(twin, references, conditions):
     return np.array([[ecg.signal.std()] for ecg in references])
 
   monkeypatch.setattr(job_module, "load_twin", lambda path: Toy())
-  monkeypatch.setattr("ecgtwin_jax.inference.batch.generate_signals", generate)
-  monkeypatch.setattr("ecgtwin_jax.inference.batch.extract_bases", extract)
+  monkeypatch.setattr(Toy, "generate_rows", generate)
+  monkeypatch.setattr(Toy, "extract_bases", extract)
 
   def run(name, **changes):
     config = load_config("configs/diagnose.py:smoke")

@@ -5,6 +5,7 @@ import pytest
 
 from ecgtwin_jax.evaluation import evaluate
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.inference.twin import ECGTwin
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "evaluate.py"
 
@@ -51,7 +52,7 @@ def test_a_second_run_reads_what_is_there(evaluated, monkeypatch):
 
   for name, level in evaluate.LEVELS.items():
     monkeypatch.setitem(evaluate.LEVELS, name, level._replace(measure=fail))
-  monkeypatch.setattr(evaluate.make_examples.crowd, "generate_signals", fail)
+  monkeypatch.setattr(ECGTwin, "generate_rows", fail)
   again = evaluate.run(config)
   assert [m.name for m in again] == [m.name for m in metrics]
 

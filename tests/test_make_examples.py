@@ -5,8 +5,9 @@ import pytest
 
 import ecgtwin_jax as et
 from ecgtwin_jax.data.dataset import load_split
-from ecgtwin_jax.data.leads import lead_residual
+from ecgtwin_jax.data.leads import lead_residual, make_leads_consistent
 from ecgtwin_jax.evaluation import generate_examples
+from ecgtwin_jax.inference.results import Rows
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +119,14 @@ def test_each_arm_is_given_what_its_name_says(
 ):
   given = []
 
-  def generate(twin, bases, conditions, seeds, numbers, **settings):
+  def generate(bases, conditions, seeds, numbers, settings):
+    assert settings.consistent_leads
     given.append((bases, tuple(conditions)))
     rng = np.random.default_rng(0)
-    return rng.normal(size=(len(bases), 1024, 12)).astype(np.float32), None
+    signals = rng.normal(size=(len(bases), 1024, 12)).astype(np.float32)
+    return Rows(make_leads_consistent(signals), None, None)
 
-  monkeypatch.setattr(generate_examples.batch, "generate_signals", generate)
+  monkeypatch.setattr(twin, "generate_rows", generate)
   choice = generate_examples.choose(data, patients=4, conditions=2, seed=0)
   made = generate_examples.make(
     twin, data, choice, tmp_path, consistent_leads=True
@@ -174,11 +177,11 @@ def test_what_was_generated_is_read_again(data, twin, tmp_path, monkeypatch):
   np.testing.assert_allclose(first.twins[2], last.signals, atol=1e-4)
   pieces[1].unlink()
   calls = []
-  generate = generate_examples.batch.generate_signals
+  generate = twin.generate_rows
   monkeypatch.setattr(
-    generate_examples.batch,
-    "generate_signals",
-    lambda *a, **k: calls.append(len(a[1])) or generate(*a, **k),
+    twin,
+    "generate_rows",
+    lambda *a, **k: calls.append(len(a[0])) or generate(*a, **k),
   )
   again = generate_examples.make(twin, data, choice, tmp_path, **arguments)
   assert calls == [1]  # the one row of the missing piece

@@ -13,7 +13,6 @@ from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
 from ecgtwin_jax.data.leads import lead_residual
 from ecgtwin_jax.data.wfdb_record import quiet_wfdb
 from ecgtwin_jax.flags import load_config
-from ecgtwin_jax.inference import batch
 from ecgtwin_jax.jobs import requests as requests_module
 from ecgtwin_jax.jobs.files import SUFFIXES
 
@@ -210,7 +209,7 @@ def test_interrupted_and_resumed_gives_the_same_files(
   np.testing.assert_allclose(signal[:, 2], third, atol=2e-3)
 
   calls = []
-  generate = batch.generate_signals
+  generate = et.ECGTwin.generate_rows
 
   def interrupted(*args, **kwargs):
     calls.append(1)
@@ -218,7 +217,7 @@ def test_interrupted_and_resumed_gives_the_same_files(
       raise KeyboardInterrupt
     return generate(*args, **kwargs)
 
-  monkeypatch.setattr(batch, "generate_signals", interrupted)
+  monkeypatch.setattr(et.ECGTwin, "generate_rows", interrupted)
   config = make_config(chain, path, parts, **options)
   with pytest.raises(KeyboardInterrupt):
     requests_module.run(config)
@@ -285,15 +284,15 @@ def test_a_target_may_have_an_age_and_a_sex_of_its_own(chain, tmp_path):
 
 
 def test_a_row_that_cannot_be_written_is_reported(chain, tmp_path, monkeypatch):
-  generate = batch.generate_signals
+  generate = et.ECGTwin.generate_rows
 
   def broken(*args, **kwargs):
-    signals, latents = generate(*args, **kwargs)
-    signals = signals.copy()
+    rows = generate(*args, **kwargs)
+    signals = rows.signals.copy()
     signals[1, 3, 4] = np.nan
-    return signals, latents
+    return rows._replace(signals=signals)
 
-  monkeypatch.setattr(batch, "generate_signals", broken)
+  monkeypatch.setattr(et.ECGTwin, "generate_rows", broken)
   rows = [dict(GOOD, n=1, seed=i) for i in range(3)]
   path = write_requests(tmp_path, rows)
   outcome = requests_module.run(make_config(chain, path, tmp_path / "out"))

@@ -11,9 +11,8 @@ from tqdm import tqdm
 from ecgtwin_jax.data.conditions import SEXES, Condition
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
-from ecgtwin_jax.data.leads import make_leads_consistent
 from ecgtwin_jax.evaluation.examples import ARMS, Examples
-from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 
 _ROWS = 128  # generated between two saves
@@ -170,8 +169,8 @@ def make(
   real = signals_mv(data, choice.targets)
 
   one, place = np.unique(choice.references, return_index=True)
-  bases = batch.extract_bases(
-    twin, as_ecgs(references[place]), [now[i] for i in place]
+  bases = twin.extract_bases(
+    as_ecgs(references[place]), [now[i] for i in place]
   )
   bases = bases[np.searchsorted(one, choice.references)]
   shuffled = other_rows(patients, rng)
@@ -186,7 +185,7 @@ def make(
   for arm in arms:
     count = num_samples if arm == "twin" else 1
     generated[arm] = _generate(
-      twin, *given[arm], count, seed, folder / arm, **settings
+      twin, *given[arm], count, seed, folder / arm, Settings(**settings)
     )
   encoded = np.stack([twin.networks.encode(ecg) for ecg in as_ecgs(real)])
   return Examples(
@@ -214,14 +213,7 @@ def _swap_texts(conditions, rows) -> tuple[Condition, ...]:
 
 
 def _generate(
-  twin,
-  bases,
-  conditions,
-  count,
-  seed,
-  folder,
-  consistent_leads=False,
-  **settings,
+  twin, bases, conditions, count, seed, folder, settings: Settings
 ) -> Float[np.ndarray, "n k 1024 12"]:
   """ECGs of one arm, kept in pieces so that a stop loses little."""
   folder.mkdir(exist_ok=True)
@@ -231,16 +223,13 @@ def _generate(
     rows = slice(start, start + _ROWS)
     path = folder / f"{start:06d}.npy"
     if not path.exists():
-      signals, _ = batch.generate_signals(
-        twin,
+      signals = twin.generate_rows(
         np.repeat(bases[rows], count, axis=0),
         [c for c in conditions[rows] for _ in range(count)],
         [seed + start + i // count for i in range(len(bases[rows]) * count)],
         [i % count for i in range(len(bases[rows]) * count)],
-        **settings,
-      )
-      if consistent_leads:
-        signals = make_leads_consistent(signals)
+        settings,
+      ).signals
       signals = signals.reshape(-1, count, *signals.shape[1:])
       partial = path.with_suffix(".partial.npy")
       np.save(partial, signals.astype(np.float32))

@@ -31,7 +31,6 @@ from ecgtwin_jax.evaluation.person import (
 from ecgtwin_jax.evaluation.physiology import physiology, variation
 from ecgtwin_jax.evaluation.privacy import membership, privacy
 from ecgtwin_jax.evaluation.readings import Readings
-from ecgtwin_jax.inference import batch
 from ecgtwin_jax.inference.twin import ECGTwin
 
 _MEMBERS = 200  # patients on each side of membership inference
@@ -141,8 +140,8 @@ def measure_person(context: EvaluationContext) -> Measured:
   """Base vectors and what they hold; with an identity encoder who is found."""
 
   def extract(signals, conditions):
-    return batch.extract_bases(
-      context.twin, generate_examples.as_ecgs(signals), conditions
+    return context.twin.extract_bases(
+      generate_examples.as_ecgs(signals), conditions
     )
 
   examples, seed = context.examples, context.config.seed

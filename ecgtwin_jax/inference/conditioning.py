@@ -1,6 +1,5 @@
 """Conditions as the networks' arrays: statements looked up or embedded."""
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,9 +64,6 @@ class Conditioner:
   ) -> ConditionArrays:
     """Returns one condition's arrays.
 
-    Warns where the heart rate contradicts a statement, and where a statement is
-    not one of the table; the nearest one is named.
-
     Args:
       condition: what to turn into arrays.
       missing_allowed: whether age and sex may be None.
@@ -82,12 +78,26 @@ class Conditioner:
         f"age={condition.age} and sex={condition.sex} must both be given: this "
         "twin was trained without missing values"
       )
-    for text in find_contradictions(condition):
-      warnings.warn(text, stacklevel=4)
     rows = np.zeros((MAX_STATEMENTS, TEXT_WIDTH), np.float32)
     count = len(condition.statements)
     rows[:count] = self._rows_of(condition)
     return ConditionArrays(rows, np.arange(MAX_STATEMENTS) < count, patient)
+
+  def remarks(self, condition: Condition) -> list[str]:
+    """What is odd about a condition, a sentence each.
+
+    A heart rate that contradicts a statement; a statement that is not one of
+    the table, with the nearest one that is.
+    """
+    texts = find_contradictions(condition)
+    if condition.embeddings is None and self.table:
+      texts += [
+        f"{statement!r} is not among the statements this twin was trained on; "
+        f"the nearest is {self.table.nearest(statement)!r}"
+        for statement in condition.statements
+        if statement not in self.table
+      ]
+    return texts
 
   def extend(self, condition: Condition, statement: str) -> Condition:
     """Returns the condition with one more statement at its end.
@@ -112,13 +122,6 @@ class Conditioner:
       return condition.embeddings
     table = self.table
     unknown = [s for s in condition.statements if not table or s not in table]
-    if table:
-      for statement in unknown:
-        warnings.warn(
-          f"{statement!r} is not among the statements this twin was trained "
-          f"on; the nearest is {table.nearest(statement)!r}",
-          stacklevel=5,
-        )
     new = [s for s in dict.fromkeys(unknown) if s not in self._vectors]
     if new:
       self._vectors |= dict(zip(new, self._load().embed(new)))

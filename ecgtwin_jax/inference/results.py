@@ -2,12 +2,28 @@
 
 import dataclasses
 import os
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
+
+
+class Rows(NamedTuple):
+  """n generated ECGs as arrays, each of its own person and condition.
+
+  Attributes:
+    signals: in mV, leads in clinical order.
+    latents: scaled.
+    residuals: per ECG the largest |limb lead - what I and II imply| in mV,
+      before any projection.
+  """
+
+  signals: Float[np.ndarray, "n 1024 12"]
+  latents: Float[np.ndarray, "n 128 c"]
+  residuals: Float[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(frozen=True)

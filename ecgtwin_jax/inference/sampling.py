@@ -82,6 +82,8 @@ class Settings:
     x0_limit: what happens to predicted clean latents beyond the range measured
       in training: "clip"; "dynamic" thresholding, which scales each latent so
       that 99.5% of it lies within; or "none".
+    consistent_leads: whether to project on ECGs whose limb leads add up
+      exactly.
   """
 
   sampler: str = "dpm++"
@@ -90,6 +92,7 @@ class Settings:
   statement_guidance: float | int = 1.0
   person_guidance: float | int = 1.0
   x0_limit: str = "clip"
+  consistent_leads: bool = False
 
   @property
   def strengths(self) -> tuple[float | int, float | int]:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ecgtwin_jax.data.conditions import Condition
@@ -17,14 +20,21 @@ from ecgtwin_jax.inference.conditioning import (
   Conditioner,
   read_edit,
 )
-from ecgtwin_jax.inference.networks import REQUIRED, Networks
+from ecgtwin_jax.inference.networks import (
+  DECODE_CHUNK,
+  REQUIRED,
+  SAMPLE_CHUNK,
+  Networks,
+)
 from ecgtwin_jax.inference.results import (
   Edited,
   Explained,
   Generated,
+  Rows,
   describe_origin,
 )
 from ecgtwin_jax.inference.sampling import Plan, Settings
+from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.text.statements import StatementEncoder, StatementTable
 
 
@@ -139,11 +149,36 @@ class ECGTwin:
         f"{len(references)} references must be at least one, with a condition"
         f" each: {len(conditions)} given"
       )
-    rows = []
-    for shown in conditions:
-      rows.append(self.arrays(shown, "base_extractor"))
-    arrays = tuple(map(np.stack, zip(*rows)))
-    return self.networks.extract(references, arrays).mean(axis=0)
+    self._warn(*conditions)
+    return self.extract_bases(references, conditions).mean(axis=0)
+
+  def extract_bases(
+    self,
+    references: Sequence[ECG],
+    conditions: Sequence[Condition],
+    *,
+    batch_size: int = DECODE_CHUNK,
+    mesh: Mesh | None = None,
+  ) -> Float[np.ndarray, "n d"]:
+    """Extracts the base vectors of n references, as `extract_base`.
+
+    Args:
+      references: 10 s each, any rate.
+      conditions: what each of them shows.
+      batch_size: references per call of the networks.
+      mesh: devices that share a call, which is always full then.
+
+    Raises:
+      ValueError: as extract_base, or a batch that does not split evenly.
+    """
+    arrays = [
+      self.arrays(condition, "base_extractor")
+      for _, condition in zip(references, conditions, strict=True)
+    ]
+    stacked = tuple(np.stack(rows) for rows in zip(*arrays))
+    return self.networks.extract(
+      list(references), stacked, batch_size=batch_size, mesh=mesh
+    )
 
   def generate(
     self,
@@ -184,24 +219,80 @@ class ECGTwin:
         trained without dropping that condition.
     """
     settings = Settings(
-      sampler, steps, eta, statement_guidance, person_guidance, x0_limit
+      sampler,
+      steps,
+      eta,
+      statement_guidance,
+      person_guidance,
+      x0_limit,
+      consistent_leads,
     )
-    plan = settings.plan(self.hyper["denoiser"])
-    rngs, drawn = self._start(plan, num_samples, seed)
-    if noise is None:
-      noise = drawn
-    if len(noise) != num_samples:
+    _check_count(num_samples)
+    if noise is not None and len(noise) != num_samples:
       raise ValueError(f"{noise.shape=} must start with {num_samples=}")
-    arrays = self.arrays(condition, "denoiser")
-    latents = self.networks.sample(
-      plan,
-      settings.strengths,
-      noise.astype(np.float32),
-      rngs,
-      self.networks.inputs(base, arrays, num_samples),
+    self._warn(condition)
+    rows = self.generate_rows(
+      [base] * num_samples,
+      [condition] * num_samples,
+      [seed] * num_samples,
+      range(num_samples),
+      settings,
+      noise=noise,
     )
-    facts = self._facts(seed, settings)
-    return self._generated(latents, "twin", condition, facts, consistent_leads)
+    return _generated(rows, "twin", condition, self._facts(seed, settings))
+
+  def generate_rows(
+    self,
+    bases: Sequence[Float[np.ndarray, " d"]] | Float[np.ndarray, "n d"],
+    conditions: Sequence[Condition],
+    seeds: Sequence[int],
+    numbers: Sequence[int],
+    settings: Settings,
+    *,
+    noise: Float[np.ndarray, "n 128 c"] | None = None,
+    batch_size: int = SAMPLE_CHUNK,
+    mesh: Mesh | None = None,
+  ) -> Rows:
+    """Generates one ECG per row, each of its own person and condition.
+
+    Everything that makes ECGs goes through here. Row k is sample numbers[k] of
+    `generate` with that row's base vector, condition and seed, up to rounding,
+    whatever the other rows are. Nothing is warned of; see `remarks`.
+
+    Args:
+      bases: base vectors of n people.
+      conditions: what each ECG shall show.
+      seeds: of each row's draw.
+      numbers: of the samples under their seed.
+      settings: how to sample.
+      noise: the n latents to start from, in place of drawn ones.
+      batch_size: rows per call of the denoiser.
+      mesh: devices that share a call, which is always full then.
+
+    Raises:
+      ValueError: as generate, or a batch that does not split evenly.
+    """
+    plan = settings.plan(self.hyper["denoiser"])
+    rngs = sampling.make_keys(seeds, numbers)
+    if noise is None:
+      noise = self.networks.draw_noise(plan, rngs)
+    noise = noise.astype(np.float32)
+    latents = []
+    # In pieces here, too: an embedded report takes 55 kB.
+    for rows in sampling.chunks(len(bases), batch_size):
+      latents.append(
+        self.networks.sample(
+          plan,
+          settings.strengths,
+          noise[rows],
+          rngs[rows],
+          self._inputs([bases[i] for i in rows], [conditions[i] for i in rows]),
+          batch_size=batch_size,
+          mesh=mesh,
+        )
+      )
+    latents = np.concatenate(latents)[: len(bases)]
+    return self._rows(latents, settings.consistent_leads, mesh)
 
   def edit(
     self,
@@ -215,7 +306,6 @@ class ECGTwin:
     threshold: float | int = 0.2,
     num_samples: int = 4,
     seed: int = 0,
-    consistent_leads: bool = False,
     **settings: Any,
   ) -> Edited:
     """Generates ECGs under a condition, and edits of them from the same noise.
@@ -236,8 +326,8 @@ class ECGTwin:
         the edit goes its own way: 0.2 is steps 0..199 of 1000.
       num_samples: how many.
       seed: as in generate; the source is what generate gives with it.
-      consistent_leads: as in generate.
-      **settings: sampler, steps and eta, as `generate` has them.
+      **settings: sampler, steps, eta, x0_limit and consistent_leads, as
+        `generate` has them.
 
     Raises:
       ValueError: not exactly one of add, swap and reweight is given, a swap has
@@ -254,6 +344,7 @@ class ECGTwin:
       raise ValueError(f"{weight=} must be finite, and 1 in a swap")
     if not 0 <= threshold <= 1:
       raise ValueError(f"{threshold=} must be in 0..1, a share of the schedule")
+    self._warn(condition, change.condition)
     rngs, noise = self._start(plan, num_samples, seed)
     before = self.arrays(condition, "denoiser")
     after = self.arrays(change.condition, "denoiser")
@@ -269,12 +360,14 @@ class ECGTwin:
       weight,
     )
     facts = self._facts(seed, chosen)
-    made = dict(facts, edit=change.text, weight=weight, threshold=threshold)
+    edit = dict(facts, edit=change.text, weight=weight, threshold=threshold)
+    source, edited = (
+      self._rows(latents, chosen.consistent_leads)
+      for latents in (source, edited)
+    )
     return Edited(
-      self._generated(source, "source", condition, facts, consistent_leads),
-      self._generated(
-        edited, "edited", change.condition, made, consistent_leads
-      ),
+      _generated(source, "source", condition, facts),
+      _generated(edited, "edited", change.condition, edit),
     )
 
   def explain(
@@ -286,7 +379,6 @@ class ECGTwin:
     seed: int = 0,
     ecg: ECG | None = None,
     between: tuple[float | int, float | int] = (0.0, 1.0),
-    consistent_leads: bool = False,
     **settings: Any,
   ) -> Explained:
     """Finds which statement each part of an ECG attends to.
@@ -300,8 +392,7 @@ class ECGTwin:
         each step, with other noise in each sample.
       between: share of the schedule, counted from its clean end, whose steps
         count.
-      consistent_leads: as in generate.
-      **settings: sampler, steps, eta and the guidances, as `generate` has them.
+      **settings: as `generate` has them.
 
     Raises:
       ValueError: an argument is out of range, no step lies in `between`, or
@@ -310,6 +401,7 @@ class ECGTwin:
     chosen = Settings(**settings)
     plan = chosen.plan(self.hyper["denoiser"])
     counted = sampling.steps_between(plan, between)
+    self._warn(condition)
     rngs, noise = self._start(plan, num_samples, seed)
     arrays = self.arrays(condition, "denoiser")
     inputs = self.networks.inputs(base, arrays, num_samples)
@@ -323,9 +415,8 @@ class ECGTwin:
         weights=tuple(map(float, counted)),
       )
       facts = self._facts(seed, chosen)
-      ecgs = self._generated(
-        latents, "twin", condition, facts, consistent_leads
-      ).ecgs
+      rows = self._rows(latents, chosen.consistent_leads)
+      ecgs = _generated(rows, "twin", condition, facts).ecgs
     else:
       kept = tuple(np.asarray(plan.timesteps)[np.asarray(counted)].tolist())
       latent = self.networks.encode(ecg)
@@ -344,8 +435,7 @@ class ECGTwin:
 
   def _start(self, plan: Plan, num_samples: int, seed: int) -> tuple:
     """Keys of samples 0..num_samples - 1, and the noise they start from."""
-    if num_samples < 1:
-      raise ValueError(f"{num_samples=} must be at least 1")
+    _check_count(num_samples)
     rngs = sampling.make_keys([seed] * num_samples, range(num_samples))
     return rngs, self.networks.draw_noise(plan, rngs)
 
@@ -359,23 +449,57 @@ class ECGTwin:
     missing_allowed = self.networks.modules[part].null_condition
     return self._conditioner.arrays(condition, missing_allowed)
 
-  def _facts(self, seed: int, settings: Settings) -> dict:
-    return {"twin": self.digest, "seed": seed, **dataclasses.asdict(settings)}
+  def remarks(self, condition: Condition) -> list[str]:
+    """What is odd about a condition, a sentence each.
 
-  def _generated(
-    self, latents, name, condition, facts, consistent_leads
-  ) -> Generated:
-    signals = self.decode(latents)
+    A heart rate that contradicts a statement; a statement that the twin was not
+    trained on, with the nearest one that it was. What makes ECGs of a single
+    person warns of them.
+    """
+    return self._conditioner.remarks(condition)
+
+  def _warn(self, *conditions: Condition) -> None:
+    """Warns at the line that called the method that calls this."""
+    texts = [text for shown in conditions for text in self.remarks(shown)]
+    for text in dict.fromkeys(texts):
+      warnings.warn(text, stacklevel=3)
+
+  def _inputs(self, bases, conditions) -> DenoiserInputs:
+    """What the denoiser is given in each row."""
+    inputs, condition, arrays = [], None, None
+    for base, own in zip(bases, conditions, strict=True):
+      if own is not condition:  # rows of a person follow each other
+        condition, arrays = own, self.arrays(own, "denoiser")
+      inputs.append(self.networks.inputs(base, arrays, 1))
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *inputs)
+
+  def _rows(
+    self, latents, consistent_leads: bool, mesh: Mesh | None = None
+  ) -> Rows:
+    signals = self.networks.decode(latents, mesh)
     residuals = np.abs(lead_residual(signals)).max(axis=(1, 2))
     if consistent_leads:
       signals = make_leads_consistent(signals)
-    facts = {**facts, "consistent_leads": consistent_leads}
-    lines = describe_origin(condition, facts)
-    ecgs = [
-      ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, f"sample: {i}"))
-      for i, signal in enumerate(signals)
-    ]
-    return Generated(ecgs, latents, residuals)
+    return Rows(signals, latents, residuals)
+
+  def _facts(self, seed: int, settings: Settings) -> dict:
+    return {"twin": self.digest, "seed": seed, **dataclasses.asdict(settings)}
+
+
+def _check_count(num_samples: int) -> None:
+  if num_samples < 1:
+    raise ValueError(f"{num_samples=} must be at least 1")
+
+
+def _generated(
+  rows: Rows, name: str, condition: Condition, facts: dict
+) -> Generated:
+  lines = describe_origin(condition, facts)
+  ecgs = [
+    ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, f"sample: {i}"))
+    for i, signal in enumerate(rows.signals)
+  ]
+  return Generated(ecgs, rows.latents, rows.residuals)
 
 
 def load_twin(

@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import shutil
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,8 +26,6 @@ from tqdm import tqdm
 from ecgtwin_jax import sharding
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
-from ecgtwin_jax.data.leads import lead_residual, make_leads_consistent
-from ecgtwin_jax.inference import batch as batch_module
 from ecgtwin_jax.inference.results import describe_origin
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import load_twin
@@ -70,6 +67,7 @@ class Row:
     target: what to generate.
     notes: warnings about the conditions.
     signals: made so far.
+    residuals: of their limb leads.
   """
 
   request: Request
@@ -81,6 +79,7 @@ class Row:
   base: np.ndarray | None = None
   notes: list[str] = dataclasses.field(default_factory=list)
   signals: list[np.ndarray] = dataclasses.field(default_factory=list)
+  residuals: list[float] = dataclasses.field(default_factory=list)
 
 
 class _Job:
@@ -88,8 +87,7 @@ class _Job:
 
   def __init__(self, config):
     self.config = config
-    self.settings = config.sampling.to_dict()
-    self.consistent_leads = self.settings.pop("consistent_leads")
+    self.settings = Settings(**config.sampling)
     self.suffix = files_module.suffix_of(config.format)
     self.mesh = sharding.make_mesh()
     self.size = config.batch_size
@@ -99,7 +97,7 @@ class _Job:
       config.requests, config.num_samples, config.seed
     )
     self.twin = load_twin(config.twin, config.encoder)
-    Settings(**self.settings).plan(self.twin.hyper["denoiser"])
+    self.settings.plan(self.twin.hyper["denoiser"])
     self.folder.mkdir(parents=True, exist_ok=True)
     self.progress = tqdm(disable=True)
 
@@ -131,15 +129,12 @@ class _Job:
         places = [todo[0]] * self.size
         for row in todo:
           places[(row.request.number - 1) % self.size] = row
-        with warnings.catch_warnings():
-          warnings.simplefilter("ignore", UserWarning)  # kept in row.notes
-          bases = batch_module.extract_bases(
-            self.twin,
-            [row.reference for row in places],
-            [row.now for row in places],
-            batch_size=self.size,
-            mesh=self.mesh,
-          )
+        bases = self.twin.extract_bases(
+          [row.reference for row in places],
+          [row.now for row in places],
+          batch_size=self.size,
+          mesh=self.mesh,
+        )
         for row in todo:
           row.base = bases[(row.request.number - 1) % self.size]
       yield from rows
@@ -162,11 +157,9 @@ class _Job:
         row.now.age if age is None else age,
         row.now.sex if sex is None else sex,
       )
-      with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        self.twin.arrays(row.now, "base_extractor")
-        self.twin.arrays(row.target, "denoiser")
-      row.notes = [str(warning.message) for warning in caught]
+      self.twin.arrays(row.now, "base_extractor")
+      self.twin.arrays(row.target, "denoiser")
+      row.notes = self.twin.remarks(row.now) + self.twin.remarks(row.target)
     except (ValueError, OSError) as error:
       self._fail(request, error)
       self.progress.total -= request.n
@@ -183,39 +176,32 @@ class _Job:
       return
     places = [filler if row.done else (row, i) for row, i in batch]
     places += [filler] * (self.size - len(batch))
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore", UserWarning)  # kept in row.notes
-      signals, _ = batch_module.generate_signals(
-        self.twin,
-        np.stack([row.base for row, _ in places]),
-        [row.target for row, _ in places],
-        [row.request.seed for row, _ in places],
-        [i for _, i in places],
-        batch_size=self.size,
-        mesh=self.mesh,
-        **self.settings,
-      )
-    for (row, _), signal in zip(batch, signals):
+    rows = self.twin.generate_rows(
+      [row.base for row, _ in places],
+      [row.target for row, _ in places],
+      [row.request.seed for row, _ in places],
+      [i for _, i in places],
+      self.settings,
+      batch_size=self.size,
+      mesh=self.mesh,
+    )
+    for (row, _), signal, residual in zip(batch, rows.signals, rows.residuals):
       if row.done:
         continue
       row.signals.append(signal)
+      row.residuals.append(float(residual))
       if len(row.signals) == row.request.n:
         try:
           self._write(row)
         except (ValueError, OSError) as error:
           self._fail(row.request, error)
-        row.signals = []
+        row.signals, row.residuals = [], []
 
   def _write(self, row: Row) -> None:
     """Writes a whole row, so that its folder is there whole or not at all."""
     request, place = row.request, self._place(row.request)
-    signals = np.stack(row.signals)
-    residuals = np.abs(lead_residual(signals)).max(axis=(1, 2)).astype(float)
-    if self.consistent_leads:
-      signals = make_leads_consistent(signals)
     facts = {"twin": self.twin.digest, "seed": request.seed}
-    facts |= dataclasses.asdict(Settings(**self.settings))
-    facts["consistent_leads"] = self.consistent_leads
+    facts |= dataclasses.asdict(self.settings)
     lines = describe_origin(row.target, facts)
     lines += (f"reference: {row.reference.record} from {request.start:g} s",)
     ecgs = [
@@ -225,7 +211,7 @@ class _Job:
         f"row{request.number:05d}_{i}",
         (*lines, f"sample: {i}"),
       )
-      for i, signal in enumerate(signals)
+      for i, signal in enumerate(row.signals)
     ]
     partial = place.with_name(f".{place.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -238,7 +224,7 @@ class _Job:
       "n": request.n,
       **facts,
       "warnings": row.notes,
-      "lead_residual_mv": np.round(residuals, 4).tolist(),
+      "lead_residual_mv": np.round(row.residuals, 4).tolist(),
       "files": files,
       "versions": files_module.versions(),
     }
@@ -250,8 +236,7 @@ class _Job:
     parts = {
       **dataclasses.asdict(request),
       "record": request.cells["record"],
-      "sampling": self.settings,
-      "consistent_leads": self.consistent_leads,
+      "sampling": dataclasses.asdict(self.settings),
       "format": self.config.format,
       "twin": self.twin.digest,
     }
@@ -278,7 +263,7 @@ class _Job:
       "done": outcome.done,
       "failed": len(outcome.failures),
       "twin": self.twin.digest,
-      **self.settings,
+      **dataclasses.asdict(self.settings),
       "versions": files_module.versions(),
     }
     (self.folder / SUMMARY).write_text(json.dumps(summary, indent=1))

@@ -7,7 +7,6 @@ their synthetic counterparts (the reverse).
 """
 
 import pathlib
-import warnings
 from typing import NamedTuple
 
 import jax
@@ -20,9 +19,8 @@ from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.evaluation.condition.classifier import ECGClassifier, predict
 from ecgtwin_jax.evaluation.diagnosis import fine_tuning
-from ecgtwin_jax.evaluation.diagnosis.twins import generate
 from ecgtwin_jax.evaluation.generate_examples import read_condition, signals_mv
-from ecgtwin_jax.inference import batch
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.text.findings import label_rows
 from ecgtwin_jax.training.json_lines import append_line, read_lines
@@ -84,21 +82,16 @@ def make_counterparts(
       part = slice(start, start + size)
       now = [read_condition(data, int(row)) for row in firsts[part]]
       signals = signals_mv(data, firsts[part])
-      with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # as in generate
-        bases = batch.extract_bases(
-          twin, [ECG(x, MODEL_RATE) for x in signals], now
-        )
-      made = generate(
-        twin,
+      bases = twin.extract_bases([ECG(x, MODEL_RATE) for x in signals], now)
+      generated = twin.generate_rows(
         bases,
         [read_condition(data, int(row)) for row in rows[part]],
         [seed] * len(bases),
         list(range(start, start + len(bases))),
-        **sampling,
+        Settings(**sampling),
       )
       partial = path.with_suffix(".partial.npy")
-      np.save(partial, made.astype(np.float32))
+      np.save(partial, generated.signals.astype(np.float32))
       partial.replace(path)
     pieces.append(np.load(path))
   return np.concatenate(pieces)

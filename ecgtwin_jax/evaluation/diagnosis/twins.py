@@ -1,8 +1,7 @@
 """One patient's diagnosis: twins, fine-tuning on them, judging recordings."""
 
 import os
-import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,12 +9,12 @@ from ml_collections import FrozenConfigDict
 
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
-from ecgtwin_jax.data.leads import make_leads_consistent
 from ecgtwin_jax.evaluation.condition.classifier import ECGClassifier, predict
 from ecgtwin_jax.evaluation.diagnosis import fine_tuning, prompts
 from ecgtwin_jax.evaluation.diagnosis.patients import Person, number_of
 from ecgtwin_jax.evaluation.generate_examples import read_condition, signals_mv
-from ecgtwin_jax.inference import batch, twin_directory
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 
 _DIGITS = 6  # of probabilities
@@ -30,29 +29,6 @@ class Bench(NamedTuple):
   sampling: dict
   tuning: FrozenConfigDict
   seed: int
-
-
-def generate(
-  twin: ECGTwin,
-  *rows: Any,
-  consistent_leads: bool = False,
-  **sampling: Any,
-) -> np.ndarray:
-  """ECGs of crowd.generate_signals, (n, 1024, 12) mV, without its warnings.
-
-  Unknown statements are counted where prompts are translated, and a jittered
-  rate may leave what its statement means.
-
-  Args:
-    twin: whose networks to use.
-    *rows: bases, conditions, seeds and numbers.
-    consistent_leads: projects on ECGs whose limb leads add up exactly.
-    **sampling: as ECGTwin.generate has them.
-  """
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)
-    signals, _ = batch.generate_signals(twin, *rows, **sampling)
-  return make_leads_consistent(signals) if consistent_leads else signals
 
 
 def make_twins(bench: Bench, data: Dataset, people: list[Person]) -> np.ndarray:
@@ -70,17 +46,14 @@ def make_twins(bench: Bench, data: Dataset, people: list[Person]) -> np.ndarray:
     conditions.append(own)
     seeds.append(seed)
   n = len(conditions[0])
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)  # as in generate
-    bases = batch.extract_bases(bench.twin, references, now)
-  signals = generate(
-    bench.twin,
+  bases = bench.twin.extract_bases(references, now)
+  signals = bench.twin.generate_rows(
     np.repeat(bases, n, axis=0),
     [condition for own in conditions for condition in own],
     np.repeat(seeds, n).tolist(),
     list(range(n)) * len(people),
-    **bench.sampling,
-  )
+    Settings(**bench.sampling),
+  ).signals
   return signals.reshape(len(people), n, *signals.shape[1:])
 
 

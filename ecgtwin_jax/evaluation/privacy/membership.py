@@ -23,7 +23,6 @@ from ecgtwin_jax.evaluation.metric import (
   bootstrap_interval,
   missing,
 )
-from ecgtwin_jax.inference import batch
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.models.denoiser import DenoiserInputs
@@ -75,7 +74,7 @@ def denoising_losses(
   before = as_ecgs(signals_mv(data, choice.references))
   now = [read_condition(data, int(row)) for row in choice.references]
   then = [read_condition(data, int(row)) for row in choice.targets]
-  bases = batch.extract_bases(twin, before, now)
+  bases = twin.extract_bases(before, now)
   latents = np.stack(
     [
       twin.networks.encode(ecg)
