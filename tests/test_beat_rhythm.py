@@ -73,7 +73,9 @@ def matched():
 
 
 def test_beats_are_where_the_simulator_put_them(matched):
-  # On 200 recordings of this seed: 1.7 and 4.7 ms, 0.1 % missed, one false.
+  # On 200 recordings of this seed (40 patients, 5 each): 1.7 and 4.7 ms, none
+  # of 2,526 missed but at the edges, one false; all of 31 PVC, 10 PAC and 24
+  # paced beats are found as such, with one and two false ones.
   error = np.abs(matched["error"])
   assert len(error) > 400
   assert np.median(error) < 0.003
@@ -101,6 +103,23 @@ def test_kinds_and_p_waves_of_each_rhythm(patient, statements, kinds, p_waves):
   np.testing.assert_array_equal(found, true)
   true, found = result["p"].T
   assert p_waves is None or set(found) == p_waves
+  np.testing.assert_array_equal(found, true)
+
+
+@pytest.mark.parametrize("rate", [75.0, 100.0, 150.0])
+def test_flutter_waves_are_no_p_waves(rate):
+  # Of 25 recordings of cohorts 7 and 8 with flutter in 22; of 370 without
+  # flutter, half of them faster than 95 bpm, one loses its P waves.
+  simulation = shown("Atrial flutter", rate=rate, patient=5)
+  _, kind, p_wave = found_beats(simulation)
+  assert (kind == 0).all() and (p_wave == 0).all()
+
+
+def test_wide_low_pvcs_in_fast_fibrillation_are_found():
+  (recording,) = cohort_recordings(7, 1, 1, sampling_rate=RATE)
+  assert "Ventricular premature complex" in recording.condition.statements
+  true, found = match(recording)["kind"].T
+  assert (true == 1).sum() == 3
   np.testing.assert_array_equal(found, true)
 
 

@@ -1,5 +1,8 @@
 """ECGs into latents: the encoder's numbers, their scale, and who made them."""
 
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +10,9 @@ import pytest
 
 from data_prep import builder, simulated
 from data_prep.encode import encode
+from ecgtwin_jax.beats.rhythm import detect_rhythm_and_beat
 from ecgtwin_jax.data import pipeline
-from ecgtwin_jax.data.dataset import SPLITS, load_card, load_split
+from ecgtwin_jax.data.dataset import BEATS, SPLITS, load_card, load_split
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.vae import Encoder
 
@@ -64,6 +68,84 @@ def test_columns_and_statements_are_kept(ecgs, latents):
     np.testing.assert_array_equal(
       data.table.embeddings, source.table.embeddings
     )
+
+
+def assert_same_beats(data, wanted):
+  assert set(BEATS) < set(data.arrays)
+  for name in BEATS:
+    assert data.arrays[name].dtype == wanted.arrays[name].dtype
+    np.testing.assert_array_equal(data.arrays[name], wanted.arrays[name])
+
+
+def test_beats_are_those_found_in_the_ecgs(ecgs, latents):
+  source = load_split(ecgs, "validation", kind="ecg")
+  data = load_split(latents, "validation", kind="latent")
+  data.require_beats()
+  assert data.arrays["beat_time"].shape == (len(source), 48)
+  for row, ecg in enumerate(source.arrays["ecg"]):
+    rhythm, median, found = detect_rhythm_and_beat(
+      ecg * source.card["scale"], 102.4
+    )
+    for name, wanted in zip(BEATS, (*rhythm, median, found)):
+      np.testing.assert_array_equal(data.arrays[name][row], wanted)
+  assert data.arrays["median_beat_found"].all()
+
+
+def test_any_number_of_workers_finds_the_same_beats(
+  ecgs, latents, params, tmp_path, monkeypatch
+):
+  monkeypatch.setattr("data_prep.beats._AT_ONCE", 5)
+  encode(ecgs, tmp_path / "latents", ENCODER, params, workers=2)
+  for split in SPLITS:
+    data = load_split(tmp_path / "latents", split)
+    assert_same_beats(data, load_split(latents, split))
+
+
+def test_beats_are_kept_when_mapped_and_selected(latents, tmp_path):
+  copy = shutil.copytree(latents, tmp_path / "copy")
+  inside = load_split(copy, "train")
+  mapped = load_split(copy, "train", memory_limit=0)
+  assert isinstance(mapped.arrays["beat_time"], np.memmap)
+  assert_same_beats(mapped, inside)
+  rows = np.array([7, 2])
+  some = mapped.select(rows)
+  for name in BEATS:
+    np.testing.assert_array_equal(some.arrays[name], inside.arrays[name][rows])
+
+
+def test_latents_older_than_beats_load_and_name_what_mends_them(
+  latents, tmp_path
+):
+  older = shutil.copytree(latents, tmp_path / "older")
+  path = older / "features.json"
+  form = json.loads(path.read_text())
+  for name in BEATS:
+    del form["featuresDict"]["features"][name]
+  path.write_text(json.dumps(form))
+  data = load_split(older, "train", kind="latent")
+  assert set(data.arrays) == {"mean", "std"}
+  batch = pipeline.gather_pairs(data, np.arange(3))
+  assert "beat_time" not in batch and "median_beat" not in batch
+  with pytest.raises(ValueError, match=r"without beat_time.*data_prep encode"):
+    data.require_beats()
+
+
+def test_ecgs_hold_no_beats(ecgs):
+  with pytest.raises(ValueError, match="holds ecg records, but latent"):
+    load_split(ecgs, "test").require_beats()
+
+
+def test_pairs_come_with_the_beats_of_both(latents):
+  data = load_split(latents, "train")
+  numbers = np.array([5, 0, 11])
+  batch = pipeline.gather_pairs(data, numbers)
+  reference, target = data.pairs.pair(numbers)
+  for prefix, rows in (("", target), ("reference_", reference)):
+    for name in BEATS:
+      np.testing.assert_array_equal(
+        batch[prefix + name], data.arrays[name][rows]
+      )
+    assert batch[prefix + "median_beat"].dtype == np.float32
 
 
 def test_scaled_draws_have_unit_std_and_stay_in_the_clip_range(latents):

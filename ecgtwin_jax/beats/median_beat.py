@@ -18,7 +18,7 @@ _SAME_SHAPE = 0.75  # correlation with the median beat's QRS
 _LUMP = 0.10  # s over which the rest of a signal is gathered
 _EDGE = 0.3  # s before the end in which nothing missed is looked for
 _MISSED = 0.6  # size of a missed beat, in parts of the usual one
-_MISSED_SLOPE = 0.3  # steepness likewise: a T wave is large, but not steep
+_MISSED_SLOPE = 0.28  # steepness likewise: a T wave is large, but not steep
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

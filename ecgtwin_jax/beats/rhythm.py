@@ -14,7 +14,7 @@ from ecgtwin_jax.beats.median_beat import RATE, Beats, find_median_beat
 from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_beats_by_energy
 
-VERSION = 1  # raised when the beats that are found change: encode tells by it
+VERSION = 2  # raised when the beats that are found change: encode tells by it
 MAX_BEATS = 48  # of a recording: 288 bpm for 10 s
 KINDS = ("usual", "pvc", "pac", "paced")
 _USUAL, _PVC, _PAC, _PACED = range(len(KINDS))
@@ -29,11 +29,18 @@ _EARLY = 0.88  # of the usual RR interval: a beat of another shape
 _EARLY_NARROW = 0.85  # of it, and of the intervals around: one of that shape
 _WIDE = 0.11  # s: QRS of a beat of another shape
 _REGULAR = 0.10  # standard deviation of RR in parts of its mean
-_SAME_P = 0.5  # correlation of a beat's P wave with that of the median beat
+_SAME_P = 0.3  # correlation of a beat's P wave with that of the median beat
 _SPIKE = 0.75  # of the largest 33..49 Hz amplitude in QRS: just before it
-_SPIKE_QRS = 0.13  # s: QRS of a paced beat, at least
+_SPIKE_QRS = 0.12  # s: QRS of a paced beat, at least
 _SPIKE_BAND = scipy.signal.butter(
   2, (33.0, 49.0), "bandpass", fs=RATE, output="sos"
+)
+_FLUTTER = 0.17, 0.235  # s from one flutter wave to the next: 255..350 a minute
+_FLUTTER_ALIKE = 0.75  # autocorrelation at one and two such cycles, at least
+_SLOW_ALIKE = 0.6  # with four or more in RR: P and T cannot look like that
+_ATRIAL_RATE = 250  # Hz at which flutter is looked for
+_ATRIAL_BAND = scipy.signal.butter(
+  2, (3.0, 15.0), "bandpass", fs=_ATRIAL_RATE, output="sos"
 )
 _BELOW_SPIKE = scipy.signal.butter(2, 25.0, "lowpass", fs=RATE, output="sos")
 
@@ -115,6 +122,9 @@ def detect_rhythm_and_beat(
   time = _find_times(beats, r_offset)
   p_wave = _find_p_waves(beats, marks)
   kind = _find_kinds(beats, time, p_wave)
+  # At the edges QRS is cut, and looks odd.
+  cut = ~beats.usual & (kind == _USUAL)
+  p_wave = np.where(cut, p_wave[beats.usual].mean() >= 0.5, p_wave)
   p_wave = np.where(kind == _PAC, 1, p_wave)
   p_wave = np.where((kind == _PVC) | (kind == _PACED), 0, p_wave)
   rhythm = _pad(time, kind, p_wave)
@@ -169,6 +179,8 @@ def _find_p_waves(beats, marks):
   if marks is None or not math.isfinite(marks.p_peak):
     return p_wave
   first, last = round(marks.p_onset * RATE), round(marks.p_offset * RATE)
+  if _flutters(beats, marks, beats.median[first:last]):
+    return p_wave
   wanted = _level(beats.median[first:last])
   for k in np.flatnonzero(beats.usual):
     start = round(beats.times[k] * RATE) - beats.middle + first
@@ -179,6 +191,42 @@ def _find_p_waves(beats, marks):
     size = np.linalg.norm(shown) * np.linalg.norm(wanted)
     p_wave[k] = (shown * wanted).sum() > _SAME_P * size
   return p_wave
+
+
+def _flutters(beats, marks, p):
+  """Whether what looks like P is one of several equal waves in each RR.
+
+  Between the QRS complexes the leads are combined as P has them; flutter waves
+  repeat after one cycle and after two, and RR holds a whole number of cycles.
+  """
+  step = RATE // _ATRIAL_RATE
+  between = np.ones(len(beats.signal), bool)
+  for middle in np.rint(beats.times * RATE).astype(int):
+    start = middle - beats.middle + round((marks.qrs_onset - 0.01) * RATE)
+    stop = middle - beats.middle + round((marks.qrs_offset + 0.02) * RATE)
+    between[max(start, 0) : stop] = False
+  _, _, rows = np.linalg.svd(
+    p - np.linspace(p[0], p[-1], len(p)), full_matrices=False
+  )
+  at = np.arange(len(between))
+  wave = np.interp(at, at[between], beats.signal[between] @ rows[0])[::step]
+  between = between[::step]
+  wave = scipy.signal.sosfiltfilt(_ATRIAL_BAND, wave)
+  for waves in range(2, 8):
+    cycle = beats.rr / waves
+    if _FLUTTER[0] <= cycle <= _FLUTTER[1]:
+      lags = (round(n * cycle * _ATRIAL_RATE) for n in (1, 2))
+      least = _FLUTTER_ALIKE if waves < 4 else _SLOW_ALIKE
+      if all(_alike(wave, between, lag) >= least for lag in lags):
+        return True
+  return False
+
+
+def _alike(wave, valid, lag):
+  """Correlation of a wave with itself `lag` samples later."""
+  both = valid[lag:] & valid[:-lag]
+  a, b = wave[lag:][both], wave[:-lag][both]
+  return (a @ b) / math.sqrt((a @ a) * (b @ b) + 1e-24)
 
 
 def _level(piece):
