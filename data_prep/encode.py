@@ -116,6 +116,7 @@ def encode(
       make_table=lambda: StatementTable.load(data),
       total=total,
       card={"vae": digest, "source": card["options"]},
+      latent_channels=encoder.latent_channels,
       measure=_measure,
     )
 

@@ -26,10 +26,10 @@ Shards = Mapping[str, Sequence[Shard]]
 class Job:
   """One shard: what yields it, where it goes, and the mark that it is done."""
 
-  def __init__(self, split, shard, kind, path, summary):
+  def __init__(self, split, shard, kind, path, summary, latent_channels=4):
     self.split = split
     self.shard = shard
-    self.kind = kind
+    self.form = kind, latent_channels
     self.path = path
     self.summary = summary
 
@@ -47,7 +47,7 @@ class Job:
           rejected.append({"record": record, **vars(example)})
           continue
         tally.update(example.pop("tally", ()))
-        raw = _serialize(self.kind, example)
+        raw = _serialize(self.form, example)
         writer.write(raw)
         sizes.append(len(raw))
         patients.add(example["patient_id"])
@@ -66,26 +66,33 @@ class Job:
 
 
 @functools.cache
-def _serializer(kind: str):
-  form = features(kind)
+def _serializer(form: tuple[str, int]):
+  form = features(*form)
   return form, tfds.core.ExampleSerializer(form.get_serialized_info())
 
 
-def _serialize(kind: str, example: dict) -> bytes:
-  form, serializer = _serializer(kind)
+def _serialize(form: tuple[str, int], example: dict) -> bytes:
+  form, serializer = _serializer(form)
   message = serializer.get_tf_example(form.encode_example(example))
   return message.SerializeToString(deterministic=True)
 
 
 def make_jobs(
-  shards: Shards, name: str, kind: str, data: pathlib.Path, done: pathlib.Path
+  shards: Shards,
+  name: str,
+  kind: str,
+  data: pathlib.Path,
+  done: pathlib.Path,
+  latent_channels: int = 4,
 ) -> list[Job]:
   """Returns a job per shard, which writes into data and marks it in done."""
   jobs = []
   for split, parts in shards.items():
     for i, shard in enumerate(parts):
       file = f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}"
-      jobs.append(Job(split, shard, kind, data / file, done / f"{file}.json"))
+      mark = done / f"{file}.json"
+      job = Job(split, shard, kind, data / file, mark, latent_channels)
+      jobs.append(job)
   return jobs
 
 

@@ -14,7 +14,7 @@ from ecgtwin_jax.data.ecg import ECG, MODEL_SAMPLES
 from ecgtwin_jax.data.leads import LEADS
 
 SCALE = 0.001  # mV: an ECG is stored as int16 multiples of this
-LATENT_SHAPE = (128, 4)
+LATENT_LENGTH = 128
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,15 +47,21 @@ class Rejection:
 
 
 @functools.cache
-def features(kind: str) -> tfds.features.FeaturesDict:
-  """Returns the columns of a data set of that kind, "ecg" or "latent"."""
+def features(kind: str, latent_channels: int = 4) -> tfds.features.FeaturesDict:
+  """Returns the columns of a data set of that kind, "ecg" or "latent".
+
+  Args:
+    kind: which.
+    latent_channels: of the latents.
+  """
   tensor = functools.partial(
     tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES
   )
   if kind == "ecg":
     arrays = {"ecg": tensor(shape=(MODEL_SAMPLES, len(LEADS)), dtype=np.int16)}
   else:
-    latent = tensor(shape=LATENT_SHAPE, dtype=np.float16)
+    shape = (LATENT_LENGTH, latent_channels)
+    latent = tensor(shape=shape, dtype=np.float16)
     median = (MEDIAN_SAMPLES, len(LEADS))
     arrays = {
       "mean": latent,

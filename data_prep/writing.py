@@ -64,6 +64,7 @@ def write(
   beam_options: str | None = None,
   card: dict | None = None,
   measure: Callable[[pathlib.Path], dict] | None = None,
+  latent_channels: int = 4,
 ) -> pathlib.Path:
   """Writes a data set, or finds it finished and does nothing.
 
@@ -82,6 +83,7 @@ def write(
       `data_prep.beam.run`.
     card: more entries of card.json.
     measure: maps the written directory to more entries of card.json.
+    latent_channels: of latents.
 
   Returns:
     The directory of the data set.
@@ -110,7 +112,7 @@ def write(
   partial = output.with_name(output.name + ".partial")
   data, done = partial / "data", partial / "done"
   _open_partial(partial, card)
-  jobs = make_jobs(shards, name, kind, data, done)
+  jobs = make_jobs(shards, name, kind, data, done, latent_channels)
   for path in data.iterdir():
     if path not in {job.path for job in jobs}:
       path.unlink()  # half a shard, or metadata of a run that was cut short
@@ -123,7 +125,7 @@ def write(
   )
   summaries = [json.loads(job.summary.read_text()) for job in jobs]
   card.update(_account(jobs, summaries, total))
-  _write_metadata(data, name, kind, jobs, summaries)
+  _write_metadata(data, name, (kind, latent_channels), jobs, summaries)
   with (data / "quality.jsonl").open("w", encoding="utf-8") as file:
     for summary in summaries:
       for line in summary["rejected"]:
@@ -221,7 +223,7 @@ def _account(jobs, summaries, total: int) -> dict:
   }
 
 
-def _write_metadata(data, name, kind, jobs, summaries) -> None:
+def _write_metadata(data, name, form, jobs, summaries) -> None:
   """Writes what tensorflow-datasets needs to read the directory."""
   template = tfds.core.ShardedFileTemplate(
     data_dir=data, dataset_name=name, filetype_suffix="array_record"
@@ -232,7 +234,7 @@ def _write_metadata(data, name, kind, jobs, summaries) -> None:
     sizes[job.split] += summary["bytes"]
   tfds.folder_dataset.write_metadata(
     data_dir=data,
-    features=features(kind),
+    features=features(*form),
     split_infos=[
       tfds.core.SplitInfo(
         name=split,
