@@ -9,7 +9,6 @@ import pytest
 import ecgtwin_jax as et
 from ecgtwin_jax import main, plotting
 from ecgtwin_jax.data.ecg import example_ecg
-from ecgtwin_jax.jobs import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 THEN = et.Condition(["Sinus rhythm", "Low QRS voltages"], 75, 81, "F")
@@ -151,7 +150,7 @@ def test_the_job_writes_sources_edits_and_their_picture(
   assert (tmp_path / "edited.png").stat().st_size > 10_000
   then = et.Condition(["Sinus bradycardia"], 50, 81, "F")
   ((source_title, edit_title),) = drawn
-  assert source_title == files.describe(then)
+  assert source_title == then.describe()
   assert edit_title == f"add {RBBB}, weight 1.5, threshold 0.5"
   now = et.Condition(
     ["Sinus rhythm", "Inferior infarct, possibly acute"], 82, 81, "F"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ecgtwin_jax.jobs.request_file import read_requests
+from ecgtwin_jax.jobs.requests import read_requests
 
 NEEDED = "record,now_statements,target_statements,target_heart_rate"
 GOOD = "a,Sinus rhythm,Sinus rhythm|Low QRS voltages,75"

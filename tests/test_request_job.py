@@ -14,7 +14,7 @@ from ecgtwin_jax.data.leads import lead_residual
 from ecgtwin_jax.data.wfdb_record import quiet_wfdb
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.jobs import requests as requests_module
-from ecgtwin_jax.jobs.files import SUFFIXES
+from ecgtwin_jax.jobs.outputs import SUFFIXES
 
 ROOT = pathlib.Path(__file__).parent.parent
 COLUMNS = (

@@ -17,8 +17,8 @@ from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.jobs.edit import write_edit
-from ecgtwin_jax.jobs.files import as_json, describe, fill_condition
 from ecgtwin_jax.jobs.generate import write_results
+from ecgtwin_jax.jobs.inputs import fill_condition
 from ecgtwin_jax.plotting import plot_ecg
 
 MAX_SAMPLES = 16
@@ -160,7 +160,7 @@ class Desk:
       known = list(now.statements), now.heart_rate, now.age, now.sex
       return Seen(picture, text, *known)
     # The statements are for the user to say; the rest may stand in the header.
-    header = fill_condition(reference, "not said", 60.0, None, None, "{}")
+    header = fill_condition(reference, "not said", 60.0)
     found = round(rate, 1) if np.isfinite(rate) else None
     return Seen(picture, text, [], found, header.age, header.sex)
 
@@ -181,7 +181,7 @@ class Desk:
       inside, reference, now, target, out, request, self.file_format
     )
     picture = str(pathlib.Path(folder) / "reference.png")
-    plot_ecg(reference, picture, title=f"reference: {describe(now)}")
+    plot_ecg(reference, picture, title=f"reference: {now.describe()}")
     sheets = [(picture, "reference")]
     sheets += [(f"{inside}/{e.record}.png", e.record) for e in out.ecgs]
     rates = [detect_heart_rate(e.signal, e.sampling_rate) for e in out.ecgs]
@@ -208,7 +208,7 @@ class Desk:
     sheets = []
     for i, ecg in enumerate(out.ecgs):
       picture = f"{folder}/attention_{i}.png"
-      out.plot(picture, i, title=f"{ecg.record}: {describe(target)}")
+      out.plot(picture, i, title=f"{ecg.record}: {target.describe()}")
       sheets.append((picture, ecg.record))
     shares = out.over_time().mean(axis=(0, 1))
     lines = [
@@ -242,13 +242,13 @@ class Desk:
     inside = pathlib.Path(folder) / "edits"
     about = {
       "reference": reference.record,
-      "now": as_json(now),
-      "source": as_json(target),
+      "now": now.as_json(),
+      "source": target.as_json(),
       "edit": made,
       "twin": self.twin.digest,
       **sampling,
     }
-    titles = (describe(target), f"{change.kind} {', '.join(names)}")
+    titles = (target.describe(), f"{change.kind} {', '.join(names)}")
     picture = write_edit(inside, out, titles, about, self.file_format)
     moved = out.largest_change_mv()
     lines = [

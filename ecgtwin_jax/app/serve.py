@@ -9,7 +9,8 @@ import threading
 from ecgtwin_jax.app.actions import Desk
 from ecgtwin_jax.app.uploads import MB
 from ecgtwin_jax.inference.twin import load_twin
-from ecgtwin_jax.jobs.files import read_reference, read_target, suffix_of
+from ecgtwin_jax.jobs.inputs import read_reference, read_target
+from ecgtwin_jax.jobs.outputs import suffix_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

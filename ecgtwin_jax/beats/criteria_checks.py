@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from ecgtwin_jax.beats.delineation import Reading
+from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats
 from ecgtwin_jax.beats.median_beat import RATE
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import LEADS
+from ecgtwin_jax.data.ecg import ECG, LEADS
 from ecgtwin_jax.text.asked import CRITERIA
 
 _LEAD = {lead: k for k, lead in enumerate(LEADS)}
@@ -26,7 +26,7 @@ _EARLY_NARROW = 0.82  # a beat of the usual shape
 
 
 def check_criteria(
-  reading: Reading | None, condition: Condition
+  reading: Reading | ECG | None, condition: Condition
 ) -> dict[str, bool]:
   """Which of CRITERIA an ECG meets; what cannot be measured is not met.
 
@@ -45,9 +45,16 @@ def check_criteria(
 
   Age and sex are the condition's; unknown ones take the stricter limit.
 
+  Args:
+    reading: of an ECG, by `read_ecgs`, or the ECG itself; None: nothing could
+      be read.
+    condition: whose age and sex it is judged by.
+
   Source: Thygesen et al. 2018 (ST), Hancock et al. 2009 (hypertrophy),
   Surawicz et al. 2009 (bundle branch blocks).
   """
+  if isinstance(reading, ECG):
+    reading = read_ecg_beats(reading.signal, reading.sampling_rate)
   if reading is None:
     return dict.fromkeys(CRITERIA, False)
   beats, marks = reading.beats, reading.marks

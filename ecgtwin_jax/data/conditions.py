@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 import unicodedata
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -65,6 +66,23 @@ class Condition:
     """The report as one string: its statements joined by '|'."""
     return "|".join(self.statements)
 
+  def describe(self) -> str:
+    """One line for titles: statements, rate, age, sex."""
+    age = "?" if self.age is None else f"{self.age:g}"
+    return (
+      f"{', '.join(self.statements)}; {self.heart_rate:g} bpm, {age} years, "
+      f"{self.sex or '?'}"
+    )
+
+  def as_json(self) -> dict[str, Any]:
+    """The fields, embeddings aside."""
+    return {
+      "statements": list(self.statements),
+      "heart_rate": self.heart_rate,
+      "age": self.age,
+      "sex": self.sex,
+    }
+
   def patient_vector(self) -> Float[np.ndarray, " 3"]:
     """Standardised heart rate, age and sex; what is not known is NaN."""
     age = math.nan if self.age is None else self.age
@@ -72,6 +90,9 @@ class Condition:
     return standardize_patient(
       np.asarray(self.heart_rate), np.asarray(age), np.asarray(sex)
     )
+
+
+describe = Condition.describe  # by its name in ecgtwin_jax
 
 
 def standardize_patient(

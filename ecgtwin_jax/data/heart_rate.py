@@ -7,7 +7,7 @@ import scipy.ndimage
 import scipy.signal
 from jaxtyping import Float, Int
 
-from ecgtwin_jax.data.ecg import MODEL_RATE, quiet_wfdb
+from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, quiet_wfdb
 
 XQRS_RATE = 250.0  # Hz; at 1000 Hz XQRS finds nothing on most leads
 # 5..25 Hz: the QRS complex, little of P, T and muscle.
@@ -86,16 +86,16 @@ def detect_beats_by_energy(
 
 
 def detect_heart_rate(
-  signal: Float[np.ndarray, "s n"],
-  sampling_rate: float | int,
+  signal: ECG | Float[np.ndarray, "s n"],
+  sampling_rate: float | int | None = None,
   method: str = "xqrs",
   detection_rate: float | int = XQRS_RATE,
 ) -> float:
   """Heart rate 60 / mean(RR) in beats per minute; NaN where nothing is found.
 
   Args:
-    signal: (s, n) samples by leads.
-    sampling_rate: Samples per second.
+    signal: an ECG, or (s, n) samples by leads.
+    sampling_rate: Samples per second of an array; an ECG has its own.
     method: "xqrs" is the published one: leads in turn, the first one with two
       beats. "energy" takes all leads together, in a tenth of the time: on 187
       PTB-XL recordings within 1 bpm of the median over leads of XQRS in 95 %
@@ -104,10 +104,15 @@ def detect_heart_rate(
     detection_rate: Rate at which XQRS sees the leads.
 
   Raises:
-    ValueError: Unknown method, or the signal is not finite.
+    ValueError: Unknown method, the signal is not finite, or an array has no
+      sampling rate.
 
   Source: Lai et al., arXiv 2508.02720, evaluation and released code.
   """
+  if isinstance(signal, ECG):
+    signal, sampling_rate = signal.signal, signal.sampling_rate
+  if sampling_rate is None:
+    raise ValueError(f"sampling_rate of an array {signal.shape=} must be given")
   if method == "energy":
     found = iter([detect_beats_by_energy(signal, sampling_rate)])
   elif method == "xqrs":

@@ -21,7 +21,7 @@ from ecgtwin_jax.evaluation.privacy import risk
 from ecgtwin_jax.evaluation.verdict import judge
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.inference.twin import load_twin
-from ecgtwin_jax.jobs.files import versions
+from ecgtwin_jax.jobs.outputs import versions
 from ecgtwin_jax.training import checkpoint
 
 EVALUATORS = ("clip", "identity", "classifier")

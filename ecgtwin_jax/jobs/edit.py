@@ -5,16 +5,12 @@ import pathlib
 
 from ecgtwin_jax.inference.results import Edited
 from ecgtwin_jax.inference.twin import load_twin
-from ecgtwin_jax.jobs.files import (
-  as_json,
-  describe,
+from ecgtwin_jax.jobs.inputs import (
   read_reference,
   read_target,
   split_statements,
-  suffix_of,
-  versions,
-  write_ecgs,
 )
+from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
 
 
 def run(config) -> str:
@@ -49,15 +45,15 @@ def run(config) -> str:
   made += f", weight {config.weight:g}, threshold {config.threshold:g}"
   about = {
     "reference": reference.record,
-    "now": as_json(now),
-    "source": as_json(target),
+    "now": now.as_json(),
+    "source": target.as_json(),
     "edit": change,
     "twin": twin.digest,
     "seed": config.seed,
     "num_samples": config.num_samples,
     **config.sampling.to_dict(),
   }
-  titles = (describe(target), made)
+  titles = (target.describe(), made)
   picture = write_edit(config.workdir, out, titles, about, config.format)
   print(f"{config.num_samples} edits in {config.workdir}; picture: {picture}")
   return picture

@@ -6,15 +6,8 @@ import pathlib
 import numpy as np
 
 from ecgtwin_jax.inference.twin import load_twin
-from ecgtwin_jax.jobs.files import (
-  as_json,
-  describe,
-  read_reference,
-  read_target,
-  suffix_of,
-  versions,
-  write_ecgs,
-)
+from ecgtwin_jax.jobs.inputs import read_reference, read_target
+from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
 
 
 def run(config) -> list[str]:
@@ -44,7 +37,7 @@ def run(config) -> list[str]:
   pictures = []
   for i, ecg in enumerate(out.ecgs):
     name = f"attention_{i}.png"
-    title = f"{ecg.record}: {describe(target)}"
+    title = f"{ecg.record}: {target.describe()}"
     out.plot(folder / name, i, blocks, title=title)
     pictures.append(str(folder / name))
   if not config.of_record:
@@ -58,8 +51,8 @@ def run(config) -> list[str]:
   )
   record = {
     "reference": reference.record,
-    "now": as_json(now),
-    "explained": "the reference" if config.of_record else as_json(target),
+    "now": now.as_json(),
+    "explained": "the reference" if config.of_record else target.as_json(),
     "twin": twin.digest,
     "seed": config.seed,
     "between": list(config.between),

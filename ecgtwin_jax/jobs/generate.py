@@ -10,15 +10,8 @@ from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.inference.results import Generated
 from ecgtwin_jax.inference.twin import ECGTwin, load_twin
-from ecgtwin_jax.jobs.files import (
-  as_json,
-  describe,
-  read_reference,
-  read_target,
-  suffix_of,
-  versions,
-  write_ecgs,
-)
+from ecgtwin_jax.jobs.inputs import read_reference, read_target
+from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
 from ecgtwin_jax.plotting import plot_ecg, plot_overview
 
 # Exit code of a request file of which some rows could not be done.
@@ -42,22 +35,22 @@ def write_results(
   folder = pathlib.Path(folder)
   write_ecgs(folder, out.ecgs, file_format)
   for ecg in out.ecgs:
-    plot_ecg(ecg, folder / f"{ecg.record}.png", title=describe(target))
+    plot_ecg(ecg, folder / f"{ecg.record}.png", title=target.describe())
   overview = str(folder / "overview.png")
   plot_overview(
     reference,
     out.ecgs,
     overview,
     titles=[
-      f"reference {reference.record}: {describe(now)}",
-      *(f"{ecg.record}: {describe(target)}" for ecg in out.ecgs),
+      f"reference {reference.record}: {now.describe()}",
+      *(f"{ecg.record}: {target.describe()}" for ecg in out.ecgs),
     ],
   )
-  rates = [detect_heart_rate(e.signal, e.sampling_rate) for e in out.ecgs]
+  rates = [detect_heart_rate(ecg) for ecg in out.ecgs]
   record = {
     "reference": reference.record,
-    "now": as_json(now),
-    "target": as_json(target),
+    "now": now.as_json(),
+    "target": target.as_json(),
     **request,
     "detected_heart_rate": [
       round(r, 1) if np.isfinite(r) else None for r in rates

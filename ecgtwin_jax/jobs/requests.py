@@ -1,18 +1,19 @@
-"""Generates what a file of requests asks for, in full batches, resumable.
+"""A file of requests: a CSV row per person and condition to generate.
 
-The ECGs of all rows stand in one line, in the file's order, which is cut into
-batches of one size; several rows share a batch, and all devices share its ECGs.
-A row's folder appears when it is whole. A second run skips the batches whose
-rows are all there and puts the others together as the first did, so it writes
-the same files.
+The ECGs of the rows whose folder is not there stand in one line, in the file's
+order, which is cut into batches of one size; several rows share a batch, and
+all devices share its ECGs. A row depends on its own cells alone, and its folder
+appears when it is whole: a second run makes what is missing.
 """
 
 import csv
 import dataclasses
+import difflib
 import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -26,21 +27,179 @@ from tqdm import tqdm
 from ecgtwin_jax import sharding
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
+from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.inference.results import describe_origin
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import load_twin
-from ecgtwin_jax.jobs import files as files_module
-from ecgtwin_jax.jobs.request_file import Failure, Request, read_requests
+from ecgtwin_jax.jobs.inputs import fill_condition, split_statements
+from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
 
 FAILED = "failed.csv"
 SUMMARY = "requests.json"
 _SHOWN = 5  # reasons printed at the end; all are in FAILED
+NEEDED = ("record", "now_statements", "target_statements", "target_heart_rate")
+OPTIONAL = (
+  "start",
+  "now_heart_rate",
+  "now_age",
+  "now_sex",
+  "target_age",
+  "target_sex",
+  "n",
+  "seed",
+)
+MAX_SAMPLES = 10_000  # of a row, which is held in memory until it is whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """One row: whose ECG, what it shows, what to generate, how many.
+
+  Attributes:
+    number: of the row, from 1 on; the line of column names is not counted.
+    line: of the file, from 1 on.
+    record: path of the reference.
+    start: seconds to skip in it.
+    now: statements (text), heart_rate, age and sex of the reference; None: not
+      given.
+    target: likewise of the ECGs to generate.
+    n: how many.
+    seed: of their draw.
+    cells: the row as it stands in the file.
+  """
+
+  number: int
+  line: int
+  record: str
+  start: float
+  now: dict
+  target: dict
+  n: int
+  seed: int
+  cells: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """A row that could not be done, and why."""
+
+  number: int
+  line: int
+  record: str
+  reason: str
+
+
+def read_requests(
+  path: str | os.PathLike, n: int, seed: int
+) -> tuple[list[Request], list[Failure]]:
+  """Reads a file of requests; a row that cannot be understood is a failure.
+
+  Args:
+    path: UTF-8 CSV with a first line of column names: NEEDED and any of
+      OPTIONAL. Empty cells are values that are not given. Records are relative
+      to the file's folder.
+    n: of rows that do not say how many.
+    seed: of rows that do not give one.
+
+  Returns:
+    Requests and failures, each in the file's order.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is no CSV file, or a column is missing, unknown or double.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"no file of requests {str(path)!r}")
+  requests, failures = [], []
+  try:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      reader = csv.DictReader(file, strict=True)
+      _check_columns(path, reader.fieldnames or [])
+      for number, cells in enumerate(reader, 1):
+        line = reader.line_num
+        try:
+          request = _read_row(path.parent, number, line, cells, n, seed)
+          requests.append(request)
+        except ValueError as error:
+          record = cells.get("record") or ""
+          failures.append(Failure(number, line, record, str(error)))
+  except (csv.Error, UnicodeDecodeError) as error:
+    raise ValueError(f"{str(path)!r} must be UTF-8 CSV: {error}") from None
+  return requests, failures
+
+
+def _check_columns(path, names):
+  for name in names:
+    if names.count(name) > 1:
+      raise ValueError(f"{str(path)!r}: column {name!r} must stand there once")
+    if name not in NEEDED + OPTIONAL:
+      near = difflib.get_close_matches(name or "", NEEDED + OPTIONAL, 1, 0.5)
+      hint = f"; did you mean {near[0]!r}?" if near else ""
+      raise ValueError(f"{str(path)!r}: unknown column {name!r}{hint}")
+  missing = [name for name in NEEDED if name not in names]
+  if missing:
+    raise ValueError(f"{str(path)!r} must have columns {', '.join(missing)}")
+
+
+def _read_row(folder, number, line, cells, n, seed) -> Request:
+  if None in cells or None in cells.values():
+    raise ValueError("the row must have one cell per column")
+  cells = {name: cell.strip() for name, cell in cells.items()}
+  for name in NEEDED:
+    if not cells[name]:
+      raise ValueError(f"{name} must be given")
+  start = _number(cells, "start")
+  return Request(
+    number=number,
+    line=line,
+    record=str(folder / cells["record"]),
+    start=0.0 if start is None else start,
+    now=_condition(cells, "now"),
+    target=_condition(cells, "target"),
+    n=_whole(cells, "n", n, 1, MAX_SAMPLES),
+    seed=_whole(cells, "seed", seed, 0, 2**32 - 1),
+    cells=cells,
+  )
+
+
+def _condition(cells, when):
+  return {
+    "statements": cells[f"{when}_statements"],
+    "heart_rate": _number(cells, f"{when}_heart_rate"),
+    "age": _number(cells, f"{when}_age"),
+    "sex": cells.get(f"{when}_sex", "").upper() or None,
+  }
+
+
+def _number(cells, name):
+  text = cells.get(name, "")
+  if not text:
+    return None
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not math.isfinite(value):
+    raise ValueError(f"{name}={text!r} must be a number")
+  return value
+
+
+def _whole(cells, name, default, low, high):
+  text = cells.get(name, "")
+  if not text:
+    return default
+  value = int(text) if text.isdecimal() else -1
+  if not low <= value <= high:
+    raise ValueError(f"{name}={text!r} must be a whole number in {low}..{high}")
+  return value
+
 
 # One person's record often stands in several rows.
 _read = functools.lru_cache(maxsize=32)(read_ecg)
 
 
-class Outcome(NamedTuple):
+class Summary(NamedTuple):
   """What came of a file of requests.
 
   Attributes:
@@ -55,184 +214,161 @@ class Outcome(NamedTuple):
 
 
 @dataclasses.dataclass
-class Row:
-  """A request on its way.
+class _Person:
+  """Whose ECGs a request is about, and those made so far.
 
   Attributes:
     request: the row of the file.
-    key: identifies the request and all that its result depends on.
-    done: whether its result is there from an earlier run.
     reference: the record; its base vector takes its place in `base`.
     now: what the record shows.
     target: what to generate.
-    notes: warnings about the conditions.
+    remarks: on both conditions.
     signals: made so far.
     residuals: of their limb leads.
   """
 
   request: Request
-  key: str
-  done: bool
-  reference: ECG | None = None
-  now: Condition | None = None
-  target: Condition | None = None
+  reference: ECG
+  now: Condition
+  target: Condition
+  remarks: list[str]
   base: np.ndarray | None = None
-  notes: list[str] = dataclasses.field(default_factory=list)
   signals: list[np.ndarray] = dataclasses.field(default_factory=list)
   residuals: list[float] = dataclasses.field(default_factory=list)
 
 
-class _Job:
+class _Run:
   """One run over a file of requests."""
 
   def __init__(self, config):
+    suffix_of(config.format)
     self.config = config
     self.settings = Settings(**config.sampling)
-    self.suffix = files_module.suffix_of(config.format)
-    self.mesh = sharding.make_mesh()
-    self.size = config.batch_size
-    sharding.check_batch_size(self.size, 1, self.mesh)
+    self.batch = dict(batch_size=config.batch_size, mesh=sharding.make_mesh())
+    sharding.check_batch_size(config.batch_size, 1, self.batch["mesh"])
     self.folder = pathlib.Path(config.workdir)
     self.requests, self.failures = read_requests(
       config.requests, config.num_samples, config.seed
     )
     self.twin = load_twin(config.twin, config.encoder)
     self.settings.plan(self.twin.hyper["denoiser"])
-    self.folder.mkdir(parents=True, exist_ok=True)
     self.progress = tqdm(disable=True)
 
-  def run(self) -> Outcome:
+  def run(self) -> Summary:
+    self.folder.mkdir(parents=True, exist_ok=True)
+    for draft in self.folder.glob(".row_*"):
+      shutil.rmtree(draft)  # of a run that was killed
     rows = len(self.requests) + len(self.failures)
-    total = sum(request.n for request in self.requests)
-    slots = ((row, i) for row in self._rows() for i in range(row.request.n))
+    missing = [r for r in self.requests if not self._is_there(r)]
+    line = ((p, i) for p in self._people(missing) for i in range(p.request.n))
+    total = sum(request.n for request in missing)
     with tqdm(total=total, unit=" ECG") as self.progress:
-      while batch := list(itertools.islice(slots, self.size)):
-        self._make(batch)
+      while batch := list(itertools.islice(line, self.config.batch_size)):
+        self._generate(batch)
         self.progress.update(len(batch))
     self.failures.sort(key=lambda failure: failure.number)
-    outcome = Outcome(rows, rows - len(self.failures), self.failures)
-    self._report(outcome)
-    return outcome
+    summary = Summary(rows, rows - len(self.failures), self.failures)
+    self._report(summary)
+    return summary
 
-  def _rows(self) -> Iterator[Row]:
-    """The rows in order, read and with base vectors, in groups of a batch.
-
-    A row's place in its group follows from its number alone.
-    """
-    for _, group in itertools.groupby(
-      self.requests, lambda request: (request.number - 1) // self.size
-    ):
-      rows = [self._open(request) for request in group]
-      rows = [row for row in rows if row is not None]
-      todo = [row for row in rows if not row.done]
-      if todo:
-        places = [todo[0]] * self.size
-        for row in todo:
-          places[(row.request.number - 1) % self.size] = row
+  def _people(self, requests: list[Request]) -> Iterator[_Person]:
+    """Reads what requests name and extracts base vectors, a batch at a time."""
+    while requests:
+      size = self.config.batch_size
+      block, requests = requests[:size], requests[size:]
+      people = [p for p in map(self._open, block) if p is not None]
+      if people:
         bases = self.twin.extract_bases(
-          [row.reference for row in places],
-          [row.now for row in places],
-          batch_size=self.size,
-          mesh=self.mesh,
+          [p.reference for p in people], [p.now for p in people], **self.batch
         )
-        for row in todo:
-          row.base = bases[(row.request.number - 1) % self.size]
-      yield from rows
+        for person, base in zip(people, bases, strict=True):
+          person.base = base
+      yield from people
 
-  def _open(self, request: Request) -> Row | None:
+  def _open(self, request: Request) -> _Person | None:
     """Reads what a request names; None where that fails."""
-    row = Row(request, self._key(request), False)
-    if _is_done(self._place(request), row.key):
-      return dataclasses.replace(row, done=True)
     try:
       reference = _read(request.record, request.start)
-      row.reference = reference.resample()
-      row.now = files_module.fill_condition(
-        reference, **request.now, name="now_{}"
-      )
+      now = fill_condition(reference, **request.now, name="now_{}")
       age, sex = request.target["age"], request.target["sex"]
-      row.target = Condition(
-        files_module.split_statements(request.target["statements"]),
+      target = Condition(
+        split_statements(request.target["statements"]),
         request.target["heart_rate"],
-        row.now.age if age is None else age,
-        row.now.sex if sex is None else sex,
+        now.age if age is None else age,
+        now.sex if sex is None else sex,
       )
-      self.twin.arrays(row.now, "base_extractor")
-      self.twin.arrays(row.target, "denoiser")
-      row.notes = self.twin.remarks(row.now) + self.twin.remarks(row.target)
+      self.twin.arrays(now, "base_extractor")
+      self.twin.arrays(target, "denoiser")
     except (ValueError, OSError) as error:
       self._fail(request, error)
       self.progress.total -= request.n
       return None
-    return row
+    remarks = self.twin.remarks(now) + self.twin.remarks(target)
+    return _Person(request, reference.resample(), now, target, remarks)
 
-  def _make(self, batch: list[tuple[Row, int]]) -> None:
-    """Generates a batch; places of rows that are done are filled with others'.
-
-    What stands in a place does not change what comes out of the others.
-    """
-    filler = next((slot for slot in batch if not slot[0].done), None)
-    if filler is None:
-      return
-    places = [filler if row.done else (row, i) for row, i in batch]
-    places += [filler] * (self.size - len(batch))
+  def _generate(self, batch: list[tuple[_Person, int]]) -> None:
+    """Generates a batch, and writes the rows that are whole with it."""
     rows = self.twin.generate_rows(
-      [row.base for row, _ in places],
-      [row.target for row, _ in places],
-      [row.request.seed for row, _ in places],
-      [i for _, i in places],
+      [person.base for person, _ in batch],
+      [person.target for person, _ in batch],
+      [person.request.seed for person, _ in batch],
+      [i for _, i in batch],
       self.settings,
-      batch_size=self.size,
-      mesh=self.mesh,
+      **self.batch,
     )
-    for (row, _), signal, residual in zip(batch, rows.signals, rows.residuals):
-      if row.done:
-        continue
-      row.signals.append(signal)
-      row.residuals.append(float(residual))
-      if len(row.signals) == row.request.n:
+    for (person, _), signal, residual in zip(
+      batch, rows.signals, rows.residuals, strict=True
+    ):
+      person.signals.append(signal)
+      person.residuals.append(float(residual))
+      if len(person.signals) == person.request.n:
         try:
-          self._write(row)
+          self._write(person)
         except (ValueError, OSError) as error:
-          self._fail(row.request, error)
-        row.signals, row.residuals = [], []
+          self._fail(person.request, error)
+        person.signals = []
 
-  def _write(self, row: Row) -> None:
+  def _write(self, person: _Person) -> None:
     """Writes a whole row, so that its folder is there whole or not at all."""
-    request, place = row.request, self._place(row.request)
+    request = person.request
     facts = {"twin": self.twin.digest, "seed": request.seed}
     facts |= dataclasses.asdict(self.settings)
-    lines = describe_origin(row.target, facts)
-    lines += (f"reference: {row.reference.record} from {request.start:g} s",)
+    lines = describe_origin(person.target, facts)
+    lines += (f"reference: {person.reference.record} from {request.start:g} s",)
+    name = f"row{request.number:05d}"
     ecgs = [
-      ECG(
-        signal,
-        MODEL_RATE,
-        f"row{request.number:05d}_{i}",
-        (*lines, f"sample: {i}"),
-      )
-      for i, signal in enumerate(row.signals)
+      ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, f"sample: {i}"))
+      for i, signal in enumerate(person.signals)
     ]
-    partial = place.with_name(f".{place.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    files = files_module.write_ecgs(partial, ecgs, self.config.format)
     record = {
-      "key": row.key,
+      "key": self._key(request),
       "request": request.cells,
-      "now": files_module.as_json(row.now),
-      "target": files_module.as_json(row.target),
+      "now": person.now.as_json(),
+      "target": person.target.as_json(),
       "n": request.n,
       **facts,
-      "warnings": row.notes,
-      "lead_residual_mv": np.round(row.residuals, 4).tolist(),
-      "files": files,
-      "versions": files_module.versions(),
+      "warnings": person.remarks,
+      "lead_residual_mv": np.round(person.residuals, 4).tolist(),
     }
-    (partial / "row.json").write_text(json.dumps(record, indent=1))
-    shutil.rmtree(place, ignore_errors=True)
-    os.replace(partial, place)
+    place = self._place(request)
+    with appear_whole(place) as draft:
+      record["files"] = write_ecgs(draft, ecgs, self.config.format)
+      record["versions"] = versions()
+      (draft / "row.json").write_text(json.dumps(record, indent=1))
+      shutil.rmtree(place, ignore_errors=True)
+
+  def _is_there(self, request: Request) -> bool:
+    """True where this very request was written and none of it is missing."""
+    place = self._place(request)
+    try:
+      record = json.loads((place / "row.json").read_text())
+      same, files = record["key"] == self._key(request), record["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+      return False
+    return same and all((place / name).exists() for name in files)
 
   def _key(self, request: Request) -> str:
+    """Identifies a request and all that its result depends on."""
     parts = {
       **dataclasses.asdict(request),
       "record": request.cells["record"],
@@ -252,42 +388,32 @@ class _Job:
       Failure(request.number, request.line, request.cells["record"], reason)
     )
 
-  def _report(self, outcome: Outcome) -> None:
+  def _report(self, summary: Summary) -> None:
     with (self.folder / FAILED).open("w", newline="", encoding="utf-8") as file:
       table = csv.writer(file)
       table.writerow(["row", "line", "record", "reason"])
-      table.writerows(map(dataclasses.astuple, outcome.failures))
-    summary = {
+      table.writerows(map(dataclasses.astuple, summary.failures))
+    record = {
       "requests": str(self.config.requests),
-      "rows": outcome.rows,
-      "done": outcome.done,
-      "failed": len(outcome.failures),
+      "rows": summary.rows,
+      "done": summary.done,
+      "failed": len(summary.failures),
       "twin": self.twin.digest,
       **dataclasses.asdict(self.settings),
-      "versions": files_module.versions(),
+      "versions": versions(),
     }
-    (self.folder / SUMMARY).write_text(json.dumps(summary, indent=1))
+    (self.folder / SUMMARY).write_text(json.dumps(record, indent=1))
     print(
-      f"{outcome.done} of {outcome.rows} rows are done in {self.folder}, "
-      f"{len(outcome.failures)} failed"
+      f"{summary.done} of {summary.rows} rows are done in {self.folder}, "
+      f"{len(summary.failures)} failed"
     )
-    for failure in outcome.failures[:_SHOWN]:
+    for failure in summary.failures[:_SHOWN]:
       print(f"  row {failure.number}, line {failure.line}: {failure.reason}")
-    if outcome.failures:
+    if summary.failures:
       print(f"reasons of all: {self.folder / FAILED}", flush=True)
 
 
-def _is_done(place: pathlib.Path, key: str) -> bool:
-  """True where this very request was written, and nothing of it is missing."""
-  try:
-    record = json.loads((place / "row.json").read_text())
-    files = record["files"] if record["key"] == key else None
-  except (OSError, ValueError, KeyError, TypeError):
-    return False
-  return files is not None and all((place / name).exists() for name in files)
-
-
-def run(config) -> Outcome:
+def run(config) -> Summary:
   """Does configs/generate.py for a file of requests.
 
   Raises:
@@ -300,4 +426,4 @@ def run(config) -> Outcome:
       f"process_count={jax.process_count()} must be 1 for a file of requests: "
       "give each process a file of its own, without --multihost"
     )
-  return _Job(config).run()
+  return _Run(config).run()

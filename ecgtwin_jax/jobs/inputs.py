@@ -1,12 +1,9 @@
-"""What commands read and write: recordings, conditions, generated files."""
+"""What commands are given: a recording, what it shows, what is asked for."""
 
-import pathlib
 import re
 
-import jax
 import numpy as np
 
-from ecgtwin_jax import __version__
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, example_ecg, read_ecg
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
@@ -15,7 +12,6 @@ from ecgtwin_jax.data.heart_rate import detect_heart_rate
 _EXAMPLE = Condition(
   ("Sinus rhythm", "Inferior infarct, possibly acute"), 82, 81, "F"
 )
-SUFFIXES = {"wfdb": ".hea", "npz": ".npz", "csv": ".csv"}
 
 
 def read_reference(config) -> tuple[ECG, Condition]:
@@ -50,10 +46,10 @@ def read_reference(config) -> tuple[ECG, Condition]:
 def fill_condition(
   reference: ECG,
   statements: str | None,
-  heart_rate: float | None,
-  age: float | None,
-  sex: str | None,
-  name: str,
+  heart_rate: float | int | None = None,
+  age: float | int | None = None,
+  sex: str | None = None,
+  name: str = "{}",
 ) -> Condition:
   """What a recording shows, with what is left open taken from it.
 
@@ -78,7 +74,7 @@ def fill_condition(
       "such as 'Sinus rhythm|Right bundle branch block'"
     )
   if heart_rate is None:
-    heart_rate = detect_heart_rate(reference.signal, reference.sampling_rate)
+    heart_rate = detect_heart_rate(reference)
     if not np.isfinite(heart_rate):
       raise ValueError(
         f"no heart beat was found in {reference.record!r}: give "
@@ -113,51 +109,3 @@ def read_target(target, now: Condition) -> Condition:
 def split_statements(text: str) -> list[str]:
   """The statements of a text that separates them by '|'."""
   return [s.strip() for s in text.split("|") if s.strip()]
-
-
-def describe(condition: Condition) -> str:
-  """One line for titles: statements, rate, age, sex."""
-  age = "?" if condition.age is None else f"{condition.age:g}"
-  return (
-    f"{', '.join(condition.statements)}; {condition.heart_rate:g} bpm, "
-    f"{age} years, {condition.sex or '?'}"
-  )
-
-
-def as_json(condition: Condition) -> dict:
-  """A condition's fields, embeddings aside."""
-  return {
-    "statements": list(condition.statements),
-    "heart_rate": condition.heart_rate,
-    "age": condition.age,
-    "sex": condition.sex,
-  }
-
-
-def versions() -> dict[str, str]:
-  """Of what a result may depend on."""
-  return {"ecgtwin_jax": __version__, "jax": jax.__version__}
-
-
-def suffix_of(file_format: str) -> str:
-  """The suffix that ECG.write takes for a format.
-
-  Raises:
-    ValueError: unknown format.
-  """
-  if file_format not in SUFFIXES:
-    raise ValueError(
-      f"config.format={file_format!r} must be one of {', '.join(SUFFIXES)}"
-    )
-  return SUFFIXES[file_format]
-
-
-def write_ecgs(folder, ecgs: list[ECG], file_format: str) -> list[str]:
-  """Writes each ECG under its name; returns the names of all files."""
-  folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  suffix = suffix_of(file_format)
-  for ecg in ecgs:
-    ecg.write(folder / f"{ecg.record}{suffix}")
-  suffixes = (".hea", ".dat") if suffix == ".hea" else (suffix,)
-  return [f"{ecg.record}{end}" for ecg in ecgs for end in suffixes]
