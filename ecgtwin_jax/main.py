@@ -1,13 +1,41 @@
-"""python -m ecgtwin_jax.main --config=FILE: trains, generates, demonstrates."""
+"""The command `ecgtwin --config=NAME`: trains, generates, demonstrates."""
 
+import importlib
 import os
+import pathlib
 import sys
 import traceback
+from typing import NamedTuple
 
 from ecgtwin_jax import flags as flags_module
 
 TRACEBACK = "ECGTWIN_TRACEBACK"
-TRAINING = ("train", "diagnose", "demo")  # jobs that do
+
+
+class Job(NamedTuple):
+  """Where a job's function is.
+
+  Attributes:
+    module: that holds it; only the one that is asked for is imported.
+    function: of (config), and of (config, source) where it trains.
+    trains: whether it does.
+  """
+
+  module: str
+  function: str = "run"
+  trains: bool = False
+
+
+JOBS = {
+  "train": Job("jobs.train", "train_stage", trains=True),
+  "generate": Job("jobs.generate"),
+  "explain": Job("jobs.explain"),
+  "edit": Job("jobs.edit"),
+  "app": Job("app.serve"),
+  "evaluate": Job("evaluation.evaluate"),
+  "diagnose": Job("evaluation.diagnosis.job", trains=True),
+  "demo": Job("jobs.demo", trains=True),
+}
 
 
 def run(flags: flags_module.Flags) -> None:
@@ -15,7 +43,10 @@ def run(flags: flags_module.Flags) -> None:
   config = flags.config
   if flags.workdir is not None:
     config.workdir = flags.workdir
-  if config.job in TRAINING:
+  if config.job not in JOBS:
+    raise ValueError(f"config.job={config.job!r} must be one of {list(JOBS)}")
+  job = JOBS[config.job]
+  if job.trains:
     from ecgtwin_jax.training import host_memory
 
     host_memory.keep_freed()
@@ -27,54 +58,19 @@ def run(flags: flags_module.Flags) -> None:
     import jax
 
     jax.distributed.initialize()
-  _set_compilation_cache(config.workdir)
-  match config.job:
-    case "train":
-      from ecgtwin_jax.jobs import train
-
-      train.train_stage(config, flags.config_file)
-    case "generate":
-      from ecgtwin_jax.jobs import generate
-
-      generate.run(config)
-    case "explain":
-      from ecgtwin_jax.jobs import explain
-
-      explain.run(config)
-    case "edit":
-      from ecgtwin_jax.jobs import edit
-
-      edit.run(config)
-    case "app":
-      from ecgtwin_jax.app import serve
-
-      serve.run(config)
-    case "evaluate":
-      from ecgtwin_jax.evaluation import evaluate
-
-      evaluate.run(config)
-    case "diagnose":
-      from ecgtwin_jax.evaluation.diagnosis import job
-
-      job.run(config, flags.config_file)
-    case "demo":
-      from ecgtwin_jax.jobs import demo
-
-      demo.run(config, flags.config_file)
-    case unknown:
-      raise ValueError(
-        f"config.job={unknown!r} must be train, generate, explain, edit, app, "
-        "evaluate, diagnose or demo"
-      )
+  _keep_compiled()
+  module = importlib.import_module(f"ecgtwin_jax.{job.module}")
+  function = getattr(module, job.function)
+  function(config, flags.source) if job.trains else function(config)
 
 
-def _set_compilation_cache(workdir: str) -> None:
-  """Keeps compiled programs beside the workdir, unless told where to."""
+def _keep_compiled() -> None:
+  """Keeps compiled programs in the user's cache folder, unless told where."""
   import jax
 
   if jax.config.jax_compilation_cache_dir is None:
-    parent = os.path.dirname(os.path.abspath(workdir))
-    cache = os.path.join(parent, "jax_cache")
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    cache = os.path.join(home, "ecgtwin_jax", "jax")
     jax.config.update("jax_compilation_cache_dir", cache)
     if jax.process_index() == 0:
       print(f"compiled programs are kept in {cache}", flush=True)

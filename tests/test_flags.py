@@ -48,7 +48,8 @@ def test_values_are_read_as_the_type_of_their_default():
     ("--wokdir=x", "did you mean '--workdir'"),
     ("--config.batch_size=many", "must be of type int"),
     ("--config.remat=perhaps", "must be of type bool"),
-    ("--workdir", "--workdir needs a value: --workdir=VALUE"),
+    ("--workdir", "Missing value for flag --workdir"),
+    ("--config.seed", "--config.seed needs a value: --config.seed=VALUE"),
   ],
 )
 def test_a_typo_names_the_nearest_key_or_the_type(argument, message):
@@ -125,3 +126,40 @@ def test_a_word_among_numbers_is_refused():
   config = flags.load_config("configs/stage2.py")
   with pytest.raises(ValueError, match="timesteps='0,last' must be of type tu"):
     flags.override(config, "timesteps", "0,last")
+
+
+@pytest.mark.parametrize("name", ["generate", "stage2:smoke"])
+def test_a_name_is_a_configuration_of_the_package_everywhere(
+  name, tmp_path, monkeypatch
+):
+  stem, _, variant = name.partition(":")
+  file = f"configs/{stem}.py:{variant}" if variant else f"configs/{stem}.py"
+  expected = flags.load_config(file)
+  monkeypatch.chdir(tmp_path)
+  assert flags.load_config(name) == expected
+  parsed = flags.parse([f"--config={name}", "--config.seed", "7"])
+  assert (parsed.source, parsed.config.seed) == (name, 7)
+  with pytest.raises(FileNotFoundError, match="did you mean 'stage"):
+    flags.load_config("stage3:smoke")
+
+
+@pytest.mark.parametrize(
+  ("source", "other"),
+  [
+    ("stage2", "vae"),
+    ("stage2:small", "vae"),
+    ("configs/stage2.py:small", "configs/vae.py"),
+    ("/a/b/stage2.py", "/a/b/vae.py"),
+  ],
+)
+def test_other_configurations_lie_beside(source, other):
+  assert flags.beside(source, "vae") == other
+  assert flags.beside(source, "vae", "small") == f"{other}:small"
+
+
+def test_a_configuration_of_ones_own_finds_what_the_shipped_share(tmp_path):
+  text = "from configs import common\n\n\ndef get_config():\n"
+  text += "  return common.training('vae', 'mine', 'smoke')\n"
+  (tmp_path / "mine.py").write_text(text)
+  config = flags.load_config(str(tmp_path / "mine.py"))
+  assert config.workdir == "runs/smoke/mine"

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import time
 
-from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.flags import beside, load_config
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.jobs import generate, train
 from ecgtwin_jax.training.metric_writer import read_metrics
@@ -25,12 +25,12 @@ def _last_evaluation(workdir: str) -> dict:
   }
 
 
-def run(config, config_file: str) -> dict:
+def run(config, source: str) -> dict:
   """Runs the whole chain at small size; returns and prints its summary.
 
   Args:
     config: configs/demo.py.
-    config_file: where it lies; the stages' configurations lie beside it.
+    source: what --config named; the stages' configurations lie beside it.
   """
   print(
     "A toy training on simulated patients, to see every stage run: what it "
@@ -38,12 +38,11 @@ def run(config, config_file: str) -> dict:
   )
   start, seconds = time.monotonic(), {}
   workdir = pathlib.Path(config.workdir)
-  beside = pathlib.Path(config_file.partition(":")[0]).parent
   for name in CHAIN:
     began = time.monotonic()
-    stage = load_config(f"{beside / name}.py:demo")
+    stage = load_config(beside(source, name, "demo"))
     _move(stage, workdir, name, config.seed)
-    train.train_stage(stage, config_file)
+    train.train_stage(stage, source)
     seconds[name] = round(time.monotonic() - began, 1)
   began = time.monotonic()
   shutil.copytree(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from ecgtwin_jax.data.dataset import load_split
-from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.flags import beside, load_config
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.text.statements import StatementTable
 from ecgtwin_jax.training import checkpoint, train
@@ -28,16 +28,15 @@ SIMULATED_NOTE = (
 _KEYS = {"vae": "vae", "stage1": "base_extractor", "rhythm": "rhythm"}
 
 
-def _command(config_file: str, name: str, variant: str) -> str:
-  path = pathlib.Path(config_file).parent / f"{name}.py"
-  suffix = "" if variant == "base" else f":{variant}"
-  return f"python -m ecgtwin_jax.main --config={path}{suffix}"
+def _command(source: str, name: str, variant: str) -> str:
+  other = beside(source, name, variant)
+  program = "python -m ecgtwin_jax.main" if ".py" in other else "ecgtwin"
+  return f"{program} --config={other}"
 
 
-def _earlier(config, config_file: str, name: str):
+def _earlier(config, source: str, name: str):
   """Configuration of an earlier stage of the same chain."""
-  path = pathlib.Path(config_file.partition(":")[0]).parent / f"{name}.py"
-  earlier = load_config(f"{path}:{config.variant}")
+  earlier = load_config(beside(source, name, config.variant))
   for key in ("data", "seed", "cohort", "vae", "latents"):
     if key in config and key in earlier:
       earlier[key] = config[key]
@@ -55,7 +54,7 @@ def _finished(workdir: str, steps: int) -> bool:
   return newest >= steps
 
 
-def prepare(config, config_file: str) -> None:
+def prepare(config, source: str) -> None:
   """Makes or asks for what a training needs: data, earlier stages, latents.
 
   Raises:
@@ -84,7 +83,7 @@ def prepare(config, config_file: str) -> None:
     if twin_directory.is_twin(path):
       return True
     if own_cohort:
-      return _finished(path, _earlier(config, config_file, name).steps)
+      return _finished(path, _earlier(config, source, name).steps)
     return checkpoint.has_weights(path, _KEYS[name])
 
   def need_earlier(name, what):
@@ -93,9 +92,9 @@ def prepare(config, config_file: str) -> None:
       path,
       earlier(name),
       what,
-      _command(config_file, name, config.variant)
+      _command(source, name, config.variant)
       + f" --config.data={config.data} --workdir={path}",
-      lambda: train_stage(_earlier(config, config_file, name), config_file),
+      lambda: train_stage(_earlier(config, source, name), source),
     )
 
   cohort = config.cohort
@@ -153,9 +152,9 @@ def _encode(data: str, vae: str, output: str) -> None:
   encode_with(data, vae, output, workers=os.cpu_count())
 
 
-def train_stage(config, config_file: str) -> None:
+def train_stage(config, source: str) -> None:
   """Prepares what is missing, trains, and bundles a twin after stage 2."""
-  prepare(config, config_file)
+  prepare(config, source)
   say(f"\n== training {config.stage} in {config.workdir}")
   train.train(config, config.workdir)
   if config.stage == "denoiser" and jax.process_index() == 0:
