@@ -17,7 +17,9 @@ from ecgtwin_jax.data.dataset import BEATS, SPLITS, load_card, load_split
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.vae import Encoder
 
-ENCODER = Encoder(widths=(8, 8, 8), blocks=1, middle=1, groups=4)
+ENCODER = Encoder(
+  widths=(8, 8, 8), blocks=1, middle=1, groups=4, latent_channels=5
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_latents_are_the_encoders(ecgs, latents, params):
     mean, log_variance = apply(signal)
     for name, wanted in (("mean", mean), ("std", np.exp(log_variance / 2))):
       array = data.arrays[name]
-      assert array.shape == (len(source), 128, 4) and array.dtype == np.float16
+      assert array.shape == (len(source), 128, 5) and array.dtype == np.float16
       np.testing.assert_allclose(array, wanted, rtol=2e-3, atol=1e-5)
 
 
@@ -157,7 +159,7 @@ def test_scaled_draws_have_unit_std_and_stay_in_the_clip_range(latents):
   scale, clip = train.card["latent_scale"], train.card["latent_clip"]
   mean, std = (np.float32(train.arrays[name]) for name in ("mean", "std"))
   noise = np.random.default_rng(5).standard_normal((60, *mean.shape))
-  assert len(scale) == 4 and max(scale) > 1.01 * min(scale)
+  assert len(scale) == 5 and max(scale) > 1.01 * min(scale)
   draws = (mean + std * noise) * np.array(scale)
   np.testing.assert_allclose(draws.std(axis=(0, 1, 2)), 1, atol=0.02)
   outside = np.mean(np.abs(draws) > clip)
@@ -177,7 +179,7 @@ def test_training_batches_come_from_it(latents):
   batches = pipeline.pair_batches(load_split(latents, "train"), 8, seed=0)
   batch = next(batches)
   batches.close()
-  assert batch["reference_mean"].shape == (8, 128, 4)
+  assert batch["reference_mean"].shape == (8, 128, 5)
 
 
 def test_latents_that_are_not_finite_are_refused(ecgs, params, tmp_path):

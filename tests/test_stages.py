@@ -12,6 +12,7 @@ import pytest
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.stages import base_extractor, clip, denoiser, splits, vae
+from ecgtwin_jax.text import findings
 
 
 def smoke(name, **changes):
@@ -374,7 +375,7 @@ def test_reports_lose_their_rhythm_and_never_their_last_statement():
   ],
 )
 def test_statements_that_say_a_rhythm(statement, expected):
-  assert denoiser.names_rhythm(statement) == expected
+  assert findings.names_rhythm(statement) == expected
 
 
 @pytest.mark.parametrize(

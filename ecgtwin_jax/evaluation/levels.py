@@ -18,6 +18,7 @@ from ecgtwin_jax.evaluation.condition import (
   clip_score,
   criteria,
   heart_rate,
+  rhythm,
 )
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.fidelity import amplitude, fidelity
@@ -91,7 +92,7 @@ def measure_fidelity(context: EvaluationContext) -> Measured:
 
 
 def measure_condition(context: EvaluationContext) -> Measured:
-  """Rates and criteria; with a CLIP reports, with a classifier findings."""
+  """Rates, rhythms and criteria; a CLIP and a classifier judge, too."""
   examples, seed = context.examples, context.config.seed
   published = context.config.published_protocol
   rates = heart_rate.compute(examples, published_protocol=published)
@@ -102,6 +103,10 @@ def measure_condition(context: EvaluationContext) -> Measured:
     "heart_rate": heart_rate.draw(rates),
     "criteria": criteria.draw(checked),
   }
+  if "rhythm" in context.twin.networks.modules:
+    rhythms = rhythm.compute(examples, context.twin.draw_rhythms, seed=seed)
+    metrics += rhythm.metrics(rhythms, seed=seed)
+    pictures["rhythm"] = rhythm.draw(rhythms)
   if "clip" in context.evaluators:
     projections = clip_score.compute(
       examples, context.clip, published_protocol=published

@@ -4,7 +4,7 @@ The rows of a chunk are split over the devices of a mesh; without one, over
 those of this process, as many as there are rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,15 +14,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from ecgtwin_jax import sharding
-from ecgtwin_jax.beats.rhythm import detect_rhythm_and_beat
+from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm_and_beat
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.inference import sampling
 from ecgtwin_jax.inference.conditioning import ConditionArrays
 from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
+from ecgtwin_jax.models.rhythm import RhythmModel
 from ecgtwin_jax.models.vae import Decoder, Encoder
 
 REQUIRED = ("vae", "base_extractor", "denoiser")
+PARTS = (*REQUIRED, "rhythm")  # what a twin may have
 # Rows per call of the jitted functions; more are made in several calls.
 SAMPLE_CHUNK = 64
 DECODE_CHUNK = 16  # per device
@@ -35,7 +37,8 @@ def build_modules(parts: dict) -> dict:
     parts: {part: (hyper-parameters, variables)}.
 
   Returns:
-    {"encoder", "decoder", "base_extractor", "denoiser"}.
+    {"encoder", "decoder", "base_extractor", "denoiser"}, and "rhythm" where
+    there is one.
   """
 
   def sizes(part):
@@ -43,7 +46,11 @@ def build_modules(parts: dict) -> dict:
 
   scale = parts["denoiser"][0]["latent_scale"]
   scale = tuple(scale) if isinstance(scale, list) else scale
+  rhythm = {}
+  if "rhythm" in parts:
+    rhythm["rhythm"] = RhythmModel(**sizes("rhythm"))
   return {
+    **rhythm,
     "encoder": Encoder(**sizes("vae")["encoder"]),
     "decoder": Decoder(**sizes("vae")["decoder"], scale=scale),
     "base_extractor": BaseExtractor(**sizes("base_extractor")),
@@ -54,11 +61,14 @@ def build_modules(parts: dict) -> dict:
 class Networks:
   """Encoder, decoder, base extractor and denoiser with their weights.
 
+  A rhythm model is among them where the twin has one.
+
   Attributes:
     modules: {name: module}.
 
   Raises:
-    ValueError: a part is missing.
+    ValueError: a part is missing, or the rhythm model was trained with another
+      statement encoder.
   """
 
   def __init__(self, parts: dict):
@@ -76,6 +86,16 @@ class Networks:
       "base_extractor": parts["base_extractor"][1]["params"],
       "denoiser": parts["denoiser"][1]["params"],
     }
+    if "rhythm" in parts:
+      names = [
+        parts[part][0]["statement_encoder"] for part in ("rhythm", "denoiser")
+      ]
+      if names[0] != names[1]:
+        raise ValueError(
+          f"the rhythm model was trained with statement encoder {names[0]!r}, "
+          f"the denoiser with {names[1]!r}"
+        )
+      variables["rhythm"] = parts["rhythm"][1]["params"]
     self._host = {name: {"params": tree} for name, tree in variables.items()}
     self._placed = {}
 
@@ -85,6 +105,50 @@ class Networks:
     """The latents that sampling starts from, one per key."""
     shape = (128, self.modules["denoiser"].latent_channels)
     return np.asarray(sampling.draw_noise(rngs, plan, shape))
+
+  @property
+  def reads_beats(self) -> bool:
+    """Whether the denoiser is told of the beats."""
+    return self.modules["denoiser"].beat_track != "none"
+
+  def draw_rhythms(
+    self,
+    rngs: Key[Array, " n"],
+    arrays: ConditionArrays,
+    heart_rates: Float[np.ndarray, " n"],
+  ) -> list[Rhythm]:
+    """A rhythm of each row's condition, which depends on nothing else.
+
+    Calls are always of as many rows, so that rounding, and with it a draw, is
+    the same whatever the other rows are.
+
+    Args:
+      rngs: one key per row.
+      arrays: n conditions.
+      heart_rates: of them, bpm.
+
+    Raises:
+      ValueError: the twin has no rhythm model.
+    """
+    if "rhythm" not in self.modules:
+      raise ValueError(
+        "this twin has no rhythm model to say when its beats fall: give "
+        "beats=, or train one (configs/rhythm.py) and add its part"
+      )
+    module, variables = self.modules["rhythm"], self._part("rhythm")
+    usual = (60 / np.asarray(heart_rates, np.float64)).astype(np.float32)
+    rhythms = []
+    for rows in sampling.chunks(len(usual), SAMPLE_CHUNK, fill=True):
+      pieces = jax.tree.map(lambda x, r=rows: x[r], (rngs, *arrays, usual))
+      columns = sampling.sample_rhythms(module, variables, *pieces)
+      rhythms += [as_rhythm(row) for row in zip(*map(np.asarray, columns))]
+    return rhythms[: len(usual)]
+
+  def track(self, rhythms: Sequence[Rhythm]) -> Float[np.ndarray, "n l c"]:
+    """The denoiser's beat tracks of rhythms."""
+    kinds = self.modules["denoiser"].beat_track == "kinds"
+    columns = (np.stack(column) for column in zip(*rhythms))
+    return np.asarray(sampling.make_tracks(kinds, *columns))
 
   def inputs(
     self, base: Array | np.ndarray, arrays: ConditionArrays, n: int
@@ -320,6 +384,14 @@ class Networks:
 def repeat(arrays: Any, n: int) -> Any:
   """n rows of each array of a tree, all the same; nothing is copied."""
   return jax.tree.map(lambda x: np.broadcast_to(x, (n, *x.shape)), arrays)
+
+
+def as_rhythm(row: tuple[np.ndarray, ...]) -> Rhythm:
+  """(time, kind, p_wave) as a Rhythm, in its types."""
+  time, kind, p_wave = row
+  return Rhythm(
+    time.astype(np.float32), kind.astype(np.int8), p_wave.astype(np.int8)
+  )
 
 
 def _model_signal(ecg: ECG) -> Float[np.ndarray, "1024 12"]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ecgtwin_jax.beats.rhythm import Rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
 
@@ -19,11 +20,14 @@ class Rows(NamedTuple):
     latents: scaled.
     residuals: per ECG the largest |limb lead - what I and II imply| in mV,
       before any projection.
+    beats: the rhythm that each ECG was given; None of a twin that is told of no
+      beats.
   """
 
   signals: Float[np.ndarray, "n 1024 12"]
   latents: Float[np.ndarray, "n 128 c"]
   residuals: Float[np.ndarray, " n"]
+  beats: list[Rhythm] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +39,14 @@ class Generated:
     latents: (n, 128, 4) float32, scaled.
     residuals: (n,) per ECG the largest |limb lead - what I and II imply| in
       mV, before any projection.
+    beats: the rhythm that each ECG was given; None of a twin that is told of no
+      beats.
   """
 
   ecgs: list[ECG]
   latents: Float[np.ndarray, "n 128 c"]
   residuals: Float[np.ndarray, " n"]
+  beats: list[Rhythm] | None = None
 
   @property
   def signals(self) -> Float[np.ndarray, "n 1024 12"]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ecgtwin_jax.beats.rhythm import MAX_BEATS
 from ecgtwin_jax.diffusion import editing, samplers
 from ecgtwin_jax.diffusion.guidance import guided
 from ecgtwin_jax.diffusion.schedule import (
@@ -22,9 +23,12 @@ from ecgtwin_jax.diffusion.schedule import (
   add_noise,
   predicted_noise,
 )
+from ecgtwin_jax.models import rhythm
+from ecgtwin_jax.models.beat_track import beat_track
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 
 MAX_SEED = 2**32 - 1
+_RHYTHM = MAX_SEED  # of a row's key: noise is numbered by steps, from 0 up
 X0_LIMITS = ("clip", "dynamic", "none")
 # Source: Saharia et al. 2022 (Imagen), dynamic thresholding.
 DYNAMIC_QUANTILE = 0.995
@@ -233,6 +237,22 @@ def _noise_of(
   out, *maps = out if isinstance(out, tuple) else (out,)
   noise = predicted_noise(plan.schedule, plan.prediction, out, x, t)
   return (noise, jnp.moveaxis(maps[0], 0, 1)) if maps else noise
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def sample_rhythms(
+  module, variables, rngs, statements, mask, patient, usual
+) -> tuple[Array, Array, Array]:
+  """Times, kinds and P waves of a rhythm per row, (n, 48) each."""
+  rngs = jax.vmap(lambda rng: jax.random.fold_in(rng, _RHYTHM))(rngs)
+  condition = (statements, mask, patient)
+  return rhythm.sample(module, variables, rngs, *condition, usual, MAX_BEATS)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def make_tracks(kinds: bool, time, kind, p_wave) -> Float[Array, "n l c"]:
+  """Beat tracks of rhythms, (n, 48) each."""
+  return beat_track(time, kind, p_wave, kinds=kinds)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

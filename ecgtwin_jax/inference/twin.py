@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from ecgtwin_jax.beats.asked import Beats
+from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.data.leads import lead_residual, make_leads_consistent
@@ -22,6 +24,7 @@ from ecgtwin_jax.inference.conditioning import (
 )
 from ecgtwin_jax.inference.networks import (
   DECODE_CHUNK,
+  PARTS,
   REQUIRED,
   SAMPLE_CHUNK,
   Networks,
@@ -33,6 +36,7 @@ from ecgtwin_jax.inference.results import (
   Rows,
   describe_origin,
 )
+from ecgtwin_jax.inference.rhythms import choose_rhythms, edit_rhythms
 from ecgtwin_jax.inference.sampling import Plan, Settings
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.text.statements import StatementEncoder, StatementTable
@@ -84,9 +88,7 @@ class ECGTwin:
     """
     index = twin_directory.read_index(path)
     parts = {
-      p: twin_directory.read_part(path, p)
-      for p in REQUIRED
-      if p in index["parts"]
+      p: twin_directory.read_part(path, p) for p in PARTS if p in index["parts"]
     }
     digest = "-".join(e["sha256"][:8] for e in index["parts"].values())
     return cls(parts, twin_directory.read_table(path), digest, encoder)
@@ -195,6 +197,7 @@ class ECGTwin:
     consistent_leads: bool = False,
     seed: int = 0,
     noise: Float[np.ndarray, "n 128 c"] | None = None,
+    beats: Beats | None = None,
   ) -> Generated:
     """Generates ECGs of the person `base` under a condition.
 
@@ -212,11 +215,18 @@ class ECGTwin:
       x0_limit: "clip", "dynamic" or "none"; see sampling.Settings.
       consistent_leads: projects on ECGs whose limb leads add up exactly.
       seed: sample i depends on (seed, i) alone.
-      noise: the latents to start from, in place of drawn ones.
+      noise: the latents to start from, in place of drawn ones; a sampled rhythm
+        still is the seed's.
+      beats: when the beats of every sample fall: times of R peaks in seconds,
+        pairs of a time and a kind ("usual", "pvc", "pac", "paced"), a text
+        such as "0.4 1.2 pvc@2.0 4.2", or an earlier sample's `out.beats[0]`.
+        Premature beats alone, such as "pvc@4.2", are put into a sampled
+        rhythm. None: a rhythm is sampled for each sample, from its seed.
 
     Raises:
-      ValueError: an argument out of range, or guidance of a twin that was
-        trained without dropping that condition.
+      ValueError: an argument out of range, beats that cannot be or that this
+        twin is not told of, or guidance of a twin that was trained without
+        dropping that condition.
     """
     settings = Settings(
       sampler,
@@ -238,6 +248,7 @@ class ECGTwin:
       range(num_samples),
       settings,
       noise=noise,
+      beats=None if beats is None else [beats] * num_samples,
     )
     return _generated(rows, "twin", condition, self._facts(seed, settings))
 
@@ -250,6 +261,7 @@ class ECGTwin:
     settings: Settings,
     *,
     noise: Float[np.ndarray, "n 128 c"] | None = None,
+    beats: Sequence[Beats | None] | None = None,
     batch_size: int = SAMPLE_CHUNK,
     mesh: Mesh | None = None,
   ) -> Rows:
@@ -266,6 +278,7 @@ class ECGTwin:
       numbers: of the samples under their seed.
       settings: how to sample.
       noise: the n latents to start from, in place of drawn ones.
+      beats: of each row, as `generate` has them; None: all are sampled.
       batch_size: rows per call of the denoiser.
       mesh: devices that share a call, which is always full then.
 
@@ -277,6 +290,7 @@ class ECGTwin:
     if noise is None:
       noise = self.networks.draw_noise(plan, rngs)
     noise = noise.astype(np.float32)
+    rhythms = self._choose_rhythms(conditions, rngs, beats)
     latents = []
     # In pieces here, too: an embedded report takes 55 kB.
     for rows in sampling.chunks(len(bases), batch_size):
@@ -286,13 +300,40 @@ class ECGTwin:
           settings.strengths,
           noise[rows],
           rngs[rows],
-          self._inputs([bases[i] for i in rows], [conditions[i] for i in rows]),
+          self._inputs(
+            [bases[i] for i in rows],
+            [conditions[i] for i in rows],
+            rhythms and [rhythms[i] for i in rows],
+          ),
           batch_size=batch_size,
           mesh=mesh,
         )
       )
     latents = np.concatenate(latents)[: len(bases)]
-    return self._rows(latents, settings.consistent_leads, mesh)
+    return self._rows(latents, rhythms, settings.consistent_leads, mesh)
+
+  def draw_rhythms(
+    self,
+    conditions: Sequence[Condition],
+    seeds: Sequence[int],
+    numbers: Sequence[int] | range,
+  ) -> list[Rhythm]:
+    """Samples the rhythms that `generate_rows` gives its rows without beats.
+
+    Args:
+      conditions: what each ECG shall show.
+      seeds: of each row's draw.
+      numbers: of the samples under their seed.
+
+    Raises:
+      ValueError: the twin has no rhythm model.
+    """
+    rngs = sampling.make_keys(seeds, numbers)
+    rhythms = []
+    # In pieces here, too: an embedded report takes 55 kB.
+    for rows in sampling.chunks(len(conditions), SAMPLE_CHUNK):
+      rhythms += self._draw_rhythms([conditions[i] for i in rows], rngs[rows])
+    return rhythms[: len(conditions)]
 
   def edit(
     self,
@@ -306,12 +347,15 @@ class ECGTwin:
     threshold: float | int = 0.2,
     num_samples: int = 4,
     seed: int = 0,
+    beats: Beats | None = None,
     **settings: Any,
   ) -> Edited:
     """Generates ECGs under a condition, and edits of them from the same noise.
 
     Source and edit share every step down to the threshold. From there on the
-    edit's attention over the statements is made of the source's.
+    edit's attention over the statements is made of the source's. They share the
+    beats, too: where the edit adds a PVC, one beat becomes one; where it says
+    another rhythm or rate, it has another sampled rhythm.
 
     Args:
       base: from extract_base.
@@ -326,6 +370,7 @@ class ECGTwin:
         the edit goes its own way: 0.2 is steps 0..199 of 1000.
       num_samples: how many.
       seed: as in generate; the source is what generate gives with it.
+      beats: of the source, as in generate.
       **settings: sampler, steps, eta, x0_limit and consistent_leads, as
         `generate` has them.
 
@@ -346,24 +391,34 @@ class ECGTwin:
       raise ValueError(f"{threshold=} must be in 0..1, a share of the schedule")
     self._warn(condition, change.condition)
     rngs, noise = self._start(plan, num_samples, seed)
-    before = self.arrays(condition, "denoiser")
-    after = self.arrays(change.condition, "denoiser")
+    before = [condition] * num_samples
+    after = [change.condition] * num_samples
+    wanted = None if beats is None else [beats] * num_samples
+    rhythms = changed = self._choose_rhythms(before, rngs, wanted)
+    if rhythms is not None:
+      changed = edit_rhythms(
+        rhythms,
+        condition,
+        change.condition,
+        None if beats is not None else lambda: self._draw_rhythms(after, rngs),
+        seed,
+      )
     source, edited = self.networks.sample_edit(
       plan,
       change.rule,
       round(threshold * plan.schedule.steps),
       noise,
       rngs,
-      self.networks.inputs(base, before, num_samples),
-      self.networks.inputs(base, after, num_samples),
+      self._inputs([base] * num_samples, before, rhythms),
+      self._inputs([base] * num_samples, after, changed),
       change.row,
       weight,
     )
     facts = self._facts(seed, chosen)
     edit = dict(facts, edit=change.text, weight=weight, threshold=threshold)
     source, edited = (
-      self._rows(latents, chosen.consistent_leads)
-      for latents in (source, edited)
+      self._rows(latents, own, chosen.consistent_leads)
+      for latents, own in ((source, rhythms), (edited, changed))
     )
     return Edited(
       _generated(source, "source", condition, facts),
@@ -403,8 +458,13 @@ class ECGTwin:
     counted = sampling.steps_between(plan, between)
     self._warn(condition)
     rngs, noise = self._start(plan, num_samples, seed)
-    arrays = self.arrays(condition, "denoiser")
-    inputs = self.networks.inputs(base, arrays, num_samples)
+    shown = [condition] * num_samples
+    rhythms = None
+    if ecg is None:
+      rhythms = self._choose_rhythms(shown, rngs, None)
+    elif self.networks.reads_beats:
+      rhythms = [detect_rhythm(ecg.signal, ecg.sampling_rate)] * num_samples
+    inputs = self._inputs([base] * num_samples, shown, rhythms)
     if ecg is None:
       latents, attention = self.networks.sample(
         plan,
@@ -415,7 +475,7 @@ class ECGTwin:
         weights=tuple(map(float, counted)),
       )
       facts = self._facts(seed, chosen)
-      rows = self._rows(latents, chosen.consistent_leads)
+      rows = self._rows(latents, rhythms, chosen.consistent_leads)
       ecgs = _generated(rows, "twin", condition, facts).ecgs
     else:
       kept = tuple(np.asarray(plan.timesteps)[np.asarray(counted)].tolist())
@@ -464,23 +524,50 @@ class ECGTwin:
     for text in dict.fromkeys(texts):
       warnings.warn(text, stacklevel=3)
 
-  def _inputs(self, bases, conditions) -> DenoiserInputs:
+  def _choose_rhythms(self, conditions, rngs, beats) -> list[Rhythm] | None:
+    """The rhythm of each row; None of a twin that is told of no beats."""
+    if not self.networks.reads_beats:
+      if beats is not None and any(own is not None for own in beats):
+        raise ValueError(
+          "beats must be None: this twin is told of no beats "
+          "(config.model.beat_track='none')"
+        )
+      return None
+
+    def draw(rows):
+      return self._draw_rhythms(
+        [conditions[i] for i in rows], rngs[np.array(rows)]
+      )
+
+    beats = [None] * len(conditions) if beats is None else beats
+    return choose_rhythms(beats, conditions, draw)
+
+  def _draw_rhythms(self, conditions, rngs) -> list[Rhythm]:
+    arrays = [self.arrays(condition, "denoiser") for condition in conditions]
+    stacked = ConditionArrays(*map(np.stack, zip(*arrays)))
+    rates = np.array([condition.heart_rate for condition in conditions])
+    return self.networks.draw_rhythms(rngs, stacked, rates)
+
+  def _inputs(self, bases, conditions, rhythms) -> DenoiserInputs:
     """What the denoiser is given in each row."""
     inputs, condition, arrays = [], None, None
     for base, own in zip(bases, conditions, strict=True):
       if own is not condition:  # rows of a person follow each other
         condition, arrays = own, self.arrays(own, "denoiser")
       inputs.append(self.networks.inputs(base, arrays, 1))
-    return jax.tree.map(lambda *rows: np.concatenate(rows), *inputs)
+    stacked = jax.tree.map(lambda *rows: np.concatenate(rows), *inputs)
+    if rhythms is None:
+      return stacked
+    return stacked._replace(track=self.networks.track(rhythms))
 
   def _rows(
-    self, latents, consistent_leads: bool, mesh: Mesh | None = None
+    self, latents, rhythms, consistent_leads: bool, mesh: Mesh | None = None
   ) -> Rows:
     signals = self.networks.decode(latents, mesh)
     residuals = np.abs(lead_residual(signals)).max(axis=(1, 2))
     if consistent_leads:
       signals = make_leads_consistent(signals)
-    return Rows(signals, latents, residuals)
+    return Rows(signals, latents, residuals, rhythms)
 
   def _facts(self, seed: int, settings: Settings) -> dict:
     return {"twin": self.digest, "seed": seed, **dataclasses.asdict(settings)}
@@ -499,7 +586,7 @@ def _generated(
     ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, f"sample: {i}"))
     for i, signal in enumerate(rows.signals)
   ]
-  return Generated(ecgs, rows.latents, rows.residuals)
+  return Generated(ecgs, rows.latents, rows.residuals, rows.beats)
 
 
 def load_twin(

@@ -6,7 +6,6 @@ when the data are loaded, and travel with the batches.
 """
 
 import functools
-import re
 from typing import NamedTuple
 
 import jax
@@ -31,14 +30,11 @@ from ecgtwin_jax.models.beat_track import BEAT_TRACKS, beat_track
 from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
 from ecgtwin_jax.stages import splits
 from ecgtwin_jax.stages.vae import mean_of_sums
+from ecgtwin_jax.text.findings import names_rhythm
 from ecgtwin_jax.training import checkpoint
 
 _KEYS = ("mean", "std", "statement_ids", "patient", "index", "valid")
 _BEAT_KEYS = ("beat_time", "beat_kind", "beat_p")
-_RHYTHM = (
-  r"rhythm|arr?hythmia|fibrillation|flutter|tachy|bradycardia|\bpac(?:ed|ing)"
-  r"|pacemaker|\bsinus\b|\ba-?fib|bigemin|trigemin"
-)
 _EXTRACT_CHUNK = 256
 
 
@@ -179,11 +175,6 @@ def hyper(config, data) -> dict:
 def _is_close(scale, other) -> bool:
   one, two = np.atleast_1d(scale), np.atleast_1d(other)
   return one.shape == two.shape and np.allclose(one, two, rtol=1e-4)
-
-
-def names_rhythm(statement: str) -> bool:
-  """Whether a statement says which rhythm there is."""
-  return re.search(_RHYTHM, statement.lower()) is not None
 
 
 def _with_base(config, batch: dict, bases: np.ndarray) -> dict:

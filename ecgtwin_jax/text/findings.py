@@ -171,3 +171,15 @@ def auroc(
     return float("nan")
   ranks = rankdata(scores)[positive].sum()
   return float((ranks - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+# What tells which rhythm there is; premature beats do not.
+_RHYTHM = re.compile(
+  r"rhythm|arr?hythmia|fibrillation|flutter|tachy|bradycardia|\bpac(?:ed|ing)"
+  r"|pacemaker|\bsinus\b|\ba-?fib|bigemin|trigemin"
+)
+
+
+def names_rhythm(statement: str) -> bool:
+  """Whether a statement says which rhythm there is."""
+  return _RHYTHM.search(statement.lower()) is not None
