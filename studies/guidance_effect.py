@@ -38,7 +38,7 @@ from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.truth import beat_distance
 from ecgtwin_jax.inference.sampling import Settings
-from ecgtwin_jax.text.asked import asks_for
+from ecgtwin_jax.text.findings import asks_for
 from studies import held_out
 from studies.held_out import column, mean
 
@@ -98,7 +98,10 @@ class Bench:
         rate = rng.integers(low, high + 1)
         self.conditions.append(self.people.ask(i, statements, rate))
     self.wants = np.array(
-      [[asks_for(c, name) is False for name in ASKED] for c in self.conditions]
+      [
+        [asks_for(c.statements, name) is False for name in ASKED]
+        for c in self.conditions
+      ]
     )
 
   def generate(self, **settings) -> np.ndarray:

@@ -41,13 +41,40 @@ def test_the_encoder_is_made_once_and_only_if_needed(monkeypatch):
   conditioner = Conditioner(TABLE, "hashed-v1", "some/folder")
   conditioner.arrays(Condition(["Pacing"], 70), True)
   assert made == []
-  for statement in ("Pacemaker", "Flutter", "Pacemaker"):
+  for statement in ("Infarct", "Flutter", "Infarct"):
     arrays = conditioner.arrays(Condition([statement], 70), True)
     (remark,) = conditioner.remarks(Condition([statement], 70))
     assert "is not among the statements" in remark
     (expected,) = HASHED.embed([statement])
     np.testing.assert_array_equal(arrays.statements[0], expected)
   assert made == ["some/folder"]
+
+
+def test_what_says_the_same_is_taken_as_the_tables_statement(monkeypatch):
+  monkeypatch.setattr(conditioning, "get_encoder", None)  # none is needed
+  conditioner = Conditioner(TABLE, "hashed-v1")
+  plain = conditioner.arrays(Condition(["Pacing", "Sinus rhythm"], 70), True)
+  # Case and a full stop do not matter, without a word.
+  odd = Condition(["PACING.", "sinus rhythm"], 70)
+  other = Condition(["Pacemaker", "NSR"], 70)
+  for one in (odd, other):
+    arrays = conditioner.arrays(one, True)
+    np.testing.assert_array_equal(arrays.statements, plain.statements)
+  assert conditioner.remarks(odd) == []
+  assert conditioner.remarks(other) == [
+    "'Pacemaker' is read as 'Pacing', which says the same",
+    "'NSR' is read as 'Sinus rhythm', which says the same",
+  ]
+
+
+def test_what_two_of_the_table_say_together_is_not_taken_apart():
+  conditioner = Conditioner(TABLE, "hashed-v1")
+  condition = Condition(["NSR with pacing"], 70)
+  (remark,) = conditioner.remarks(condition)
+  assert remark.endswith("the same is said by 'Sinus rhythm' with 'Pacing'")
+  (expected,) = HASHED.embed(["NSR with pacing"])
+  arrays = conditioner.arrays(condition, True)
+  np.testing.assert_array_equal(arrays.statements[0], expected)
 
 
 def test_without_a_table_every_statement_is_embedded_and_none_is_unknown():

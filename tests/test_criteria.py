@@ -8,7 +8,7 @@ from ecgtwin_jax.beats.delineation import read_ecg_beats
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.condition import criteria
 from ecgtwin_jax.simulator import simulate
-from ecgtwin_jax.text.asked import CRITERIA, asks_for
+from ecgtwin_jax.text.findings import CRITERIA
 from evaluated import make_examples, real_signals, recordings, signal
 
 # What shows each criterion on the simulator, and at which rate.
@@ -45,61 +45,6 @@ def test_a_criterion_is_met_where_it_is_shown_and_not_elsewhere(criterion):
 def test_nothing_is_met_by_what_cannot_be_read():
   condition = Condition(["Sinus rhythm"], 70)
   assert not any(check_criteria(None, condition).values())
-
-
-@pytest.mark.parametrize(
-  ("statement", "criterion"),
-  [
-    ("Left ventricular hypertrophy", "lvh"),
-    ("LVH with secondary repolarization abnormality", "lvh"),
-    ("Inferior infarct, possibly acute", "st_elevation"),
-    ("ACUTE ANTERIOR MI", "st_elevation"),
-    ("Lateral ST elevation, consider injury", "st_elevation"),
-    ("complete left bundle branch block", "lbbb"),
-    ("RBBB with left anterior fascicular block", "rbbb"),
-    ("1st degree A-V block", "av_block"),
-    ("first degree AV block", "av_block"),
-    ("Atrial fibrillation with rapid ventricular response", "fibrillation"),
-    ("Atrial fibrillation with rapid ventricular response", "tachycardia"),
-    ("Sinus rhythm with PVC(s)", "pvc"),
-    ("ventricular premature complex", "pvc"),
-    ("Premature ventricular contractions", "pvc"),
-    ("Atrial premature complexes", "pac"),
-    ("Sinus rhythm with PACs", "pac"),
-    ("Supraventricular extrasystole", "pac"),
-    ("Sinus bradycardia", "bradycardia"),
-    ("sinus tachycardia", "tachycardia"),
-  ],
-)
-def test_statements_ask_for_criteria(statement, criterion):
-  condition = Condition(["Abnormal ECG", statement], 70)
-  assert asks_for(condition, criterion) is True
-
-
-@pytest.mark.parametrize(
-  ("statement", "criterion"),
-  [
-    ("Inferior infarct, age undetermined", "st_elevation"),
-    ("subendocardial injury in lateral leads", "st_elevation"),
-    ("incomplete left bundle branch block", "lbbb"),
-    ("Incomplete RBBB", "rbbb"),
-    ("Supraventricular premature beat", "pvc"),
-    ("No evidence of left ventricular hypertrophy", "lvh"),
-    ("Atrial fibrillation is no longer present", "fibrillation"),
-    ("Tachycardia-bradycardia syndrome", "tachycardia"),
-    ("Tachycardia-bradycardia syndrome", "bradycardia"),
-    ("Normal ECG", "lvh"),
-  ],
-)
-def test_statements_that_only_look_like_it_do_not(statement, criterion):
-  assert asks_for(Condition([statement], 70), criterion) is False
-
-
-def test_what_looks_alike_is_neither():
-  assert asks_for(Condition(["Ventricular pacing"], 70), "lbbb") is None
-  assert asks_for(Condition(["Atrial flutter"], 70), "fibrillation") is None
-  with pytest.raises(ValueError, match="criterion='nothing' must be one of"):
-    asks_for(Condition(["Normal ECG"], 70), "nothing")
 
 
 def examples_that(ignore, patients=26, each=3):

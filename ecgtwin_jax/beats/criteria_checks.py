@@ -8,7 +8,7 @@ from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats
 from ecgtwin_jax.beats.median_beat import RATE
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, LEADS
-from ecgtwin_jax.text.asked import CRITERIA
+from ecgtwin_jax.text.findings import CRITERIA
 
 _LEAD = {lead: k for k, lead in enumerate(LEADS)}
 # Leads that look at neighbouring walls.

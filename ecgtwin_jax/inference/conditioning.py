@@ -7,12 +7,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, TEXT_WIDTH, Condition
-from ecgtwin_jax.text.contradictions import find_contradictions
+from ecgtwin_jax.text.findings import find_contradictions
 from ecgtwin_jax.text.statements import (
   StatementEncoder,
   StatementTable,
   get_encoder,
 )
+from ecgtwin_jax.text.wording import Wording, reword
 
 
 class ConditionArrays(NamedTuple):
@@ -56,6 +57,7 @@ class Conditioner:
     self._name = encoder_name
     self._encoder = encoder_name if encoder is None else encoder
     self._vectors = {}
+    self._wordings = {}
     if not isinstance(self._encoder, str):
       self._check(self._encoder)
 
@@ -63,6 +65,8 @@ class Conditioner:
     self, condition: Condition, missing_allowed: bool
   ) -> ConditionArrays:
     """Returns one condition's arrays.
+
+    A statement that says the same as one of the table is taken as that one.
 
     Args:
       condition: what to turn into arrays.
@@ -86,17 +90,23 @@ class Conditioner:
   def remarks(self, condition: Condition) -> list[str]:
     """What is odd about a condition, a sentence each.
 
-    A heart rate that contradicts a statement; a statement that is not one of
-    the table, with the nearest one that is.
+    A heart rate that contradicts a statement; a statement that is read as one
+    of the table in other words; any other that is not one of the table, with
+    the nearest one that is.
     """
-    texts = find_contradictions(condition)
-    if condition.embeddings is None and self.table:
-      texts += [
-        f"{statement!r} is not among the statements this twin was trained on; "
-        f"the nearest is {self.table.nearest(statement)!r}"
-        for statement in condition.statements
-        if statement not in self.table
-      ]
+    texts = find_contradictions(condition.statements, condition.heart_rate)
+    if condition.embeddings is not None or not self.table:
+      return texts
+    for statement in condition.statements:
+      found = self._reword(statement)
+      if found.how == "meaning" and len(found.statements) == 1:
+        (known,) = found.statements
+        texts.append(f"{statement!r} is read as {known!r}, which says the same")
+      elif found.how != "spelling":
+        texts.append(
+          f"{statement!r} is not among the statements this twin was trained on;"
+          f" {found}"
+        )
     return texts
 
   def extend(self, condition: Condition, statement: str) -> Condition:
@@ -120,16 +130,30 @@ class Conditioner:
   def _rows_of(self, condition: Condition) -> Float[np.ndarray, "s 768"]:
     if condition.embeddings is not None:
       return condition.embeddings
-    table = self.table
-    unknown = [s for s in condition.statements if not table or s not in table]
-    new = [s for s in dict.fromkeys(unknown) if s not in self._vectors]
+    known = {s: self._find(s) for s in condition.statements}
+    new = [s for s in known if known[s] is None and s not in self._vectors]
     if new:
       self._vectors |= dict(zip(new, self._load().embed(new)))
-    known = [s for s in condition.statements if s not in unknown]
-    rows = dict(zip(known, table.embeddings[table.ids(known)])) if known else {}
-    return np.stack(
-      [rows[s] if s in rows else self._vectors[s] for s in condition.statements]
-    )
+    vectors = {
+      s: self._vectors[s] if row is None else self.table.embeddings[row]
+      for s, row in known.items()
+    }
+    return np.stack([vectors[s] for s in condition.statements])
+
+  def _find(self, statement: str) -> int | None:
+    """Row of the table's statement that says the same, if one alone does."""
+    if not self.table:
+      return None
+    found = self._reword(statement)
+    if found.how not in ("spelling", "meaning") or len(found.statements) > 1:
+      return None
+    return int(self.table.ids(list(found.statements))[0])
+
+  def _reword(self, statement: str) -> Wording:
+    if statement not in self._wordings:
+      found = reword(statement, self.table.statements)
+      self._wordings[statement] = found
+    return self._wordings[statement]
 
   def _load(self) -> StatementEncoder:
     if isinstance(self._encoder, str):

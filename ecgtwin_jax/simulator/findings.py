@@ -1,13 +1,13 @@
 """What a report's statements mean: their effects, rates and conflicts."""
 
 import dataclasses
-import difflib
 import math
 
 import numpy as np
 
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.simulator.anatomy import Patient
+from ecgtwin_jax.text.wording import reword
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +90,9 @@ def find_effects(condition: Condition) -> frozenset[str]:
   for statement in condition.statements:
     plain = statement.casefold().rstrip(".")
     if plain not in _SPELLED:
-      nearest = difflib.get_close_matches(plain, _SPELLED, 1, 0.0)[0]
       raise ValueError(
-        f"{statement=} is not one the simulator knows; the nearest it knows "
-        f"is {_SPELLED[nearest]!r}"
+        f"{statement=} is not one of the simulator's statements; "
+        f"{reword(statement, CONDITIONS)}"
       )
     known.append(_SPELLED[plain])
   for i, one in enumerate(known):

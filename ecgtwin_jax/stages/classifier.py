@@ -1,7 +1,7 @@
 """Classifiers of ECGs: normal or abnormal, or a report's findings.
 
 `binary` tells normal (0) from abnormal (1) by two logits and cross-entropy.
-`multilabel` tells each of data/labels.py's FINDINGS by a logit of its own.
+`multilabel` tells each of text/findings.py's LABELS by a logit of its own.
 What a report leaves unclear is left out of loss and scores.
 """
 
@@ -19,11 +19,11 @@ from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.models.classifier import Classifier
 from ecgtwin_jax.stages import splits
-from ecgtwin_jax.text import findings as labels_module
+from ecgtwin_jax.text import findings
 
 NAMES = {
   "binary": ("abnormal",),
-  "multilabel": ("abnormal", *labels_module.FINDINGS),
+  "multilabel": tuple(findings.LABELS),
 }
 
 
@@ -65,11 +65,11 @@ def load_data(config) -> Labelled:
   names = label_names(config)
   data = splits.load_splits(config.data, "ecg")
   labels = [
-    labels_module.label_rows(names, split.table.statements, split.statement_ids)
+    findings.label_rows(names, split.table.statements, split.statement_ids)
     for split in data
   ]
   first = labels[0][:, 0]
-  if len(set(first.tolist()) - {labels_module.UNCLEAR}) < 2:
+  if len(set(first.tolist()) - {findings.UNCLEAR}) < 2:
     raise ValueError(
       f"{config.data!r} must hold ECGs that their reports call normal, and "
       "some that they call abnormal"
@@ -85,7 +85,7 @@ def describe_labels(split: str, names, rows) -> str:
   counts = ", ".join(
     f"{name} {int((column == 1).sum())}" for name, column in zip(names, rows.T)
   )
-  unclear = int((rows[:, 0] == labels_module.UNCLEAR).sum())
+  unclear = int((rows[:, 0] == findings.UNCLEAR).sum())
   return (
     f"{split}: of {len(rows)} recordings: {counts}; {names[0]} or "
     f"not is unclear: {unclear}"
@@ -218,7 +218,7 @@ def evaluate(config, data, frozen, weights, put) -> dict:
     process_count=jax.process_count(),
   ):
     labels = data.validation_labels[batch["index"]]
-    labels[~batch["valid"]] = labels_module.UNCLEAR
+    labels[~batch["valid"]] = findings.UNCLEAR
     placed = put({**batch, "labels": labels})
     part, part_weight, given = _evaluate_batch(config, weights, placed)
     total, weight = total + float(part), weight + float(part_weight)
@@ -229,7 +229,7 @@ def evaluate(config, data, frozen, weights, put) -> dict:
     return {"recordings": 0}
   found, known = np.concatenate(found), np.concatenate(known)
   areas = {
-    f"auroc_{name}": labels_module.auroc(column, answer)
+    f"auroc_{name}": findings.auroc(column, answer)
     for name, column, answer in zip(label_names(config), found.T, known.T)
   }
   areas = {name: area for name, area in areas.items() if np.isfinite(area)}

@@ -18,6 +18,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int32
 
+from ecgtwin_jax.text.wording import reword
+
 WIDTH = 768  # of every encoder: the models' text width
 
 
@@ -162,10 +164,6 @@ class StatementTable:
   def _ids(self) -> dict[str, int]:
     return {text: number for number, text in enumerate(self.statements)}
 
-  @functools.cached_property
-  def _spelling(self) -> Float[np.ndarray, "n 768"]:
-    return HashedEncoder().embed(list(self.statements))
-
   def ids(self, statements: list[str]) -> Int32[np.ndarray, " n"]:
     """Returns the statements' rows in the table.
 
@@ -175,24 +173,10 @@ class StatementTable:
     for statement in statements:
       if statement not in self._ids:
         raise ValueError(
-          f"{statement=} is not in the table of {len(self)} statements; the"
-          f" nearest in spelling is {self.nearest(statement)!r}"
+          f"{statement=} is not in the table of {len(self)} statements;"
+          f" {reword(statement, self.statements)}"
         )
     return np.array([self._ids[text] for text in statements], np.int32)
-
-  def nearest(self, statement: str) -> str:
-    """Returns the table's statement that is spelled most like the given one.
-
-    By spelling whatever the table's encoder, so that no language model has to
-    be at hand to name a neighbour.
-
-    Raises:
-      ValueError: the table is empty.
-    """
-    if not self.statements:
-      raise ValueError("an empty table has no nearest statement")
-    (query,) = HashedEncoder().embed([statement])
-    return self.statements[int(np.argmax(self._spelling @ query))]
 
   def require(self, encoder: str, revision: str | None = None) -> None:
     """Refuses the table unless the named encoder made it.

@@ -38,7 +38,7 @@ class ECGClassifier:
   """A trained classifier: ECGs in, probabilities of its labels out.
 
   Attributes:
-    labels: names, of data.labels.LABELS.
+    labels: names, of text.findings.LABELS.
     mode: "binary" or "multilabel".
     module: the network.
     variables: its weights, {"params", "batch_stats"}.
@@ -145,7 +145,7 @@ def compute(
   Args:
     examples: real and generated ECGs.
     classify: (n, 1024, 12) in mV -> (n, l), higher where a label is likelier.
-    labels: its columns, of data.labels.LABELS; None: classify.labels.
+    labels: its columns, of text.findings.LABELS; None: classify.labels.
     seed: of the bootstrap over patients.
   """
   names = tuple(classify.labels if labels is None else labels)

@@ -18,7 +18,7 @@ from ecgtwin_jax.evaluation.metric import (
   missing,
 )
 from ecgtwin_jax.evaluation.readings import Readings
-from ecgtwin_jax.text.asked import CRITERIA, asks_for
+from ecgtwin_jax.text.findings import CRITERIA, asks_for
 
 LEVEL = "condition"
 _FEW = 10  # ECGs asked for a criterion, below which it is left out of the index
@@ -81,7 +81,8 @@ def compute(examples: Examples, readings: Readings | None = None) -> Checked:
   shares = {}
   for column, criterion in enumerate(CRITERIA):
     wants = [
-      asks_for(condition, criterion) for condition in examples.conditions
+      asks_for(condition.statements, criterion)
+      for condition in examples.conditions
     ]
     shares[criterion] = Shares(
       np.array([want is True for want in wants]),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.text.statements import StatementTable
+from ecgtwin_jax.text.wording import reword
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,62 +64,27 @@ _RATE_JITTER = (-10, 10)  # bpm, the upper end excluded
 _AGE_JITTER = (0, 20)  # years, likewise
 _OLDEST = 120
 
-# Where spelling would mislead: the same in the words of a machine's report.
-_MEANINGS = {
-  "rbbb": ("right bundle branch block",),
-  "sinus rhythm with pvc(s)": ("sinus rhythm", "ventricular premature complex"),
-  "possible atrial flutter": ("atrial flutter",),
-  "atrial premature complexes": ("atrial premature complex",),
-  "atrial flutter with uncontrolled ventricular response": ("atrial flutter",),
-  "inferior st elevation": ("inferior infarct, possibly acute",),
-  "reciprocal st depression in lateral leads": (
-    "inferior infarct, possibly acute",
-  ),
-  "poor r wave progression": ("anterior infarct, age undetermined",),
-}
-
-
-def _plain(statement):
-  return " ".join(statement.casefold().split()).rstrip(".")
-
 
 def translate(
   prompts: Sequence[Prompt], known: Sequence[str]
 ) -> tuple[list[Prompt], dict[str, tuple[str, ...]]]:
   """Puts prompts into statements that a twin knows.
 
-  Case and a full stop at the end aside, a statement stays; else its meaning in
-  a machine report's words is taken, and else the known statement nearest in
-  spelling.
-
   Args:
     prompts: such as PROMPTS.
     known: statements the twin was trained on; none: nothing is translated.
 
   Returns:
-    The prompts, and {statement: what stands in its place} of those replaced by
-    their meaning or by a neighbour.
+    The prompts, and {statement: what stands in its place} of those that say the
+    same in other words or are replaced by what is nearest.
   """
-  if not known:
-    return list(prompts), {}
-  spelled = {_plain(statement): statement for statement in known}
-  replaced, neighbours = {}, None
+  replaced = {}
 
   def words(statement):
-    nonlocal neighbours
-    plain = _plain(statement)
-    if plain in spelled:
-      return (spelled[plain],)
-    meaning = _MEANINGS.get(plain, ())
-    if meaning and all(text in spelled for text in meaning):
-      replaced[statement] = tuple(spelled[text] for text in meaning)
-    else:
-      if neighbours is None:
-        from ecgtwin_jax.text.statements import HashedEncoder
-
-        neighbours = StatementTable.from_encoder(list(known), HashedEncoder())
-      replaced[statement] = (neighbours.nearest(statement),)
-    return replaced[statement]
+    found = reword(statement, known)
+    if found.how in ("meaning", "nearest"):
+      replaced[statement] = found.statements
+    return found.statements or (statement,)
 
   made = []
   for prompt in prompts:

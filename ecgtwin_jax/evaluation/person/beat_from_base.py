@@ -19,7 +19,7 @@ from ecgtwin_jax.evaluation.metric import (
   missing,
 )
 from ecgtwin_jax.evaluation.readings import Readings
-from ecgtwin_jax.text.asked import asks_for
+from ecgtwin_jax.text.findings import asks_for
 
 LEAST = 30  # patients, below which nothing is fitted
 _LEVEL = "person"
@@ -70,7 +70,7 @@ def compute(
   references = _cut(readings.of("references"))
   usual = [
     c.heart_rate <= _FASTEST
-    and all(asks_for(c, change) is False for change in _CHANGES)
+    and all(asks_for(c.statements, change) is False for change in _CHANGES)
     for c in examples.conditions
   ]
   good = np.isfinite(targets).all(axis=1) & np.array(usual)

@@ -23,7 +23,7 @@ from ecgtwin_jax.evaluation.metric import (
 )
 from ecgtwin_jax.evaluation.readings import Readings
 from ecgtwin_jax.evaluation.resampling import wasserstein_metric
-from ecgtwin_jax.text.asked import asks_for
+from ecgtwin_jax.text.findings import asks_for
 
 LEVEL = "physiology"
 _ASKS = {
@@ -79,7 +79,10 @@ def find_groups(
 ) -> dict[str, Bool[np.ndarray, " n"]]:
   """Rows of each rhythm, by what is asked for; of some reports, of none."""
   wants = {
-    name: [[asks_for(c, criterion) for criterion in asked] for c in conditions]
+    name: [
+      [asks_for(c.statements, criterion) for criterion in asked]
+      for c in conditions
+    ]
     for name, asked in _ASKS.items()
   }
   groups = {
