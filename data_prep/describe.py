@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 
 from data_prep.writing import describe_card
-from ecgtwin_jax.data.bucket import local_copy
 from ecgtwin_jax.data.dataset import SPLITS, Dataset, load_card, load_split
 
 _MOST = 30  # statements in the picture
@@ -25,7 +24,7 @@ def describe(directory: str | os.PathLike) -> pathlib.Path:
   Raises:
     ValueError: there is no data set, or it is damaged.
   """
-  directory = local_copy(directory)
+  directory = pathlib.Path(directory)
   card = load_card(directory)
   splits = {
     split: load_split(directory, split, with_arrays=False) for split in SPLITS

@@ -17,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from data_prep.records import Rejection, features
+from ecgtwin_jax.data.whole_files import appear_whole
 
 # Yields (name of the recording, its example or why there is none).
 Shard = Callable[[], Iterator[tuple[str, dict | Rejection]]]
@@ -35,25 +36,24 @@ class Job:
 
   def __call__(self, advance: Callable[[int], object] | None = None) -> int:
     """Writes the shard, reports progress, returns how many were read."""
-    partial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
     sizes, rejected, patients = [], [], set()
     tally = collections.Counter()
-    writer = ArrayRecordWriter(os.fspath(partial), "group_size:1")
-    try:
-      for record, example in self.shard():
-        if advance is not None:
-          advance(1)
-        if isinstance(example, Rejection):
-          rejected.append({"record": record, **vars(example)})
-          continue
-        tally.update(example.pop("tally", ()))
-        raw = _serialize(self.form, example)
-        writer.write(raw)
-        sizes.append(len(raw))
-        patients.add(example["patient_id"])
-    finally:
-      writer.close()
-    os.replace(partial, self.path)
+    with appear_whole(self.path) as draft:
+      writer = ArrayRecordWriter(os.fspath(draft), "group_size:1")
+      try:
+        for record, example in self.shard():
+          if advance is not None:
+            advance(1)
+          if isinstance(example, Rejection):
+            rejected.append({"record": record, **vars(example)})
+            continue
+          tally.update(example.pop("tally", ()))
+          raw = _serialize(self.form, example)
+          writer.write(raw)
+          sizes.append(len(raw))
+          patients.add(example["patient_id"])
+      finally:
+        writer.close()
     summary = {
       "written": len(sizes),
       "bytes": sum(sizes),
@@ -154,7 +154,6 @@ def die_with_parent() -> None:
 
 def write_json(path: pathlib.Path, content: dict) -> None:
   """Writes a JSON file whole or not at all."""
-  partial = path.with_name(f"{path.name}.{os.getpid()}")
   text = json.dumps(content, indent=1, ensure_ascii=False)
-  partial.write_text(text + "\n", encoding="utf-8")
-  os.replace(partial, path)
+  with appear_whole(path) as draft:
+    draft.write_text(text + "\n", encoding="utf-8")

@@ -153,7 +153,7 @@ start() {
   [[ " ${train[*]}" == *" --config="* ]] || die "-- --config=FILE is missing"
   [[ " ${train[*]}" == *" --workdir=gs://"?* ]] || die "-- --workdir=gs://" \
     "BUCKET/... is missing: the disks of the workers go with the slice"
-  local word words='' mounts='' buckets=' '
+  local word words='' mounts='' buckets=' ' cache=''
   for word in "${train[@]}"; do
     if [[ $word =~ gs://([a-z0-9._-]+) ]]; then
       word=${word//gs:\/\//\/gcs\/}
@@ -161,6 +161,7 @@ start() {
         mounts+=$(mount_command "${BASH_REMATCH[1]}")
       buckets+="${BASH_REMATCH[1]} "
     fi
+    [[ $word != --workdir=* ]] || cache=$(dirname "${word#*=}")/jax_cache
     words+=" ${word@Q}"
   done
   # The shell around the training outlives SIGTERM, to note the exit code.
@@ -171,7 +172,8 @@ start() {
     echo 'a training is going on here' >&2
     exit 1
   fi && rm -f ecgtwin_run/exit_code && cd ecgtwin_jax && {
-    TQDM_MININTERVAL=30 setsid sh -c ${keep@Q} sh \\
+    JAX_COMPILATION_CACHE_DIR=${cache@Q} TQDM_MININTERVAL=30 \\
+      setsid sh -c ${keep@Q} sh \\
       .venv/bin/python -m ecgtwin_jax.main --multihost$words \\
       </dev/null >>../ecgtwin_run/log 2>&1 &
     echo \$! >../ecgtwin_run/pid

@@ -16,6 +16,7 @@ import numpy as np
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.data.ecg import ECG, MODEL_SAMPLES
+from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.metric import bootstrap_interval
 from ecgtwin_jax.inference.twin import ECGTwin, load_twin
@@ -141,9 +142,8 @@ def estimate(
 def read_or_make(path: pathlib.Path, make: Callable[[], dict]) -> dict:
   """A cell of a table: of an earlier run if it is there."""
   if not path.exists():
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_plain(make()), allow_nan=False))
-    partial.replace(path)
+    with appear_whole(path) as draft:
+      draft.write_text(json.dumps(_plain(make()), allow_nan=False))
   return json.loads(path.read_text())
 
 

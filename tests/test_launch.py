@@ -121,6 +121,7 @@ def test_dry_run_of_a_pod(tmp_path):
   assert start.count("gcsfuse --implicit-dirs") == 2
   words = shlex.split(start)
   at = words.index("--multihost")
+  assert "JAX_COMPILATION_CACHE_DIR=/gcs/bucket/runs/jax_cache" in words
   assert words[at - 3 : at + 5] == [
     *(".venv/bin/python", "-m", "ecgtwin_jax.main", "--multihost"),
     *("--config=configs/vae.py", "--workdir=/gcs/bucket/runs/vae"),

@@ -12,16 +12,16 @@ import functools
 import json
 import os
 import pathlib
-import shutil
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from jaxtyping import Float, Float32, Int, Int32
 
-from ecgtwin_jax.data.bucket import local_copy
+from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, standardize_patient
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.data.pairs import PairIndex
+from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.text.statements import StatementTable
 
 FORMAT = 1  # of the directory; raised when older code could not read it
@@ -164,14 +164,15 @@ def load_card(directory: str | os.PathLike, kind: str = "ecg") -> dict:
   """Reads what a data set says about itself, and checks that we understand it.
 
   Args:
-    directory: of the data set; gs://bucket/folder is copied first.
+    directory: of the data set; a bucket's is mounted or copied before.
     kind: the kind the caller hopes for; names the command that makes one.
 
   Raises:
     ValueError: there is no data set, or its format, unit, leads or sampling
-      rate are not ours, or its bucket cannot be reached.
+      rate are not ours, or it is in a bucket.
   """
-  directory = local_copy(directory)
+  refuse_remote(directory, "the data set")
+  directory = pathlib.Path(directory)
   path = directory / "card.json"
   if not path.exists():
     raise ValueError(
@@ -205,7 +206,7 @@ def load_split(
   in the folder `mapped` of the data set and memory-mapped from there.
 
   Args:
-    directory: of the data set; gs://bucket/folder is copied first.
+    directory: of the data set; a bucket's is mounted or copied before.
     split: train, validation or test.
     kind: "ecg" or "latent" where only that will do.
     with_arrays: False leaves signals or latents out.
@@ -217,7 +218,7 @@ def load_split(
   """
   import tensorflow_datasets as tfds
 
-  directory = local_copy(directory)
+  directory = pathlib.Path(directory)
   card = load_card(directory, kind or "ecg")
   if kind is not None:
     _require_kind(directory, card, kind)
@@ -328,22 +329,22 @@ def _map(folder, shards, specs, count):
   """Opens the plain copies of a split, made here where there are none yet."""
   if not folder.exists():
     folder.parent.mkdir(exist_ok=True)
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    arrays = {
-      name: np.lib.format.open_memmap(
-        partial / f"{name}.npy", "w+", dtype, (count, *shape)
-      )
-      for name, (dtype, shape) in specs.items()
-    }
-    columns = _read(shards, arrays)
-    for array in arrays.values():
-      array.flush()
-    np.savez(partial / "columns.npz", **columns)
     try:
-      os.replace(partial, folder)
-    except OSError:  # another process was faster
-      shutil.rmtree(partial)
+      with appear_whole(folder) as draft:
+        draft.mkdir()
+        arrays = {
+          name: np.lib.format.open_memmap(
+            draft / f"{name}.npy", "w+", dtype, (count, *shape)
+          )
+          for name, (dtype, shape) in specs.items()
+        }
+        columns = _read(shards, arrays)
+        for array in arrays.values():
+          array.flush()
+        np.savez(draft / "columns.npz", **columns)
+    except OSError:
+      if not folder.exists():  # else another process was faster
+        raise
   with np.load(folder / "columns.npz") as file:
     columns = dict(file)
   arrays = {

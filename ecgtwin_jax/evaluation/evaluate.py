@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
+from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.evaluation import generate_examples, report
 from ecgtwin_jax.evaluation.levels import LEVELS, EvaluationContext
 from ecgtwin_jax.evaluation.metric import Metric, missing
@@ -182,9 +183,8 @@ def _measure(level: str, context: EvaluationContext, folder: pathlib.Path):
     for name, figure in measured.pictures.items():
       figure.savefig(kept / f"{name}.png", dpi=110, bbox_inches="tight")
     entries = [report.to_json(metric) for metric in measured.metrics]
-    partial = kept / "metrics.partial"
-    partial.write_text(json.dumps(entries))
-    partial.replace(done)
+    with appear_whole(done) as draft:
+      draft.write_text(json.dumps(entries))
   metrics = [report.from_json(entry) for entry in json.loads(done.read_text())]
   return metrics, sorted(kept.glob("*.png"))
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ecgtwin_jax.data.conditions import SEXES, Condition
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.evaluation.examples import ARMS, Examples
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
@@ -231,9 +232,8 @@ def _generate(
         settings,
       ).signals
       signals = signals.reshape(-1, count, *signals.shape[1:])
-      partial = path.with_suffix(".partial.npy")
-      np.save(partial, signals.astype(np.float32))
-      partial.replace(path)
+      with appear_whole(path) as draft:
+        np.save(draft, signals.astype(np.float32))
     pieces.append(np.load(path))
   return np.concatenate(pieces)
 

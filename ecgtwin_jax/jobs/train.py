@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.flags import beside, load_config
 from ecgtwin_jax.inference import twin_directory
@@ -131,6 +132,7 @@ def _reads_beats(config) -> bool:
 
 
 def _is_data_set(path: str) -> bool:
+  refuse_remote(path, "the data set")
   return (pathlib.Path(path) / "card.json").exists()
 
 

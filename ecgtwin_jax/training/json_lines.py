@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from typing import BinaryIO
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
@@ -19,11 +20,22 @@ def read_lines(path: pathlib.Path) -> list[dict]:
   return lines
 
 
+def open_lines(path: pathlib.Path) -> BinaryIO:
+  """Opens a file to append lines; one that a stop cut short gets its end."""
+  file = path.open("ab+")
+  if file.tell():
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b"\n":
+      file.write(b"\n")
+  return file
+
+
 def append_line(path: pathlib.Path, line: dict) -> None:
-  """Adds a line, after the end of one that a stop cut short."""
-  with path.open("ab+") as file:
-    if file.tell():
-      file.seek(-1, os.SEEK_END)
-      if file.read(1) != b"\n":
-        file.write(b"\n")
-    file.write(json.dumps(line).encode() + b"\n")
+  """Adds a line to a file that is closed."""
+  with open_lines(path) as file:
+    write_line(file, line)
+
+
+def write_line(file: BinaryIO, line: dict) -> None:
+  """Writes a line to what `open_lines` has opened."""
+  file.write(json.dumps(line).encode() + b"\n")

@@ -1,12 +1,17 @@
 """Where a training's numbers go: metrics.jsonl, TensorBoard, progress bar."""
 
-import json
 import pathlib
 import sys
 import time
 
 import jax
 from tqdm import tqdm
+
+from ecgtwin_jax.training.json_lines import (
+  open_lines,
+  read_lines,
+  write_line,
+)
 
 
 def say(text: str, file=None) -> None:
@@ -18,16 +23,6 @@ def say(text: str, file=None) -> None:
 
 
 _BOARD_SECONDS = 30.0  # at least so long between writes to TensorBoard's file
-
-
-def _append(path):
-  """Opens a file of lines; what a kill cut short gets its end of line."""
-  file = open(path, "ab+")
-  if file.tell():
-    file.seek(-1, 2)
-    if file.read(1) != b"\n":
-      file.write(b"\n")
-  return file
 
 
 class MetricsWriter:
@@ -54,7 +49,7 @@ class MetricsWriter:
     session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._record(start + 1, session_log=session)
     self._flushed = time.monotonic()
-    self._file = _append(pathlib.Path(workdir) / "metrics.jsonl")
+    self._file = open_lines(pathlib.Path(workdir) / "metrics.jsonl")
     self._bar = tqdm(
       total=steps, initial=start, desc=title, unit="step", dynamic_ncols=True
     )
@@ -73,7 +68,7 @@ class MetricsWriter:
       return
     scalars = {name: float(value) for name, value in scalars.items()}
     line = {"step": step, "time": round(time.time(), 3), **scalars}
-    self._file.write(json.dumps(line).encode() + b"\n")
+    write_line(self._file, line)
     values = [
       self._summary.Value(tag=name, simple_value=value)
       for name, value in scalars.items()
@@ -108,12 +103,7 @@ def read_metrics(workdir) -> dict[int, dict]:
   leave, is dropped.
   """
   merged = {}
-  text = (pathlib.Path(workdir) / "metrics.jsonl").read_text()
-  for line in text.splitlines():
-    try:
-      scalars = json.loads(line)
-    except ValueError:
-      continue
+  for scalars in read_lines(pathlib.Path(workdir) / "metrics.jsonl"):
     step = scalars.pop("step")
     merged.setdefault(step, {}).update(scalars)
   return merged

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.evaluation.diagnosis import prompts, report, synthetic_training
 from ecgtwin_jax.evaluation.diagnosis.patients import find_people, number_of
 from ecgtwin_jax.evaluation.diagnosis.twins import (
@@ -215,11 +216,10 @@ class Job:
     rows = np.random.default_rng(seed).permutation(len(twins))[:share]
     path = self._pool(person)
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(
-      partial, signals=twins[rows].astype(np.float16), labels=self.labels[rows]
-    )
-    partial.replace(path)
+    with appear_whole(path) as draft:
+      np.savez(
+        draft, signals=twins[rows].astype(np.float16), labels=self.labels[rows]
+      )
 
   def _draw_example(self, person, twins):
     from ecgtwin_jax import plotting

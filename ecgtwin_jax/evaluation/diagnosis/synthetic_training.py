@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.evaluation.condition.classifier import ECGClassifier, predict
 from ecgtwin_jax.evaluation.diagnosis import fine_tuning
 from ecgtwin_jax.evaluation.generate_examples import read_condition, signals_mv
@@ -90,9 +91,8 @@ def make_counterparts(
         list(range(start, start + len(bases))),
         Settings(**sampling),
       )
-      partial = path.with_suffix(".partial.npy")
-      np.save(partial, generated.signals.astype(np.float32))
-      partial.replace(path)
+      with appear_whole(path) as draft:
+        np.save(draft, generated.signals.astype(np.float32))
     pieces.append(np.load(path))
   return np.concatenate(pieces)
 
