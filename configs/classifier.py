@@ -1,4 +1,4 @@
-"""Classifiers of ECGs, to judge generated ones and for personal diagnosis.
+"""Classifiers of ECGs, to evaluate generated ones and for personal diagnosis.
 
   python -m ecgtwin_jax.main --config=configs/classifier.py         one GPU
   python -m ecgtwin_jax.main --config=configs/classifier.py:paper   one GPU

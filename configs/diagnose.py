@@ -1,4 +1,4 @@
-"""Personalised auto-diagnosis: do a patient's twins help to judge the patient?
+"""Personalised auto-diagnosis: do twins help to diagnose their patient?
 
   python -m ecgtwin_jax.main --config=configs/diagnose.py \\
     --config.twin=DIR --config.data=DIR --config.classifier=DIR

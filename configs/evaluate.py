@@ -25,7 +25,7 @@ def get_config():
   config.patients = 200
   config.conditions = 4  # targets per patient, at most
   config.num_samples = 1  # ECGs per target; the paper has 3
-  # Floors: what the twin is given instead of its due.
+  # The twin, and ablations: what it is given in place of its due.
   config.arms = (
     "twin",
     "shuffled_text",
@@ -47,7 +47,7 @@ def get_config():
   # As the release evaluates: against decoded real ECGs, one of the samples,
   # halves in file order, a failed heart-rate detection as 0 bpm.
   config.published_protocol = False
-  # Networks that judge: a run, checkpoint or bundle of each; None: shipped,
+  # Evaluators, networks: a run, checkpoint or bundle of each; None: shipped,
   # trained on simulated patients of their own.
   config.clip = placeholder(str)
   config.identity = placeholder(str)

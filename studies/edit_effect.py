@@ -22,8 +22,8 @@ least that of another seed's ECG, where there is one.
 
 Beside them, rows "direct": the edit's report generated without regard to the
 source, from the same noise; "consistent": likewise, with the report worded as
-in training; "seed": the source's report from other noise, which is the floor of
-what stays. The part for "seed" is that of "direct". Intervals: 95%, bootstrap
+in training; "seed": the source's report from other noise, the baseline of what
+stays. The part for "seed" is that of "direct". Intervals: 95%, bootstrap
 over patients. Cells that are there already are read. Writes edit_effect.json,
 .csv and .png.
 """

@@ -1,5 +1,7 @@
 """Criteria per condition: what is asked for, what is met, and the baseline."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -86,11 +88,14 @@ def test_a_generator_that_ignores_the_text_is_at_the_baseline():
 
 
 def test_generated_as_real_is_as_real():
-  examples = make_examples(real_signals())
+  real = real_signals()
+  examples = dataclasses.replace(make_examples(real), decoded=real)
   checked = criteria.compute(examples)
   metrics = criteria.metrics(checked)
   named = {m.name: m for m in metrics}
   assert len(named) == len(metrics)
+  decoded, twin = named["criteria_index_decoded"], named["criteria_index"]
+  np.testing.assert_equal(decoded[1:-1], twin[1:-1])
   assert checked.unreadable["real"] == checked.unreadable["twin"]
   for criterion, share in checked.shares.items():
     metric = named[f"criterion_{criterion}_share"]
@@ -101,6 +106,7 @@ def test_generated_as_real_is_as_real():
       continue
     assert metric.value == share.real[share.asked].mean()
     assert metric.reference == metric.value
+    assert (share.decoded == share.real).all()
     assert metric.baseline == share.real[share.free].mean()
 
 

@@ -1,5 +1,7 @@
 """Person level: perfect, chance, and a generator that ignores the reference."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -144,6 +146,19 @@ def test_recordings_in_the_gallery_are_no_probes():
     examples.__class__(**{**vars(examples), "real_ids": tuple(ids)}), embed
   )
   assert len(got[identification.CEILING].own) == PATIENTS * TARGETS - 1
+
+
+def test_what_the_autoencoder_costs_stands_beside_real_second_recordings():
+  rng = np.random.default_rng(1)
+  examples = make_examples(noise=0.05)
+  lost = rng.normal(size=(len(examples.real), 17))
+  decoded = dataclasses.replace(examples, decoded=signals_of(lost))
+  assert not any("decoded" in name for name in measured(examples))
+  got = measured(decoded, gallery=20)
+  row = got["identity_top1_share_real_second_decoded"]
+  assert row.value < 0.2
+  assert row.reference == got["identity_top1_share_real_second"].value == 1
+  assert row.baseline == got["identity_top1_share_shuffled_reference"].value
 
 
 def test_one_patient_cannot_be_told_from_others():

@@ -29,6 +29,7 @@ def measured(kind):
     ]
   )
   examples = make_examples(twins, shuffled_reference=twins)
+  examples = dataclasses.replace(examples, decoded=real_signals())
   metrics = truth.metrics(truth.compute(examples, own))
   named = {m.name: m for m in metrics}
   assert len(named) == len(metrics)
@@ -97,6 +98,8 @@ def test_arms_and_the_reference_have_scores_of_their_own():
   arm = found["truth_score_shuffled_reference"]
   assert arm.value == found["truth_score"].value
   assert found["truth_score_reference"].value < 0.75
+  # Here an autoencoder that loses nothing: second recordings as they are.
+  assert found["truth_score_decoded"].value == pytest.approx(1, abs=0.1)
 
 
 def test_the_true_twin_itself_has_no_distance():

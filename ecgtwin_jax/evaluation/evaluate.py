@@ -101,7 +101,7 @@ def _join(parts: list[Dataset]) -> Dataset:
 
 
 def find_evaluator(part: str, path: str | None) -> str | None:
-  """Where a judging network lies: at `path`, or shipped; None: nowhere.
+  """Where an evaluator lies: at `path`, or shipped; None: nowhere.
 
   Raises:
     ValueError: `path` holds no such network.

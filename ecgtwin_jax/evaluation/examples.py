@@ -11,14 +11,14 @@ from jaxtyping import Float32, Int
 
 from ecgtwin_jax.data.conditions import Condition
 
-# What the twin was given in place of what it should have been: floors that say
-# how much of a score the condition and the reference earn.
+# The twin as it should be, and ablations: what it was given in place of that,
+# to say how much of a score the condition and the reference earn.
 ARMS = (
   "twin",  # as it should be
   "shuffled_text",  # condition of another row
   "shuffled_reference",  # base vector of another patient
   "zero_base",  # base vector 0
-  "matched_stranger",  # base of a patient of like age, sex and condition
+  "matched_stranger",  # base of a matched control: like age, sex, condition
 )
 
 
@@ -32,10 +32,10 @@ class Examples:
     reference_conditions: what it shows.
     real: the recording under the target condition.
     conditions: the target conditions.
-    generated: {arm: (n, k, 1024, 12)}; "twin" always, the other ARMS as far as
-      they were asked for, with k of their own.
+    generated: {one of ARMS: (n, k, 1024, 12)}; "twin" always, the ablations as
+      far as they were asked for, with k of their own.
     reference_ids: record ids, "patient/record".
-    real_ids: likewise.
+    real_ids: record ids of the real targets.
     decoded: the real ones after the autoencoder, where they were asked for.
     bases: the references' base vectors.
   """

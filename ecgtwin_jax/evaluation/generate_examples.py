@@ -112,7 +112,7 @@ def matched_rows(
   patients: Int[np.ndarray, " n"],
   reference_conditions: tuple[Condition, ...],
 ) -> Int[np.ndarray, " n"]:
-  """For each row the row of the most similar stranger.
+  """For each row the row of its matched control, the most similar stranger.
 
   Same sex first, then the same statements of the reference, then the nearest
   age; what is not known counts as different.
@@ -142,7 +142,7 @@ def make(
   seed: int = 0,
   **settings,
 ) -> Examples:
-  """Generates every arm; what an earlier run has generated is read.
+  """Generates twins and ablations; what an earlier run has generated is read.
 
   Args:
     twin: whose ECGs are evaluated.
@@ -150,8 +150,8 @@ def make(
     choice: from `choose`.
     folder: where what is generated is kept.
     arms: some of ARMS; "twin" is among them.
-    num_samples: per target in the arm "twin"; one in the others.
-    seed: of sampling and of the floors' shuffles.
+    num_samples: ECGs per target of the twin; one of each ablation.
+    seed: of sampling and of the shuffles.
     **settings: of sampling, as ECGTwin.generate has them.
 
   Raises:
@@ -175,7 +175,7 @@ def make(
   )
   bases = bases[np.searchsorted(one, choice.references)]
   shuffled = other_rows(patients, rng)
-  given = {
+  inputs = {
     "twin": (bases, then),
     "shuffled_text": (bases, _swap_texts(then, other_rows(patients, rng))),
     "shuffled_reference": (bases[shuffled], then),
@@ -186,7 +186,7 @@ def make(
   for arm in arms:
     count = num_samples if arm == "twin" else 1
     generated[arm] = _generate(
-      twin, *given[arm], count, seed, folder / arm, Settings(**settings)
+      twin, *inputs[arm], count, seed, folder / arm, Settings(**settings)
     )
   encoded = np.stack([twin.networks.encode(ecg) for ecg in as_ecgs(real)])
   return Examples(
@@ -216,7 +216,7 @@ def _swap_texts(conditions, rows) -> tuple[Condition, ...]:
 def _generate(
   twin, bases, conditions, count, seed, folder, settings: Settings
 ) -> Float[np.ndarray, "n k 1024 12"]:
-  """ECGs of one arm, kept in pieces so that a stop loses little."""
+  """ECGs of the twin or an ablation, in pieces so that a stop loses little."""
   folder.mkdir(exist_ok=True)
   pieces = []
   starts = range(0, len(bases), _ROWS)

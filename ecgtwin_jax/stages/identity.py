@@ -1,7 +1,7 @@
 """The evaluation's identity encoder: which recordings are of one patient.
 
 Trained on real (or simulated) ECGs alone, of patients of its own, so that it
-can judge a generator it never met.
+can evaluate a generator it never met.
 """
 
 import functools

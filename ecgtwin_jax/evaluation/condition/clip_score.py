@@ -57,7 +57,7 @@ def compute(
   """Projects ECGs and reports; every sample counts.
 
   Args:
-    examples: what is judged.
+    examples: what is evaluated.
     space: of the ECGs and reports.
     published_protocol: the real ECGs are those after the autoencoder.
 

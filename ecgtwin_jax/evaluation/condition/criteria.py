@@ -65,7 +65,7 @@ def compute(examples: Examples, readings: Readings | None = None) -> Checked:
   An ECG that cannot be read meets nothing.
 
   Args:
-    examples: what is judged.
+    examples: what is evaluated.
     readings: of its beats, where they are at hand.
   """
   readings = readings or Readings(examples)

@@ -39,7 +39,7 @@ class Rates(NamedTuple):
     asked: of the conditions.
     reference: of the references' conditions.
     real: found in the real ECGs; NaN where none was found.
-    generated: {arm: (n, k)} found in the generated ECGs.
+    generated: {"twin" or "shuffled_text": (n, k)} found in the generated ECGs.
     patients: of each row.
     failed_as: bpm that a failed detection counts as; NaN: left out and counted.
   """

@@ -1,4 +1,4 @@
-"""Personalised auto-diagnosis: does a patient's twin help to judge the patient?
+"""Personalised auto-diagnosis: does a twin help to diagnose its patient?
 
 A classifier of the population (normal or abnormal) is fine-tuned on twins that
 were made from a patient's first recording, and tested on the later ones. Beside
@@ -26,8 +26,8 @@ from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.evaluation.diagnosis import prompts, report, synthetic_training
 from ecgtwin_jax.evaluation.diagnosis.patients import find_people, number_of
 from ecgtwin_jax.evaluation.diagnosis.twins import (
-  Bench,
-  judge,
+  DiagnosisContext,
+  classify_after_tuning,
   load_binary,
   make_twins,
 )
@@ -60,7 +60,7 @@ class Job:
     translated, self.replaced = prompts.translate(scaled, twin.statements)
     sampling = config.sampling.to_dict()
     tuning = FrozenConfigDict(config.fine_tuning)
-    self.bench = Bench(
+    self.context = DiagnosisContext(
       twin, load_binary(config), translated, sampling, tuning, config.seed
     )
     self.labels = np.array(prompts.labels_of(translated))
@@ -75,7 +75,7 @@ class Job:
 
   def _open(self, split, limit):
     data = load_split(self.config.data, split, kind="ecg")
-    if not self.bench.twin.networks.modules["denoiser"].null_condition:
+    if not self.context.twin.networks.modules["denoiser"].null_condition:
       data, dropped = data.without_missing()
       if dropped:
         self.notes.append(f"{split}: {dropped} recordings lack age or sex")
@@ -108,10 +108,10 @@ class Job:
     config = self.config.to_dict()
     for key in ("workdir", "job", "data", "twin", "classifier"):
       config.pop(key)
-    weights = self.bench.classifier.variables
+    weights = self.context.classifier.variables
     return {
       **config,
-      "twin": self.bench.twin.digest,
+      "twin": self.context.twin.digest,
       "classifier": twin_directory.digest(weights),
       "data": self.data["test"].card["fingerprint"],
     }
@@ -129,8 +129,8 @@ class Job:
         self._run_split(split)
     shares = synthetic_training.run(
       self.config,
-      self.bench.twin,
-      self.bench.classifier,
+      self.context.twin,
+      self.context.classifier,
       self.data,
       self.people,
     )
@@ -169,11 +169,11 @@ class Job:
       group = list(enumerate(people))[start : start + size]
       if not all(self._is_done(split, person) for _, person in group):
         made = make_twins(
-          self.bench, self.data[split], [person for _, person in group]
+          self.context, self.data[split], [person for _, person in group]
         )
         for (place, person), twins in zip(group, made, strict=True):
           if not self._is_done(split, person):
-            self._judge(split, place, person, twins)
+            self._diagnose(split, place, person, twins)
       self.progress.update(len(group))
 
   def _is_done(self, split, person):
@@ -184,7 +184,7 @@ class Job:
   def _pool(self, person):
     return self.folder / "crowd" / f"{person.patient}.npz"
 
-  def _judge(self, split, place, person, twins):
+  def _diagnose(self, split, place, person, twins):
     tests = {"own": signals_mv(self.data[split], person.tests)}
     guests = self.guests[place] if split == "validation" else []
     for where, guest in guests:
@@ -192,7 +192,9 @@ class Job:
         self.data[where], guest.tests
       )
     seed = number_of(self.config.seed, person.patient, "tuning")
-    scores, digest = judge(self.bench, twins, self.labels, seed, tests)
+    scores, digest = classify_after_tuning(
+      self.context, twins, self.labels, seed, tests
+    )
     if split == "validation":
       self._keep_for_crowd(person, twins, seed)
     if split == "test" and place == 0:
@@ -226,8 +228,8 @@ class Job:
 
     reference = read_condition(self.data["test"], person.reference)
     signal = signals_mv(self.data["test"], np.array([person.reference]))[0]
-    firsts = np.cumsum([0] + [p.count for p in self.bench.prompts])
-    shown = [i for i in (2, 6, 7, 8, 12) if i < len(self.bench.prompts)]
+    firsts = np.cumsum([0] + [p.count for p in self.context.prompts])
+    shown = [i for i in (2, 6, 7, 8, 12) if i < len(self.context.prompts)]
     plotting.plot_overview(
       ECG(signal, MODEL_RATE),
       [ECG(twins[firsts[i]], MODEL_RATE) for i in shown],
@@ -235,22 +237,22 @@ class Job:
       [
         f"Patient {person.patient}, first recording: {_words(reference)}",
         *(
-          f"Twin: {', '.join(self.bench.prompts[i].statements)}, about "
-          f"{self.bench.prompts[i].heart_rate:.0f} bpm"
+          f"Twin: {', '.join(self.context.prompts[i].statements)}, about "
+          f"{self.context.prompts[i].heart_rate:.0f} bpm"
           for i in shown
         ),
       ],
     )
 
   def _outcomes(self) -> dict[str, report.Outcome]:
-    """{split: scores of every arm, a row per later recording}."""
+    """{split: scores of each control, a row per later recording}."""
     pools = [np.load(self._pool(p)) for p in self.people["validation"]]
     order = number_of(self.config.seed, "crowd")
     rows = np.random.default_rng(order).permutation(
       sum(len(pool["labels"]) for pool in pools)
     )[: len(self.labels)]
-    of_crowd, _ = judge(
-      self.bench,
+    of_crowd, _ = classify_after_tuning(
+      self.context,
       np.concatenate([pool["signals"] for pool in pools])[rows],
       np.concatenate([pool["labels"] for pool in pools])[rows],
       order,

@@ -1,4 +1,4 @@
-"""The figures of personalised diagnosis: arms, intervals, tables, a picture."""
+"""The figures of personalised diagnosis: controls, tables, a picture."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from ecgtwin_jax.evaluation.report import FIELDS, to_json
 from ecgtwin_jax.text.findings import auroc
 
 LEVEL = "diagnosis"
-# What a patient's later recordings were judged with.
+# What the classifier of a patient's later recordings was fine-tuned on.
 ARMS = {
   "population": "no fine-tuning",
   "own": "twins of the patient",
@@ -38,8 +38,8 @@ class Outcome(NamedTuple):
     patients: names.
     records: names.
     labels: 0 normal, 1 abnormal.
-    scores: {arm: probability of abnormal before fine-tuning and after each of
-      its steps, (n, steps + 1)}.
+    scores: {of ARMS: probability of abnormal before fine-tuning and after each
+      of its steps, (n, steps + 1)}.
   """
 
   patients: np.ndarray
@@ -86,7 +86,7 @@ def choose_step(
 def choose_scores(
   validation: Outcome, test: Outcome
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-  """One probability per test recording and arm, with steps from validation.
+  """One probability per test recording and control, steps from validation.
 
   Returns:
     {arm: scores}, "own_whole_pass" (as published) among them, and {arm: step}.
@@ -129,7 +129,7 @@ def _pooled(name, value, outcome, baseline, note, seed):
 def measure(
   validation: Outcome, test: Outcome, *, seed: int = 0
 ) -> list[Metric]:
-  """Accuracy, macro F1 and AUROC of every arm, and what the own twins add.
+  """Accuracy, macro F1 and AUROC of each control, and what the own twins add.
 
   Pooled over recordings, and as means over patients (AUROC where a patient has
   both classes); intervals by bootstrap over patients.
@@ -213,7 +213,7 @@ def measure_shares(
 
   Args:
     shares: synthetic_training.Share of each training.
-    test: whose recordings they judged.
+    test: whose recordings they classified.
     seed: of the bootstrap.
   """
   metrics = []
@@ -283,7 +283,7 @@ def write(
 
 
 def draw(metrics: Sequence[Metric]):
-  """Draws the arms with intervals and baselines, and the shares if there are.
+  """Draws controls with intervals and baselines, and shares if there are.
 
   Args:
     metrics: from `measure` and `measure_shares`.

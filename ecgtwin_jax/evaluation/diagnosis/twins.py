@@ -1,4 +1,4 @@
-"""One patient's diagnosis: twins, fine-tuning on them, judging recordings."""
+"""One patient's diagnosis: twins, fine-tuning on them, classification."""
 
 import os
 from typing import NamedTuple
@@ -20,8 +20,8 @@ from ecgtwin_jax.inference.twin import ECGTwin
 _DIGITS = 6  # of probabilities
 
 
-class Bench(NamedTuple):
-  """What patients are judged with."""
+class DiagnosisContext(NamedTuple):
+  """What patients are diagnosed with."""
 
   twin: ECGTwin
   classifier: ECGClassifier
@@ -31,43 +31,45 @@ class Bench(NamedTuple):
   seed: int
 
 
-def make_twins(bench: Bench, data: Dataset, people: list[Person]) -> np.ndarray:
+def make_twins(
+  context: DiagnosisContext, data: Dataset, people: list[Person]
+) -> np.ndarray:
   """Twins of several people from their references, (people, n, 1024, 12) mV."""
   now = [read_condition(data, person.reference) for person in people]
   rows = np.array([person.reference for person in people])
   references = [ECG(x, MODEL_RATE) for x in signals_mv(data, rows)]
   conditions, seeds = [], []
   for person, condition in zip(people, now):
-    seed = number_of(bench.seed, person.patient)
+    seed = number_of(context.seed, person.patient)
     rng = np.random.default_rng(seed)
     own = prompts.draw_conditions(
-      bench.prompts, condition.age, condition.sex, rng
+      context.prompts, condition.age, condition.sex, rng
     )
     conditions.append(own)
     seeds.append(seed)
   n = len(conditions[0])
-  bases = bench.twin.extract_bases(references, now)
-  signals = bench.twin.generate_rows(
+  bases = context.twin.extract_bases(references, now)
+  signals = context.twin.generate_rows(
     np.repeat(bases, n, axis=0),
     [condition for own in conditions for condition in own],
     np.repeat(seeds, n).tolist(),
     list(range(n)) * len(people),
-    Settings(**bench.sampling),
+    Settings(**context.sampling),
   ).signals
   return signals.reshape(len(people), n, *signals.shape[1:])
 
 
-def judge(
-  bench: Bench,
+def classify_after_tuning(
+  context: DiagnosisContext,
   twins: np.ndarray,
   labels: np.ndarray,
   seed: int,
   tests: dict[str, np.ndarray],
 ) -> tuple[dict[str, list], str]:
-  """Fine-tunes on twins, and judges recordings after each step.
+  """Fine-tunes on twins, and classifies recordings after each step.
 
   Args:
-    bench: with the population's classifier.
+    context: with the population's classifier.
     twins: (n, 1024, 12) mV, all there is to learn from.
     labels: of the twins.
     seed: of the fine-tuning.
@@ -77,16 +79,16 @@ def judge(
     {name: per recording the probability of abnormal before fine-tuning and
     after each step}, and a digest of the final weights.
   """
-  module, start = bench.classifier.module, bench.classifier.variables
-  asked = np.concatenate(list(tests.values()))
-  found = [predict(module, "binary", start, asked)[:, 0]]
+  module, start = context.classifier.module, context.classifier.variables
+  signals = np.concatenate(list(tests.values()))
+  scores = [predict(module, "binary", start, signals)[:, 0]]
   for variables in fine_tuning.tune(
-    module, start, twins, labels, bench.tuning, seed
+    module, start, twins, labels, context.tuning, seed
   ):
-    found.append(predict(module, "binary", variables, asked)[:, 0])
+    scores.append(predict(module, "binary", variables, signals)[:, 0])
   digest = twin_directory.digest(jax.tree.map(np.asarray, variables))[:16]
-  rows = np.round(np.stack(found, axis=1).astype(float), _DIGITS)
-  ends = np.cumsum([len(signals) for signals in tests.values()])[:-1]
+  rows = np.round(np.stack(scores, axis=1).astype(float), _DIGITS)
+  ends = np.cumsum([len(recordings) for recordings in tests.values()])[:-1]
   parts = [part.tolist() for part in np.split(rows, ends)]
   return dict(zip(tests, parts)), digest
 
@@ -106,10 +108,10 @@ def load_binary(config) -> ECGClassifier:
       f"config.classifier={config.classifier!r} is missing; train it with: "
       f"{command}{config.classifier}"
     )
-  found = ECGClassifier.load(config.classifier)
-  if found.mode != "binary":
+  classifier = ECGClassifier.load(config.classifier)
+  if classifier.mode != "binary":
     raise ValueError(
-      f"config.classifier={config.classifier!r} is {found.mode}, but must tell "
-      f"normal from abnormal: {command}DIR"
+      f"config.classifier={config.classifier!r} is {classifier.mode}, but must "
+      f"tell normal from abnormal: {command}DIR"
     )
-  return found
+  return classifier

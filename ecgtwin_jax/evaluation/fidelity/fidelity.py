@@ -258,13 +258,13 @@ def _distances(real, sets, rows, weights) -> dict[str, float]:
     return fitted[id(chosen)]
 
   def mean(points, pairs):
-    found = []
+    distances = []
     for one, other in pairs:
       gaussian, gaussian_root = reference(one)
       for j in range(points.shape[1])[: rows.samples]:
         compared = frechet.fit(points[other, j], weights[other])
-        found.append(frechet.distance(gaussian, compared, gaussian_root))
-    return float(np.mean(found))
+        distances.append(frechet.distance(gaussian, compared, gaussian_root))
+    return float(np.mean(distances))
 
   distances = {"real": mean(real[:, None], rows.real)}
   for name, points in sets.items():

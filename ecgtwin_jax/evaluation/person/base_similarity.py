@@ -34,8 +34,8 @@ class Bases(NamedTuple):
   """Base vectors of all ECGs, extracted under the condition each shows.
 
   Attributes:
-    sets: {"reference": (n, 1, d), "real": (n, 1, d), arm: (n, k, d)}, and
-      "stranger", (n, 1, d), real ECGs of other patients under the row's
+    sets: {"reference": (n, 1, d), "real": (n, 1, d), one of ARMS: (n, k, d)},
+      and "stranger", (n, 1, d), real ECGs of other patients under the row's
       condition.
     patients: of each row.
   """

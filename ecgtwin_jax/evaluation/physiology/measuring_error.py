@@ -44,9 +44,9 @@ def check_chain(
   """
   errors = []
   for number in range(patients):
-    made = simulate.cohort_recordings(seed, number, recordings, noise)
+    noisy = simulate.cohort_recordings(seed, number, recordings, noise)
     clean = simulate.cohort_recordings(seed, number, recordings, False)
-    for shown, plain in zip(made, clean, strict=True):
+    for shown, plain in zip(noisy, clean, strict=True):
       ecg = shown.ecg.resample(MODEL_SAMPLES)
       measured = measure_ecgs(ecg.signal[None])[0]
       errors.append((measured, measure_truth(plain)))
@@ -66,11 +66,15 @@ def check_chain(
 
 def measure_truth(shown: simulate.Recording) -> Float[np.ndarray, " 8"]:
   """MEASURES of a simulated recording without noise, from its true marks."""
-  found = shown.fiducials
-  usual = np.flatnonzero(np.isin(found.kind, ("normal", "paced")))
-  inside = usual[(found.qrs_onset[usual] > 0.4) & (found.t_end[usual] < 9.9)]
+  fiducials = shown.fiducials
+  usual = np.flatnonzero(np.isin(fiducials.kind, ("normal", "paced")))
+  inside = usual[
+    (fiducials.qrs_onset[usual] > 0.4) & (fiducials.t_end[usual] < 9.9)
+  ]
   beat = inside[0] if len(inside) else usual[0]
   names = Marks.__dataclass_fields__
-  marks = Marks(**{name: float(getattr(found, name)[beat]) for name in names})
+  marks = Marks(
+    **{name: float(getattr(fiducials, name)[beat]) for name in names}
+  )
   signal = shown.ecg.signal.astype(np.float64)
   return measure_marks(signal, marks, 60 / shown.condition.heart_rate)

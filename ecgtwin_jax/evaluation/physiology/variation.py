@@ -39,7 +39,7 @@ class Variation(NamedTuple):
 
   Attributes:
     beats: {"real", "twin" or "decoded": beat_spread in microvolt, (n, k)}.
-    rr: {likewise: rr_spread in ms}.
+    rr: {the same sets: rr_spread in ms, (n, k)}.
     groups: {of GROUPS: rows of that rhythm}.
     patients: of each row.
   """

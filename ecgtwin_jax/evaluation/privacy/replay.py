@@ -79,11 +79,11 @@ def nearest(
     recordings = spectra(jnp.asarray(pool[number], jnp.float32))
     for place, asked in pieces:
       values = np.asarray(_block(asked, recordings, length))
-      found = values.argmax(axis=1)
-      values = values[np.arange(len(values)), found]
+      nearest_one = values.argmax(axis=1)
+      values = values[np.arange(len(values)), nearest_one]
       better = values > best[place]
       best[place[better]] = values[better]
-      where[place[better]] = number[found[better]]
+      where[place[better]] = number[nearest_one[better]]
   return best, where
 
 

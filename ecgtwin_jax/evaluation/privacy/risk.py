@@ -4,14 +4,14 @@ import numpy as np
 
 from ecgtwin_jax.evaluation.metric import Metric
 
-_TOO_FEW = "Too few patients to judge by."
+_TOO_FEW = "Too few patients to tell."
 
 
 def describe(metrics: list[Metric]) -> str:
   """Puts the risk into words, from the numbers alone.
 
   Args:
-    metrics: of `measure`; with personalization's among them it also says how
+    metrics: of `measure`; with the person level's among them it also says how
       often an ECG leads back to its person.
   """
   known = {m.name: m for m in metrics if np.isfinite(m.value)}
