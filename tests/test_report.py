@@ -52,6 +52,9 @@ def test_metrics_are_json_that_comes_back(tmp_path):
   assert report.to_json(endless)["high"] is None
   again = [report.from_json(entry) for entry in entries]
   assert again[0].value == 0.5 and math.isnan(again[1].value)
+  earlier = {"floor" if k == "baseline" else k: 0 for k in entries[0]}
+  with pytest.raises(ValueError, match=r"not name.*floor.*another workdir"):
+    report.from_json(earlier)
   with open(tmp_path / "physiology.csv") as file:
     assert [row["name"] for row in csv.DictReader(file)] == ["axis_deg"]
   with open(tmp_path / "metrics.csv") as file:

@@ -45,7 +45,16 @@ def to_json(metric: Metric) -> dict:
 
 
 def from_json(entry: dict) -> Metric:
-  """The inverse of `to_json`."""
+  """The inverse of `to_json`.
+
+  Raises:
+    ValueError: the fields are those of another version.
+  """
+  if set(entry) != set(FIELDS):
+    raise ValueError(
+      f"a metric has the fields {', '.join(FIELDS)}, not {', '.join(entry)}: "
+      "it is another version's; evaluate again in another workdir"
+    )
   values = {
     field: math.nan if entry[field] is None else entry[field]
     for field in FIELDS
