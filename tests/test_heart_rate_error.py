@@ -138,7 +138,7 @@ def test_slope_and_bias_of_a_known_line():
   assert found["heart_rate_mae_bpm_real"].value == pytest.approx(1)
   assert found["heart_rate_bias_bpm_real"].value == pytest.approx(1)
   assert found["heart_rate_mae_bpm"].reference == pytest.approx(1)
-  assert bias.reference == pytest.approx(1) and bias.better == "lower"
+  assert bias.reference == pytest.approx(1) and bias.better == "higher"
   assert slope.reference == pytest.approx(1) and slope.better == "higher"
   assert found["heart_rate_slope_real"].value == pytest.approx(1)
 
