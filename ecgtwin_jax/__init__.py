@@ -1,25 +1,58 @@
 """ECG digital twins in JAX: the public names, each loaded on first use."""
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from ecgtwin_jax.beats.criteria_checks import check_criteria
+  from ecgtwin_jax.data.conditions import Condition, describe
+  from ecgtwin_jax.data.ecg import ECG, LEADS, example_ecg, read_ecg
+  from ecgtwin_jax.data.heart_rate import detect_heart_rate
+  from ecgtwin_jax.inference.twin import ECGTwin
+  from ecgtwin_jax.jobs.inputs import fill_condition
+  from ecgtwin_jax.plotting import plot_overview
+  from ecgtwin_jax.torch_import.convert import import_torch
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-  "ECG": "ecgtwin_jax.data.ecg",
-  "read_ecg": "ecgtwin_jax.data.ecg",
-  "Condition": "ecgtwin_jax.data.conditions",
-  "ECGTwin": "ecgtwin_jax.inference.twin",
-  "import_torch": "ecgtwin_jax.torch_import.convert",
+_MODULES = {
+  "ECG": "data.ecg",
+  "LEADS": "data.ecg",
+  "example_ecg": "data.ecg",
+  "read_ecg": "data.ecg",
+  "Condition": "data.conditions",
+  "describe": "data.conditions",
+  "fill_condition": "jobs.inputs",
+  "ECGTwin": "inference.twin",
+  "detect_heart_rate": "data.heart_rate",
+  "check_criteria": "beats.criteria_checks",
+  "plot_overview": "plotting",
+  "import_torch": "torch_import.convert",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [
+  "ECG",
+  "LEADS",
+  "Condition",
+  "ECGTwin",
+  "__version__",
+  "check_criteria",
+  "describe",
+  "detect_heart_rate",
+  "example_ecg",
+  "fill_condition",
+  "import_torch",
+  "plot_overview",
+  "read_ecg",
+]
 
 
-def __getattr__(name):
-  if name not in _PUBLIC:
+def __getattr__(name: str) -> Any:
+  if name not in _MODULES:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  return getattr(importlib.import_module(_PUBLIC[name]), name)
+  module = importlib.import_module(f"ecgtwin_jax.{_MODULES[name]}")
+  return getattr(module, name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
   return sorted(__all__)

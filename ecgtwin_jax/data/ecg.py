@@ -72,6 +72,10 @@ class ECG:
     comments = tuple(" ".join(line.split()) for line in self.comments)
     object.__setattr__(self, "comments", comments)
 
+  def __repr__(self) -> str:
+    name = f"{self.record}, " if self.record else ""
+    return f"ECG({name}{self.duration:g} s, {self.sampling_rate:g} Hz)"
+
   @property
   def duration(self) -> float:
     """Length in seconds."""

@@ -48,6 +48,9 @@ class Generated:
   residuals: Float[np.ndarray, " n"]
   beats: list[Rhythm] | None = None
 
+  def __repr__(self) -> str:
+    return f"Generated({len(self.ecgs)} ECGs)"
+
   @property
   def signals(self) -> Float[np.ndarray, "n 1024 12"]:
     """The ECGs as one array in mV, leads in clinical order."""
@@ -70,6 +73,9 @@ class Edited:
 
   source: Generated
   edited: Generated
+
+  def __repr__(self) -> str:
+    return f"Edited({len(self.source.ecgs)} ECGs)"
 
   def largest_change_mv(self) -> Float[np.ndarray, " n"]:
     """Largest absolute change of each ECG over its leads, mV."""
@@ -100,6 +106,9 @@ class Explained:
   attention: Float[np.ndarray, "n blocks 128 s"]
   ecgs: list[ECG]
   statements: tuple[str, ...]
+
+  def __repr__(self) -> str:
+    return f"Explained({len(self.ecgs)} ECGs, {list(self.statements)})"
 
   def over_time(
     self, blocks: tuple[int, ...] | list[int] | None = None

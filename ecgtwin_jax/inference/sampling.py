@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -152,6 +152,18 @@ class Settings:
       statements=self.statement_guidance != 1,
       person=self.person_guidance != 1,
     )
+
+
+class SamplingOptions(TypedDict, total=False):
+  """The fields of Settings, for what takes them as keywords."""
+
+  sampler: str
+  steps: int | None
+  eta: float | int | None
+  statement_guidance: float | int
+  person_guidance: float | int
+  x0_limit: str
+  consistent_leads: bool
 
 
 def steps_between(

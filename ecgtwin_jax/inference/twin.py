@@ -4,7 +4,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ from ecgtwin_jax.inference.results import (
   describe_origin,
 )
 from ecgtwin_jax.inference.rhythms import choose_rhythms, edit_rhythms
-from ecgtwin_jax.inference.sampling import Plan, Settings
+from ecgtwin_jax.inference.sampling import Plan, SamplingOptions, Settings
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.text.statements import StatementEncoder, StatementTable
 
@@ -348,7 +348,7 @@ class ECGTwin:
     num_samples: int = 4,
     seed: int = 0,
     beats: Beats | None = None,
-    **settings: Any,
+    **settings: Unpack[SamplingOptions],
   ) -> Edited:
     """Generates ECGs under a condition, and edits of them from the same noise.
 
@@ -434,7 +434,7 @@ class ECGTwin:
     seed: int = 0,
     ecg: ECG | None = None,
     between: tuple[float | int, float | int] = (0.0, 1.0),
-    **settings: Any,
+    **settings: Unpack[SamplingOptions],
   ) -> Explained:
     """Finds which statement each part of an ECG attends to.
 
