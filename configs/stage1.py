@@ -32,7 +32,7 @@ def get_config(variant="base"):
   config.model.token_width = 32  # of a reading: 8 * 32 = 256
   config.model.resampler_depth = 1
   config.model.median_beat = True  # sees it, and foretells the other's
-  config.model.beat_head_width = 256  # of what foretells it
+  config.model.beat_width = 256  # of what reads it at once, and foretells
   config.beat_weight = 1.0  # of the median beats' error beside the contrast
   config.text_dropout = 0.15  # unconditional form, as published
   config.text_dropout_per = "example"  # or "batch", as published

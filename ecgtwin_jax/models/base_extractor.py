@@ -5,6 +5,7 @@ projections with Xavier uniform, biases at zero.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -79,6 +80,13 @@ class ExtractorLayer(nn.Module):
     return x + feed(norm(x, "norm_3"))
 
 
+def _mean(tokens, mask):
+  """Mean (b, d) of the tokens that count."""
+  weight = mask.astype(jnp.float32)[:, :, None]
+  count = jnp.maximum(weight.sum(axis=1), 1)
+  return (tokens * weight).sum(axis=1) / count
+
+
 class IdentityTokens(nn.Module):
   """Reads k tokens out of many by learned queries, whatever their order.
 
@@ -126,24 +134,24 @@ class IdentityTokens(nn.Module):
     )(norm(q, "last_norm")).astype(jnp.float32)
 
 
-class BeatHead(nn.Module):
-  """Predicts a median beat in mV from base vector and pooled condition."""
+class UnderCondition(nn.Module):
+  """W3 (h + MLP h) with h = gelu(W1 x + W2 condition): x seen under it."""
 
   hidden: int
+  features: int
+  last_init: Callable = layers.torch_uniform
 
   @nn.compact
   def __call__(
-    self, base: Float[Array, "b w"], condition: Float[Array, "b d"]
-  ) -> Float[jax.Array, "b 80 12"]:
-    def dense(features, name):
-      return layers.Dense(features, kernel_init=layers.torch_uniform, name=name)
+    self, x: Float[Array, "b n"], condition: Float[Array, "b d"]
+  ) -> Float[jax.Array, "b f"]:
+    def dense(features, name, init=layers.torch_uniform):
+      return layers.Dense(features, kernel_init=init, name=name)
 
-    x = dense(self.hidden, "base_in")(base)
-    x += dense(self.hidden, "condition_in")(condition)
-    x = nn.gelu(x)
-    x += layers.MLP(self.hidden, nn.gelu, layers.torch_uniform, name="mlp")(x)
-    beat = dense(BEAT_SAMPLES * 12, "beat")(x) * _BEAT_SIZE
-    return beat.reshape(len(base), BEAT_SAMPLES, 12)
+    h = dense(self.hidden, "input")(x)
+    h = nn.gelu(h + dense(self.hidden, "condition")(condition))
+    h += layers.MLP(self.hidden, nn.gelu, layers.torch_uniform, name="mlp")(h)
+    return dense(self.features, "output", self.last_init)(h)
 
 
 class BaseExtractor(nn.Module):
@@ -156,9 +164,10 @@ class BaseExtractor(nn.Module):
   place of all condition tokens. Latents are scaled as for the decoder.
   With `null_condition`, NaN entries of the patient vector are replaced by
   the learned vector `null_patient`; without it they must not occur.
-  With `median_beat`, the usual beat of the same recording is seen, too, as
-  20 tokens behind those of the latent, and `method="predict_beat"` says what
-  the person's usual beat is under another condition: stage 1 is trained by it.
+  With `median_beat`, the usual beat of the same recording is seen, too: as
+  20 tokens behind those of the latent, and at once, by a small network whose
+  output is added; and `method="predict_beat"` says what the person's usual beat
+  is under another condition: stage 1 is trained by it.
 
   Source: Lai et al., arXiv 2508.02720, the released first stage; padded
   statements are masked, where the release attends to them. Identity tokens,
@@ -177,7 +186,7 @@ class BaseExtractor(nn.Module):
   token_width: int = 32  # of an identity token
   resampler_depth: int = 1
   median_beat: bool = False
-  beat_head_width: int = 256  # hidden layers of predict_beat
+  beat_width: int = 256  # of what reads the beat at once, and predicts another
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -202,9 +211,11 @@ class BaseExtractor(nn.Module):
         self.dtype,
       )
     if self.median_beat:
-      self.beat_head = BeatHead(self.beat_head_width)
+      self.beat_reading = UnderCondition(self.beat_width, self.base_width)
+      self.beat_head = UnderCondition(
+        self.beat_width, BEAT_SAMPLES * 12, layers.zeros
+      )
 
-  @nn.compact
   def tokens(
     self,
     latent: Float[Array, "b l c"],
@@ -230,6 +241,21 @@ class BaseExtractor(nn.Module):
     Raises:
       ValueError: The latent's, the statements' or the beat's size is another.
     """
+    return self._read(
+      latent,
+      statements,
+      mask,
+      patient,
+      drop_text,
+      median_beat,
+      median_beat_found,
+    )[0]
+
+  @nn.compact
+  def _read(
+    self, latent, statements, mask, patient, drop_text, beat, beat_found
+  ):
+    """Returns the tokens, and what the beat at once says (b, base_width)."""
     batch, length, channels = latent.shape
     if channels != self.latent_channels:
       raise ValueError(f"latent's {channels=} must be {self.latent_channels}")
@@ -248,27 +274,34 @@ class BaseExtractor(nn.Module):
       name="latent_embedding",
     )(latent.reshape(batch, length // self.latent_patch, -1))
     x = layers.rotate(x.astype(jnp.float32))
+    reading = 0
     if self.median_beat:
-      beat = self._beat_tokens(batch, median_beat, median_beat_found)
-      x = jnp.concatenate([x, beat], axis=1)
+      if beat is None:
+        beat = jnp.zeros((batch, BEAT_SAMPLES, 12))
+        beat_found = jnp.zeros((batch,))
+      if beat.shape[1:] != (BEAT_SAMPLES, 12):
+        raise ValueError(
+          f"median_beat of shape {beat.shape} must be (b, {BEAT_SAMPLES}, 12)"
+        )
+      found = beat_found.astype(bool)
+      beat = beat.astype(jnp.float32) / _BEAT_SIZE
+      x = jnp.concatenate([x, self._beat_tokens(beat, found)], axis=1)
+      reading = self.beat_reading(
+        beat.reshape(batch, -1), _mean(condition, mask)
+      )
+      reading = jnp.where(found[:, None], reading, 0)
     layer = nn.remat(ExtractorLayer) if self.remat else ExtractorLayer
     for i in range(self.depth):
       hidden = self.mlp_ratio * self.width
       x = layer(self.heads, hidden, self.dtype, name=f"layer_{i}")(
         x, condition, mask
       )
-    return x
+    return x, reading
 
-  def _beat_tokens(self, batch, beat, found):
+  def _beat_tokens(self, beat, found):
     """Returns the median beat as tokens (b, 20, width), or what is for none."""
-    if beat is None:
-      beat, found = jnp.zeros((batch, BEAT_SAMPLES, 12)), jnp.zeros((batch,))
-    if beat.shape[1:] != (BEAT_SAMPLES, 12):
-      raise ValueError(
-        f"median_beat of shape {beat.shape} must be (b, {BEAT_SAMPLES}, 12)"
-      )
     count = BEAT_SAMPLES // _BEAT_PATCH
-    pieces = beat.astype(jnp.float32).reshape(batch, count, -1) / _BEAT_SIZE
+    pieces = beat.reshape(len(beat), count, -1)
     x = layers.Dense(
       self.width,
       kernel_init=layers.torch_uniform,
@@ -279,7 +312,7 @@ class BaseExtractor(nn.Module):
     place = self.param(
       "beat_positions", nn.initializers.normal(1.0), (count, self.width)
     )
-    x = jnp.where(found.astype(bool)[:, None, None], x, null[None, None])
+    x = jnp.where(found[:, None, None], x, null[None, None])
     return x + place[None]
 
   def _condition(self, batch, statements, mask, patient, drop_text):
@@ -313,7 +346,7 @@ class BaseExtractor(nn.Module):
     median_beat_found: Real[Array, " b"] | None = None,
   ) -> Float[jax.Array, "b w"]:
     """Returns the base vector (b, base_width); arguments as of `tokens`."""
-    tokens = self.tokens(
+    tokens, reading = self._read(
       latent,
       statements,
       mask,
@@ -323,8 +356,8 @@ class BaseExtractor(nn.Module):
       median_beat_found,
     )
     if not self.identity_tokens:
-      return tokens.mean(axis=1)
-    return self.resampler(tokens).reshape(len(tokens), -1)
+      return tokens.mean(axis=1) + reading
+    return self.resampler(tokens).reshape(len(tokens), -1) + reading
 
   def predict_beat(
     self,
@@ -333,7 +366,7 @@ class BaseExtractor(nn.Module):
     mask: Bool[Array, "b s"],
     patient: Float[Array, "b 3"],
   ) -> Float[jax.Array, "b 80 12"]:
-    """Predicts the person's median beat in mV under a condition.
+    """Predicts the person's median beat in mV, less the mean of all people's.
 
     Args:
       base: whose; of any of the person's recordings.
@@ -344,7 +377,5 @@ class BaseExtractor(nn.Module):
     if self.null_condition:
       patient = layers.fill_missing(patient, self.null_patient)
     tokens = self.statement_tokens(statements, mask, patient)
-    weight = mask.astype(jnp.float32)[:, :, None]
-    pooled = (tokens * weight).sum(axis=1)
-    pooled /= jnp.maximum(weight.sum(axis=1), 1)
-    return self.beat_head(base, pooled)
+    beat = self.beat_head(base, _mean(tokens, mask)) * _BEAT_SIZE
+    return beat.reshape(len(base), BEAT_SAMPLES, 12)

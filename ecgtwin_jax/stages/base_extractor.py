@@ -4,8 +4,8 @@ The two recordings of a pair are to find each other among all pairs of the
 batch, each seen together with its own condition. An extractor that sees median
 beats has to foretell, from the base vector of each of the two and the condition
 of the other, the other's median beat: so the vector holds the person's shapes
-and not just what tells persons apart. What foretells them, 0.2 M parameters in
-`base`, stays in the checkpoint as `beat_head`; generating does not use it.
+and not just what tells persons apart. What foretells them stays in the
+checkpoint as `beat_head`; generating does not use it.
 
 Batches hold what `pipeline.gather_pairs` gives of each recording and its
 "reference_":
@@ -53,12 +53,12 @@ def load_frozen(config, data) -> dict:
     "scale": splits.scale_array(numbers["latent_scale"]),
   }
   if config.model.median_beat:
-    frozen["beat_variance"] = np.float32(_beat_variance(data.train))
+    frozen["beat_mean"], frozen["beat_variance"] = _spread(data.train)
   return frozen
 
 
-def _beat_variance(dataset) -> float:
-  """Mean variance (mV^2) of a sample of a median beat over recordings.
+def _spread(dataset) -> tuple[np.ndarray, np.float32]:
+  """Mean (80, 12) of median beats in mV, and a sample's mean variance in mV^2.
 
   Raises:
     ValueError: fewer than two recordings have a median beat.
@@ -71,7 +71,8 @@ def _beat_variance(dataset) -> float:
     )
   rows = rows[np.linspace(0, len(rows) - 1, _SPREAD_ROWS).astype(int)]
   beats = dataset.arrays["median_beat"][np.unique(rows)].astype(np.float64)
-  return float(beats.var(axis=0).mean())
+  mean = beats.mean(axis=0).astype(np.float32)
+  return mean, np.float32(beats.var(axis=0).mean())
 
 
 def hyper(config, data) -> dict:
@@ -194,7 +195,7 @@ def _predict_beat(config, params, frozen, base, batch, prefix=""):
   statements, mask = splits.gather_statements(
     frozen["table"], batch[prefix + "statement_ids"]
   )
-  return make_module(config).apply(
+  deviation = make_module(config).apply(
     {"params": params},
     base,
     statements,
@@ -202,6 +203,7 @@ def _predict_beat(config, params, frozen, base, batch, prefix=""):
     batch[prefix + "patient"],
     method="predict_beat",
   )
+  return frozen["beat_mean"][None] + deviation
 
 
 def beat_losses(config, params, frozen, bases, batch) -> Float[Array, " b"]:
