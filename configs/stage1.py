@@ -44,7 +44,8 @@ def get_config(variant="base"):
   small = {
     "model.width": 64,
     "model.heads": 4,
-    "model.depth": 2,
+    "model.depth": 1,
+    "model.latent_patch": 8,
   }
   return common.finish(
     config,

@@ -29,11 +29,15 @@ ARGS = (LATENT, STATEMENTS, MASK, PATIENT)
 @functools.cache
 def _build(**changes):
   model = BaseExtractor(**{**SIZES, **changes})
-  variables = jax.jit(model.init)(jax.random.key(0), *ARGS)
+  return model, _stir(jax.jit(model.init)(jax.random.key(0), *ARGS))
+
+
+def _stir(variables):
+  """Moves all parameters away from where they start, zeros too."""
   leaves, tree = jax.tree.flatten(variables)
   rng = np.random.default_rng(0)
   noise = [rng.normal(0, 0.1, a.shape).astype(np.float32) for a in leaves]
-  return model, jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise)])
+  return jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise)])
 
 
 @functools.cache
@@ -94,7 +98,7 @@ def _build_reader():
   variables = jax.jit(functools.partial(model.init, method=everything))(
     jax.random.key(0)
   )
-  return model, variables
+  return model, _stir(variables)
 
 
 @functools.cache

@@ -50,6 +50,7 @@ def compile_step(name, devices, accumulate=1, remat=None):
     "table": np.zeros((5, 768), "f4"),
     "scale": np.ones((), "f4"),
     "beat_variance": np.ones((), "f4"),
+    "beat_mean": np.zeros((80, 12), "f4"),
     "rhythm": np.zeros(5, bool),
   }
   shapes = sharding.place_state(

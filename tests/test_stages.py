@@ -41,16 +41,28 @@ def test_pairs_of_one_patient_are_no_negatives():
   assert not np.allclose(kept, base_extractor.contrastive_losses(logits))
 
 
-def test_each_side_of_a_pair_is_seen_with_its_own_condition():
+def small_pairs(rng, n):
+  """A batch of n pairs with beats, the last target without one."""
+  batch = {"patient_id": jnp.arange(n)}
+  for prefix in ("reference_", ""):
+    batch[prefix + "mean"] = rng.normal(size=(n, 128, 8)).astype("f4")
+    batch[prefix + "std"] = np.zeros((n, 128, 8), "f4")
+    batch[prefix + "statement_ids"] = rng.integers(-1, 7, (n, 2))
+    batch[prefix + "patient"] = rng.normal(size=(n, 3)).astype("f4")
+    batch[prefix + "median_beat"] = rng.normal(size=(n, 80, 12)).astype("f4")
+    batch[prefix + "median_beat_found"] = np.ones(n, np.int8)
+  batch["median_beat_found"][-1] = 0
+  return jax.tree.map(jnp.asarray, batch)
+
+
+def test_each_side_of_a_pair_is_seen_with_its_own_condition_and_beat():
   config = smoke("stage1")
   rng = np.random.default_rng(0)
   params, _ = base_extractor.init(jax.random.key(0), config)
   frozen = {"table": jnp.asarray(rng.normal(size=(7, 768)) / 28, "f4")}
-  batch, latents = {}, []
-  for prefix in ("reference_", ""):
-    latents.append(jnp.asarray(rng.normal(size=(3, 128, 8)), "f4"))
-    batch[prefix + "statement_ids"] = jnp.asarray(rng.integers(-1, 7, (3, 2)))
-    batch[prefix + "patient"] = jnp.asarray(rng.normal(size=(3, 3)), "f4")
+  batch = small_pairs(rng, 3)
+  channels = config.model.latent_channels
+  latents = rng.normal(size=(2, 3, 128, channels)).astype("f4")
   drop = jnp.array([False, True, False])
   together = base_extractor._extract_both(
     config, params, frozen, batch, latents, drop
@@ -67,33 +79,24 @@ def test_each_side_of_a_pair_is_seen_with_its_own_condition():
       mask,
       batch[prefix + "patient"],
       drop_text=drop,
+      median_beat=batch[prefix + "median_beat"],
+      median_beat_found=batch[prefix + "median_beat_found"],
     )
     np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
-def small_pairs(rng, n):
-  """A batch of n pairs with beats, the last target without one."""
-  batch = {"patient_id": jnp.arange(n)}
-  for prefix in ("reference_", ""):
-    batch[prefix + "mean"] = rng.normal(size=(n, 128, 8)).astype("f4")
-    batch[prefix + "std"] = np.zeros((n, 128, 8), "f4")
-    batch[prefix + "statement_ids"] = rng.integers(-1, 7, (n, 2))
-    batch[prefix + "patient"] = rng.normal(size=(n, 3)).astype("f4")
-    batch[prefix + "median_beat"] = rng.normal(size=(n, 80, 12)).astype("f4")
-    batch[prefix + "median_beat_found"] = np.ones(n, np.int8)
-  batch["median_beat_found"][-1] = 0
-  return batch
-
-
 def test_each_base_vector_foretells_the_other_recordings_beat():
-  config = smoke("stage1", **{"model.median_beat": True})
+  config = smoke("stage1")
   rng = np.random.default_rng(0)
   params, _ = base_extractor.init(jax.random.key(0), config)
+  last = params["beat_head"]["output"]
+  last["kernel"] = jnp.asarray(rng.normal(size=last["kernel"].shape), "f4")
   frozen = {"table": jnp.asarray(rng.normal(size=(7, 768)) / 28, "f4")}
   frozen |= {"beat_variance": np.float32(0.5), "scale": np.float32(2)}
+  frozen["beat_mean"] = rng.normal(size=(80, 12)).astype("f4")
   batch = small_pairs(rng, 3)
   bases = rng.normal(size=(2, 3, config.model.identity_tokens * 8))
-  bases = bases.astype("f4")
+  bases = jnp.asarray(bases, "f4")
   got = base_extractor.beat_losses(config, params, frozen, bases, batch)
   module, want = base_extractor.make_module(config), 0
   # The reference's vector with the target's condition, and the other way round.
@@ -107,7 +110,8 @@ def test_each_base_vector_foretells_the_other_recordings_beat():
       batch[prefix + "patient"],
       method="predict_beat",
     )
-    square = (np.asarray(beat) - batch[prefix + "median_beat"]) ** 2
+    beat = np.asarray(beat) + frozen["beat_mean"]
+    square = (beat - batch[prefix + "median_beat"]) ** 2
     want += square.mean((1, 2)) / 0.5 * batch[prefix + "median_beat_found"] / 2
   np.testing.assert_allclose(got, want, rtol=1e-5)
   both, (_, metrics) = base_extractor.loss(
@@ -147,13 +151,14 @@ def test_the_spread_of_beats_is_that_of_found_ones():
   beats[::2] = 100
   found = np.arange(900) % 2
   split = Split({"median_beat": beats, "median_beat_found": found})
-  got = base_extractor._beat_variance(split)
-  assert got == pytest.approx(0.09, rel=0.01)
+  mean, variance = base_extractor._spread(split)
+  assert variance == pytest.approx(0.09, rel=0.01)
+  assert np.abs(mean).max() < 0.1
   none = Split({"median_beat": beats, "median_beat_found": found * 0})
   with pytest.raises(
     ValueError, match="'train' of somewhere has 0 median beat"
   ):
-    base_extractor._beat_variance(none)
+    base_extractor._spread(none)
   config = smoke("stage1", latents="old")
   bare = splits.Splits(Split({"mean": beats}), Split({"mean": beats}))
   with pytest.raises(ValueError, match=r"'old' holds no median beats.*encode"):

@@ -135,7 +135,7 @@ class IdentityTokens(nn.Module):
 
 
 class UnderCondition(nn.Module):
-  """W3 (h + MLP h) with h = gelu(W1 x + W2 condition): x seen under it."""
+  """W3 (h + MLP h) with h = gelu(W1 x + W2 LN condition): x seen under it."""
 
   hidden: int
   features: int
@@ -148,6 +148,8 @@ class UnderCondition(nn.Module):
     def dense(features, name, init=layers.torch_uniform):
       return layers.Dense(features, kernel_init=init, name=name)
 
+    # Statements' embeddings are small numbers: unscaled they are learned late.
+    condition = nn.LayerNorm(epsilon=1e-5, name="condition_norm")(condition)
     h = dense(self.hidden, "input")(x)
     h = nn.gelu(h + dense(self.hidden, "condition")(condition))
     h += layers.MLP(self.hidden, nn.gelu, layers.torch_uniform, name="mlp")(h)
