@@ -33,7 +33,7 @@ def get_config(variant="base"):
   config.model.resampler_depth = 1
   config.model.median_beat = True  # sees it, and foretells the other's
   config.model.beat_width = 256  # of what reads it at once, and foretells
-  config.beat_weight = 1.0  # of the median beats' error beside the contrast
+  config.beat_weight = 2.0  # of the median beats' error beside the contrast
   config.text_dropout = 0.15  # unconditional form, as published
   config.text_dropout_per = "example"  # or "batch", as published
   # The published loss treats other pairs of a patient as strangers.
@@ -84,12 +84,12 @@ def get_config(variant="base"):
         # The shipped twin, `simulated-small`.
         "small": {
           **small,
-          "batch_size": 96,
-          "steps": 600,
+          "batch_size": 256,
+          "steps": 1100,
           "log_every": 25,
           "eval_every": 200,
           "checkpoint_every": 100,
-          "optimizer.learning_rate": 2e-3,
+          "optimizer.learning_rate": 3e-3,
           "optimizer.weight_decay": 1e-3,
           "optimizer.warmup_steps": 50,
           "optimizer.clip_norm": 1.0,

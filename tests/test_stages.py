@@ -1,6 +1,7 @@
 """The losses of the stages, by hand and by their properties."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -41,6 +42,13 @@ def test_pairs_of_one_patient_are_no_negatives():
   assert not np.allclose(kept, base_extractor.contrastive_losses(logits))
 
 
+@functools.cache
+def start_extractor(config):
+  """Parameters of an extractor before training."""
+  init = lambda rng: base_extractor.init(rng, config)[0]  # noqa: E731
+  return jax.jit(init)(jax.random.key(0))
+
+
 def small_pairs(rng, n):
   """A batch of n pairs with beats, the last target without one."""
   batch = {"patient_id": jnp.arange(n)}
@@ -58,7 +66,7 @@ def small_pairs(rng, n):
 def test_each_side_of_a_pair_is_seen_with_its_own_condition_and_beat():
   config = smoke("stage1")
   rng = np.random.default_rng(0)
-  params, _ = base_extractor.init(jax.random.key(0), config)
+  params = start_extractor(config)
   frozen = {"table": jnp.asarray(rng.normal(size=(7, 768)) / 28, "f4")}
   batch = small_pairs(rng, 3)
   channels = config.model.latent_channels
@@ -88,12 +96,14 @@ def test_each_side_of_a_pair_is_seen_with_its_own_condition_and_beat():
 def test_each_base_vector_foretells_the_other_recordings_beat():
   config = smoke("stage1")
   rng = np.random.default_rng(0)
-  params, _ = base_extractor.init(jax.random.key(0), config)
-  last = params["beat_head"]["output"]
-  last["kernel"] = jnp.asarray(rng.normal(size=last["kernel"].shape), "f4")
+  params = start_extractor(config)
+  head = params["beat_head"]
+  kernel = jnp.asarray(rng.normal(size=head["output"]["kernel"].shape), "f4")
+  head = {**head, "output": {**head["output"], "kernel": kernel}}
+  params = {**params, "beat_head": head}
   frozen = {"table": jnp.asarray(rng.normal(size=(7, 768)) / 28, "f4")}
-  frozen |= {"beat_variance": np.float32(0.5), "scale": np.float32(2)}
-  frozen["beat_mean"] = rng.normal(size=(80, 12)).astype("f4")
+  frozen |= {"beat_variance": jnp.float32(0.5), "scale": jnp.float32(2)}
+  frozen["beat_mean"] = jnp.asarray(rng.normal(size=(80, 12)), "f4")
   batch = small_pairs(rng, 3)
   bases = rng.normal(size=(2, 3, config.model.identity_tokens * 8))
   bases = jnp.asarray(bases, "f4")
