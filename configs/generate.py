@@ -14,7 +14,8 @@ Many people and conditions, a line each of a CSV file:
 
 Its columns: record (relative to the file's folder), now_statements,
 target_statements (separated by '|') and target_heart_rate; and, where they are
-known, start, now_heart_rate, now_age, now_sex, target_age, target_sex, n, seed.
+known, start, now_heart_rate, now_age, now_sex, target_age, target_sex, n, seed,
+and beats: "0.4 1.2 pvc@2.0 4.2", or "pvc@4.2" alone to put one into a rhythm.
 Writes a folder per row; a second run does what is missing. Rows that cannot be
 done are listed with their reasons in failed.csv and do not stop the others.
 Exit code: 0 all rows done, 3 some failed, 1 the file itself cannot be used.

@@ -15,13 +15,13 @@ def read(tmp_path, text, n=4, seed=9):
 
 
 def test_what_is_not_given_is_none_or_the_default(tmp_path):
-  text = f"{NEEDED},n,seed,start,now_age,target_sex\n"
-  text += f"{GOOD},,,,,\n\nb/c,A,B,60.5,2,7,1.5,81,f\n"
+  text = f"{NEEDED},n,seed,start,now_age,target_sex,beats\n"
+  text += f"{GOOD},,,,,,\n\nb/c,A,B,60.5,2,7,1.5,81,f,1 2 pvc@2.6\n"
   requests, failures = read(tmp_path, text)
   assert failures == []
   first, second = requests
   assert (first.number, first.line, first.n, first.seed) == (1, 2, 4, 9)
-  assert first.start == 0
+  assert (first.start, first.beats) == (0, None)
   assert first.record == str(tmp_path / "a")
   assert first.now == {
     "statements": "Sinus rhythm",
@@ -34,6 +34,7 @@ def test_what_is_not_given_is_none_or_the_default(tmp_path):
   assert (second.number, second.line, second.n, second.seed) == (2, 4, 2, 7)
   assert second.record == str(tmp_path / "b" / "c")
   assert (second.start, second.now["age"]) == (1.5, 81)
+  assert second.beats == "1 2 pvc@2.6"
   assert (second.target["heart_rate"], second.target["sex"]) == (60.5, "F")
 
 
@@ -64,6 +65,13 @@ def test_a_bad_row_does_not_stop_the_others(tmp_path, row, reason):
   assert [request.number for request in requests] == [1, 3]
   assert (failure.number, failure.line) == (2, 3)
   assert reason in failure.reason
+
+
+def test_a_row_whose_beats_cannot_be_is_a_failure(tmp_path):
+  text = f"{NEEDED},beats\n{GOOD},1 2\n{GOOD},2 1\n"
+  (request,), (failure,) = read(tmp_path, text)
+  assert (request.beats, failure.number) == ("1 2", 2)
+  assert failure.reason == "beats at 2 s and 1 s: times must ascend"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 import ecgtwin_jax as et
 from ecgtwin_jax import main
+from ecgtwin_jax.beats.asked import write_beats
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
 from ecgtwin_jax.data.leads import lead_residual
 from ecgtwin_jax.data.wfdb_record import quiet_wfdb
@@ -19,7 +20,7 @@ from ecgtwin_jax.jobs.outputs import SUFFIXES
 ROOT = pathlib.Path(__file__).parent.parent
 COLUMNS = (
   "record start now_statements now_heart_rate now_age now_sex"
-  " target_statements target_heart_rate target_age target_sex n seed"
+  " target_statements target_heart_rate target_age target_sex n seed beats"
 ).split()
 GOOD = dict(
   record=EXAMPLE_RECORD,
@@ -135,6 +136,7 @@ def mixed_rows(folder):
   rows = [dict(GOOD, n=n, seed=n) for n in (3, 1, 9, 2, 17, 5, 4)]
   for row in rows[::2]:
     row |= dict(record="other.npz", now_age=50, now_sex="M")
+  rows[0]["beats"] = "0.4 1.2 2.0 pvc@2.6 4.2"
   rows[1]["target_statements"] = "Sinus bradycardia"
   rows[3]["record"] = "nowhere"
   rows.insert(5, dict(GOOD, seed="x"))
@@ -170,9 +172,13 @@ def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
       "heart_rate: 80, age: 50, sex: M",
       "reference: other from 0 s",
       f"sample: {i}",
+      f"beats: {write_beats(plain.beats[i])}",
     ):
       assert fact in text
   row = json.loads((folder / "row.json").read_text())
+  assert row["beats"] == [write_beats(rhythm) for rhythm in plain.beats]
+  first = json.loads((tmp_path / "out/row_00001/row.json").read_text())
+  assert first["beats"] == ["0.400 1.200 2.000 pvc@2.600 4.200"] * 3
   np.testing.assert_allclose(
     row["lead_residual_mv"], plain.residuals, atol=2e-4
   )

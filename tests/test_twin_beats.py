@@ -97,7 +97,7 @@ def test_the_shipped_twin_of_before_is_told_of_no_beats(
   monkeypatch, twin, base
 ):
   monkeypatch.setattr(networks.Networks, "reads_beats", False)
-  with pytest.raises(ValueError, match=r"beats must be None: .* no beats"):
+  with pytest.raises(ValueError, match=r"must be None: .* told of none"):
     twin.generate(base, SINUS, num_samples=1, steps=2, beats="1 2 3")
 
 

@@ -44,6 +44,7 @@ class Asked(NamedTuple):
     statement_guidance: 1 samples as trained.
     person_guidance: likewise.
     consistent_leads: whether the limb leads shall add up exactly.
+    beats: when they fall, as text; empty: a rhythm is drawn for each twin.
   """
 
   files: list[str] | None
@@ -61,6 +62,7 @@ class Asked(NamedTuple):
   statement_guidance: float
   person_guidance: float
   consistent_leads: bool
+  beats: str = ""
 
 
 class Change(NamedTuple):
@@ -174,7 +176,7 @@ class Desk:
     settings = {**sampling, **_guidance(asked)}
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)
-      out = self.twin.generate(base, target, **settings)
+      out = self.twin.generate(base, target, beats=_beats(asked), **settings)
     inside = pathlib.Path(folder) / "twins"
     request = {"twin": self.twin.digest, **settings}
     overview = write_results(
@@ -204,7 +206,8 @@ class Desk:
     reference, now, target, sampling = self._read(asked)
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)
-      out = self.twin.explain(base, target, **sampling, **_guidance(asked))
+      settings = {**sampling, **_guidance(asked)}
+      out = self.twin.explain(base, target, beats=_beats(asked), **settings)
     sheets = []
     for i, ecg in enumerate(out.ecgs):
       picture = f"{folder}/attention_{i}.png"
@@ -238,7 +241,9 @@ class Desk:
     }
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)
-      out = self.twin.edit(base, target, **made, **sampling)
+      out = self.twin.edit(
+        base, target, beats=_beats(asked), **made, **sampling
+      )
     inside = pathlib.Path(folder) / "edits"
     about = {
       "reference": reference.record,
@@ -306,6 +311,10 @@ def _number(text, name):
     return float(text)
   except ValueError:
     raise ValueError(f"{name} {text!r} must be a number") from None
+
+
+def _beats(asked: Asked) -> str | None:
+  return asked.beats.strip() or None
 
 
 def _guidance(asked: Asked) -> dict[str, Any]:

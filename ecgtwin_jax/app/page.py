@@ -200,6 +200,18 @@ def _controls(desk, target, config):
     asked["consistent_leads"] = gr.Checkbox(
       sampling.consistent_leads, label="Make the limb leads agree exactly"
     )
+    told = desk.twin.networks.reads_beats
+    asked["beats"] = gr.Textbox(
+      config.beats or "",
+      label="Beats (seconds)",
+      placeholder="drawn",
+      info="0.4 1.2 2.0 pvc@2.6 4.2 – or pvc@4.2 alone, to put a PVC into a "
+      "drawn rhythm; also pac@, paced@"
+      if told
+      else "Not possible: this twin is told of no beats.",
+      max_lines=1,
+      interactive=told,
+    )
   assert tuple(asked) == Asked._fields, tuple(asked)
   return asked
 

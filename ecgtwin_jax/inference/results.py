@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ecgtwin_jax.beats.asked import write_beats
 from ecgtwin_jax.beats.rhythm import Rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
@@ -155,3 +156,11 @@ def describe_origin(condition: Condition, facts: dict) -> tuple[str, ...]:
     f"sex: {condition.sex or 'unknown'}",
     ", ".join(f"{name}: {value}" for name, value in facts.items()),
   )
+
+
+def describe_sample(rows: Rows, number: int) -> tuple[str, ...]:
+  """Header lines of one of the rows: its number, and the beats it was given."""
+  lines = (f"sample: {number}",)
+  if rows.beats is None:
+    return lines
+  return (*lines, f"beats: {write_beats(rows.beats[number])}")

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from ecgtwin_jax.beats.asked import Beats
+from ecgtwin_jax.beats.asked import Beats, read_beats
 from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
@@ -35,6 +35,7 @@ from ecgtwin_jax.inference.results import (
   Generated,
   Rows,
   describe_origin,
+  describe_sample,
 )
 from ecgtwin_jax.inference.rhythms import choose_rhythms, edit_rhythms
 from ecgtwin_jax.inference.sampling import Plan, SamplingOptions, Settings
@@ -432,6 +433,7 @@ class ECGTwin:
     *,
     num_samples: int = 1,
     seed: int = 0,
+    beats: Beats | None = None,
     ecg: ECG | None = None,
     between: tuple[float | int, float | int] = (0.0, 1.0),
     **settings: Unpack[SamplingOptions],
@@ -443,6 +445,7 @@ class ECGTwin:
       condition: what the ECGs shall show.
       num_samples: how many.
       seed: as in generate; the ECGs are what generate gives with it.
+      beats: of the generated ECGs, as in generate.
       ecg: 10 s to explain instead of generated ones: its latent is noised to
         each step, with other noise in each sample.
       between: share of the schedule, counted from its clean end, whose steps
@@ -461,7 +464,10 @@ class ECGTwin:
     shown = [condition] * num_samples
     rhythms = None
     if ecg is None:
-      rhythms = self._choose_rhythms(shown, rngs, None)
+      wanted = None if beats is None else [beats] * num_samples
+      rhythms = self._choose_rhythms(shown, rngs, wanted)
+    elif beats is not None:
+      raise ValueError(f"{beats=} must be None: those of the ECG are known")
     elif self.networks.reads_beats:
       rhythms = [detect_rhythm(ecg.signal, ecg.sampling_rate)] * num_samples
     inputs = self._inputs([base] * num_samples, shown, rhythms)
@@ -524,14 +530,26 @@ class ECGTwin:
     for text in dict.fromkeys(texts):
       warnings.warn(text, stacklevel=3)
 
+  def check_beats(self, beats: Beats | None) -> None:
+    """Refuses beats that `generate` would refuse.
+
+    Raises:
+      ValueError: they cannot be, or this twin is told of no beats.
+    """
+    if beats is None:
+      return
+    if not self.networks.reads_beats:
+      raise ValueError(
+        f"{beats=} must be None: this twin is told of none "
+        "(config.model.beat_track='none')"
+      )
+    read_beats(beats)
+
   def _choose_rhythms(self, conditions, rngs, beats) -> list[Rhythm] | None:
     """The rhythm of each row; None of a twin that is told of no beats."""
+    for own in beats or []:
+      self.check_beats(own)
     if not self.networks.reads_beats:
-      if beats is not None and any(own is not None for own in beats):
-        raise ValueError(
-          "beats must be None: this twin is told of no beats "
-          "(config.model.beat_track='none')"
-        )
       return None
 
     def draw(rows):
@@ -583,7 +601,7 @@ def _generated(
 ) -> Generated:
   lines = describe_origin(condition, facts)
   ecgs = [
-    ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, f"sample: {i}"))
+    ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, *describe_sample(rows, i)))
     for i, signal in enumerate(rows.signals)
   ]
   return Generated(ecgs, rows.latents, rows.residuals, rows.beats)

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+from ecgtwin_jax.beats.asked import write_beats
 from ecgtwin_jax.inference.results import Edited
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.inputs import (
@@ -36,6 +37,7 @@ def run(config) -> str:
     target,
     num_samples=config.num_samples,
     seed=config.seed,
+    beats=config.beats,
     **change,
     **config.sampling.to_dict(),
   )
@@ -79,6 +81,16 @@ def write_edit(
   picture = str(folder / "edited.png")
   out.plot(picture, titles=titles)
   moved = [round(float(x), 4) for x in out.largest_change_mv()]
-  record = {**about, "largest_change_mv": moved, "versions": versions()}
+  sides = {"source": out.source.beats, "edited": out.edited.beats}
+  beats = {
+    f"{side}_beats": rhythms and [write_beats(rhythm) for rhythm in rhythms]
+    for side, rhythms in sides.items()
+  }
+  record = {
+    **about,
+    "largest_change_mv": moved,
+    **beats,
+    "versions": versions(),
+  }
   (folder / "edited.json").write_text(json.dumps(record, indent=1))
   return picture

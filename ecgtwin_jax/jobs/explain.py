@@ -26,6 +26,7 @@ def run(config) -> list[str]:
     target,
     num_samples=config.num_samples,
     seed=config.seed,
+    beats=config.beats,
     ecg=reference if config.of_record else None,
     between=config.between,
     **config.sampling.to_dict(),

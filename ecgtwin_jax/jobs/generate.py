@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from ecgtwin_jax.beats.asked import write_beats
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
@@ -56,6 +57,7 @@ def write_results(
       round(r, 1) if np.isfinite(r) else None for r in rates
     ],
     "lead_residual_mv": round(out.lead_residual, 4),
+    "beats": out.beats and [write_beats(rhythm) for rhythm in out.beats],
     "versions": versions(),
   }
   (folder / "generated.json").write_text(json.dumps(record, indent=1))
@@ -71,6 +73,7 @@ def generate(twin: ECGTwin, config, target, folder, reference, now) -> str:
     target,
     num_samples=config.num_samples,
     seed=config.seed,
+    beats=config.beats,
     **sampling,
   )
   request = {

@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ecgtwin_jax import sharding
+from ecgtwin_jax.beats.asked import read_beats, write_beats
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
 from ecgtwin_jax.data.whole_files import appear_whole
@@ -47,6 +48,7 @@ OPTIONAL = (
   "target_sex",
   "n",
   "seed",
+  "beats",
 )
 MAX_SAMPLES = 10_000  # of a row, which is held in memory until it is whole
 
@@ -65,6 +67,7 @@ class Request:
     target: likewise of the ECGs to generate.
     n: how many.
     seed: of their draw.
+    beats: of each of them, see beats.asked; None: drawn.
     cells: the row as it stands in the file.
   """
 
@@ -76,6 +79,7 @@ class Request:
   target: dict
   n: int
   seed: int
+  beats: str | None
   cells: dict
 
 
@@ -159,8 +163,16 @@ def _read_row(folder, number, line, cells, n, seed) -> Request:
     target=_condition(cells, "target"),
     n=_whole(cells, "n", n, 1, MAX_SAMPLES),
     seed=_whole(cells, "seed", seed, 0, 2**32 - 1),
+    beats=_beats(cells.get("beats")),
     cells=cells,
   )
+
+
+def _beats(text):
+  if not text:
+    return None
+  read_beats(text)  # is refused here where it is none of beats
+  return text
 
 
 def _condition(cells, when):
@@ -225,6 +237,7 @@ class _Person:
     remarks: on both conditions.
     signals: made so far.
     residuals: of their limb leads.
+    beats: that they were given, as text; empty of a twin that is told of none.
   """
 
   request: Request
@@ -235,6 +248,7 @@ class _Person:
   base: np.ndarray | None = None
   signals: list[np.ndarray] = dataclasses.field(default_factory=list)
   residuals: list[float] = dataclasses.field(default_factory=list)
+  beats: list[str] = dataclasses.field(default_factory=list)
 
 
 class _Run:
@@ -299,6 +313,7 @@ class _Run:
       )
       self.twin.arrays(now, "base_extractor")
       self.twin.arrays(target, "denoiser")
+      self.twin.check_beats(request.beats)
     except (ValueError, OSError) as error:
       self._fail(request, error)
       self.progress.total -= request.n
@@ -314,13 +329,14 @@ class _Run:
       [person.request.seed for person, _ in batch],
       [i for _, i in batch],
       self.settings,
+      beats=[person.request.beats for person, _ in batch],
       **self.batch,
     )
-    for (person, _), signal, residual in zip(
-      batch, rows.signals, rows.residuals, strict=True
-    ):
-      person.signals.append(signal)
-      person.residuals.append(float(residual))
+    for k, (person, _) in enumerate(batch):
+      person.signals.append(rows.signals[k])
+      person.residuals.append(float(rows.residuals[k]))
+      if rows.beats is not None:
+        person.beats.append(write_beats(rows.beats[k]))
       if len(person.signals) == person.request.n:
         try:
           self._write(person)
@@ -336,10 +352,12 @@ class _Run:
     lines = describe_origin(person.target, facts)
     lines += (f"reference: {person.reference.record} from {request.start:g} s",)
     name = f"row{request.number:05d}"
-    ecgs = [
-      ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, f"sample: {i}"))
-      for i, signal in enumerate(person.signals)
-    ]
+    ecgs = []
+    for i, signal in enumerate(person.signals):
+      own = [f"sample: {i}"]
+      if person.beats:
+        own.append(f"beats: {person.beats[i]}")
+      ecgs.append(ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, *own)))
     record = {
       "key": self._key(request),
       "request": request.cells,
@@ -349,6 +367,7 @@ class _Run:
       **facts,
       "warnings": person.remarks,
       "lead_residual_mv": np.round(person.residuals, 4).tolist(),
+      "beats": person.beats or None,
     }
     place = self._place(request)
     with appear_whole(place) as draft:
@@ -377,6 +396,8 @@ class _Run:
       "twin": self.twin.digest,
     }
     parts.pop("line")
+    if request.beats is None:  # a row of a file without beats, as ever
+      parts.pop("beats")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
   def _place(self, request: Request) -> pathlib.Path:
