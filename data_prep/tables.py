@@ -17,6 +17,7 @@ from ecgtwin_jax.data.errors import RecordingError
 from ecgtwin_jax.data.wfdb_record import decode_text
 
 _BLANK = frozenset(("", "na", "n/a", "nan", "none", "null"))
+MAX_CELL = 1 << 20  # characters: more is a quote that is never closed
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _EPOCH = datetime.datetime(1970, 1, 1)
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
@@ -47,7 +48,7 @@ def read_table(
   except (OSError, EOFError) as error:
     raise ValueError(f"{path} cannot be read: {error}") from None
   text = decode_text(content)
-  csv.field_size_limit(max(len(text), 1))  # the rules refuse what is too long
+  csv.field_size_limit(MAX_CELL)
   rows = csv.reader(io.StringIO(text, newline=""))
   try:
     header = [name.strip() for name in next(rows, [])]
