@@ -120,7 +120,7 @@ def test_each_base_vector_foretells_the_other_recordings_beat():
       batch[prefix + "patient"],
       method="predict_beat",
     )
-    beat = np.asarray(beat) + frozen["beat_mean"]
+    beat = np.asarray(beat) + np.asarray(frozen["beat_mean"])[None]
     square = (beat - batch[prefix + "median_beat"]) ** 2
     want += square.mean((1, 2)) / 0.5 * batch[prefix + "median_beat_found"] / 2
   np.testing.assert_allclose(got, want, rtol=1e-5)
