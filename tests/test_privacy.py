@@ -209,6 +209,8 @@ def test_patients_of_two_sets_stay_apart():
 class Networks:
   """Knows the latents of some recordings by heart, and guesses for others."""
 
+  reads_beats = False
+
   def __init__(self, known, schedule_of):
     self.known, self.schedule_of = known, schedule_of
 

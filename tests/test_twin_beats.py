@@ -7,7 +7,7 @@ import ecgtwin_jax as et
 from ecgtwin_jax.beats import asked
 from ecgtwin_jax.beats.rhythm import KINDS
 from ecgtwin_jax.inference import networks, twin_directory
-from ecgtwin_jax.inference.rhythms import edit_rhythms
+from ecgtwin_jax.inference.rhythms import as_stated, edit_rhythms
 from ecgtwin_jax.inference.sampling import Settings
 
 SINUS = et.Condition(["Sinus rhythm"], 73, 60, "F")
@@ -125,6 +125,17 @@ def test_an_edit_that_adds_a_pvc_makes_one_beat_a_pvc():
   for before, after in zip((STEADY, OTHER), back):
     np.testing.assert_allclose(before.time, after.time, atol=1e-6)
     np.testing.assert_array_equal(before.kind, after.kind)
+
+
+def test_a_stated_premature_beat_is_there():
+  stated = as_stated(STEADY, PVC)
+  assert (stated.kind == KINDS.index("pvc")).sum() == 1
+  times = stated.time[stated.kind >= 0].astype(np.float64)
+  assert np.diff(times).mean() == pytest.approx(0.8)  # the rate stays
+  assert as_stated(stated, PVC) is stated
+  assert as_stated(STEADY, SINUS) is STEADY
+  doubt = et.Condition(["Possible ventricular premature complex"], 73)
+  assert as_stated(STEADY, doubt) is STEADY
 
 
 def test_an_edit_of_rhythm_or_rate_samples_one_unless_beats_are_given():

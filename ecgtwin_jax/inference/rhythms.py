@@ -6,7 +6,7 @@ import numpy as np
 
 from ecgtwin_jax.beats import asked
 from ecgtwin_jax.beats.asked import Beats
-from ecgtwin_jax.beats.rhythm import Rhythm
+from ecgtwin_jax.beats.rhythm import KINDS, Rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.text.findings import finding, names_rhythm
 
@@ -49,6 +49,21 @@ def choose_rhythms(
       rhythm = asked.put_into(rhythm, premature)
     wanted[row] = rhythm
   return wanted
+
+
+def as_stated(rhythm: Rhythm, condition: Condition) -> Rhythm:
+  """A sampled rhythm with the premature beats that the report states.
+
+  A rhythm model leaves them out in one of twenty; then one beat becomes one.
+  """
+  for name, kind in PREMATURE.items():
+    number = KINDS.index(kind)
+    missing = not (rhythm.kind == number).any()
+    if missing and finding(name, condition.statements) == 1:
+      # Where: as random as when the first beat comes.
+      share = float(rhythm.time[0]) * condition.heart_rate / 60
+      rhythm = asked.add_premature(rhythm, kind, min(share, 1.0))
+  return rhythm
 
 
 def edit_rhythms(

@@ -37,7 +37,11 @@ from ecgtwin_jax.inference.results import (
   describe_origin,
   describe_sample,
 )
-from ecgtwin_jax.inference.rhythms import choose_rhythms, edit_rhythms
+from ecgtwin_jax.inference.rhythms import (
+  as_stated,
+  choose_rhythms,
+  edit_rhythms,
+)
 from ecgtwin_jax.inference.sampling import Plan, SamplingOptions, Settings
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.text.statements import StatementEncoder, StatementTable
@@ -564,7 +568,8 @@ class ECGTwin:
     arrays = [self.arrays(condition, "denoiser") for condition in conditions]
     stacked = ConditionArrays(*map(np.stack, zip(*arrays)))
     rates = np.array([condition.heart_rate for condition in conditions])
-    return self.networks.draw_rhythms(rngs, stacked, rates)
+    drawn = self.networks.draw_rhythms(rngs, stacked, rates)
+    return list(map(as_stated, drawn, conditions))
 
   def _inputs(self, bases, conditions, rhythms) -> DenoiserInputs:
     """What the denoiser is given in each row."""

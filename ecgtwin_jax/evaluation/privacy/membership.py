@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from ecgtwin_jax.beats.rhythm import detect_rhythm
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.evaluation.generate_examples import (
@@ -52,8 +53,9 @@ def denoising_losses(
   """Mean squared error of the noise that stage 2 sees in target recordings.
 
   Each target's latent mean is noised to the same steps with the same noise as
-  all others, and denoised under its own condition and its reference's base
-  vector: what differs between recordings is the recording alone.
+  all others, and denoised under its own condition and beats and its reference's
+  base vector, as in training: what differs between recordings is the recording
+  alone.
 
   Args:
     twin: whose networks to ask.
@@ -75,15 +77,14 @@ def denoising_losses(
   now = [read_condition(data, int(row)) for row in choice.references]
   then = [read_condition(data, int(row)) for row in choice.targets]
   bases = twin.extract_bases(before, now)
-  latents = np.stack(
-    [
-      twin.networks.encode(ecg)
-      for ecg in as_ecgs(signals_mv(data, choice.targets))
-    ]
-  )
+  targets = as_ecgs(signals_mv(data, choice.targets))
+  latents = np.stack([twin.networks.encode(ecg) for ecg in targets])
   arrays = [twin.arrays(condition, "denoiser") for condition in then]
   plan = Settings(steps=1).plan(twin.hyper["denoiser"])
   inputs = DenoiserInputs(*(np.stack(rows) for rows in zip(*arrays)), bases)
+  if twin.networks.reads_beats:
+    rhythms = [detect_rhythm(ecg.signal, ecg.sampling_rate) for ecg in targets]
+    inputs = inputs._replace(track=twin.networks.track(rhythms))
   rng = np.random.default_rng(seed)
   total = np.zeros(len(latents))
   for t in timesteps:
