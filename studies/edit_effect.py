@@ -43,6 +43,7 @@ from ecgtwin_jax.data.ecg import LEADS, MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.inference import sampling
+from ecgtwin_jax.inference.rhythms import edit_rhythms
 from studies import held_out
 from studies.edit_kinds import KINDS, Kind, distances, part_of
 from studies.held_out import column, mean
@@ -90,6 +91,11 @@ class Bench:
         for base, condition in zip(self.people.bases, self.ask(report))
       ]
       inputs.append(jax.tree.map(lambda *parts: np.concatenate(parts), *rows))
+    if networks.reads_beats:
+      inputs = [
+        each._replace(track=networks.track(rhythms))
+        for each, rhythms in zip(inputs, self.rhythms(kind), strict=True)
+      ]
     latents = networks.sample_edit(
       plan,
       kind.rule,
@@ -101,6 +107,20 @@ class Bench:
       weight,
     )
     return tuple(networks.decode(latent) for latent in latents)
+
+  def rhythms(self, kind: Kind) -> tuple:
+    """Those of the sources and of their edits, as ECGTwin.edit has them."""
+    before, after = self.ask(kind.source), self.ask(kind.edit)
+    none = [0] * self.n
+    source = self.twin.draw_rhythms(before, range(self.n), none)
+    other = self.twin.draw_rhythms(after, range(self.n), none)
+    edit = [
+      edit_rhythms([rhythm], *pair, lambda drawn=drawn: [drawn], seed)[0]
+      for seed, (rhythm, drawn, *pair) in enumerate(
+        zip(source, other, before, after, strict=True)
+      )
+    ]
+    return source, edit
 
   def measure(self, kind: Kind, source, edit, like=None) -> dict:
     """Columns of one number per patient.

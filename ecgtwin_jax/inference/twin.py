@@ -320,7 +320,7 @@ class ECGTwin:
   def draw_rhythms(
     self,
     conditions: Sequence[Condition],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | range,
     numbers: Sequence[int] | range,
   ) -> list[Rhythm]:
     """Samples the rhythms that `generate_rows` gives its rows without beats.
