@@ -6,8 +6,8 @@ PTB-XL 1.0.3, scp_statements.csv, CC BY 4.0), and in common abbreviations. Its
 columns say whether the statement alone makes an ECG abnormal; the findings that
 it states (in doubt: with a question mark); the criteria that it asks for
 (neither asked nor free: with a question mark); whether it means a slow or a
-fast heart rate; and the simulator's statements that say the same (=), or the
-nearest (~).
+fast heart rate; whether it names a rhythm, sinus or other; and the simulator's
+statements that say the same (=), or the nearest (~).
 """
 
 import csv
@@ -46,7 +46,10 @@ def test_a_phrase_in_every_reading(row):
   for rate in (60, 61, 100):
     found = findings.find_contradictions(report, rate)
     assert bool(found) == (rate in contradicted)
-  wording = reword(row["statement"], CONDITIONS)
+  statement = row["statement"]
+  assert findings.names_rhythm(statement) == (row["rhythm"] != "")
+  assert findings.names_sinus_rhythm(statement) == (row["rhythm"] == "sinus")
+  wording = reword(statement, CONDITIONS)
   assert wording.how in HOW[row["simulator"][:1]]
   assert "|".join(wording.statements) == row["simulator"][1:]
 

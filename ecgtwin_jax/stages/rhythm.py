@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,9 @@ from ecgtwin_jax.models.rhythm import RhythmModel, log_likelihoods
 from ecgtwin_jax.stages import splits
 from ecgtwin_jax.stages.denoiser import drop_rhythm
 from ecgtwin_jax.stages.vae import mean_of_sums
+from ecgtwin_jax.text.findings import names_sinus_rhythm
 
 _BEATS = ("beat_time", "beat_kind", "beat_p")
-_SINUS = re.compile(r"\bsinus (rhythm|brady|tachy)")
 
 
 def load_data(config) -> splits.Splits:
@@ -46,7 +45,7 @@ def _select(split: Dataset, longest: int) -> Dataset:
 def load_frozen(config, data) -> dict:
   del config
   table = data.train.table
-  sinus = [bool(_SINUS.search(s.lower())) for s in table.statements]
+  sinus = [names_sinus_rhythm(s) for s in table.statements]
   return {"table": table.embeddings, "sinus": np.array(sinus)}
 
 

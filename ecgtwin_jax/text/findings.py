@@ -160,7 +160,8 @@ FINDINGS = {
   ),
   "supraventricular_arrhythmia": Finding(r"supraventricular arr?hythmia"),
   "junctional_rhythm": Finding(r"\b(?:junctional|nodal) (?:escape )?rhythm"),
-  "ventricular_escape": Finding(r"\bescape\b|idioventricular"),
+  "idioventricular_rhythm": Finding(r"idioventricular|\bescape rhythm"),
+  "escape_beat": Finding(r"\bescape (?:beat|complex)"),
   "junctional_premature": Finding(
     rf"\bjunctional {_PREMATURE}|\bpremature junctional"
   ),
@@ -177,7 +178,12 @@ FINDINGS = {
     r"\batrial (?:paced|pacing)|\bav (?:sequential|dual)|\bdual (?:cham|paced)"
     r"|\b(?:electronic|artificial) atrial"
   ),
-  "grouped_premature": Finding(r"(?:bi|tri)gemin|\bcouplet|\bpaired\b"),
+  "bigeminy": Finding(r"(?:bi|tri)gemin"),
+  "couplet": Finding(r"\bcouplet|\bpaired\b"),
+  "unnamed_rhythm": Finding(
+    r"\b(?:undetermined|unknown|irregular|regular)(?: \w+)? rhythm",
+    abnormal=False,
+  ),
   # Conduction.
   "av_block": Finding(
     r"\b(?:high|advanced) (?:degree|grade) (?:av|heart) block"
@@ -298,6 +304,26 @@ _SUMMARIES = {
   "otherwise_normal_ecg": 1,
   "borderline_ecg": UNCLEAR,
   "abnormal_ecg": 1,
+}
+_SINUS = ("sinus_rhythm", "sinus_bradycardia", "sinus_tachycardia")
+# What tells which rhythm there is; premature beats do not.
+_RHYTHMS = {
+  *_SINUS,
+  "atrial_fibrillation",
+  "atrial_flutter",
+  "pacing",
+  "sinus_arrhythmia",
+  "bradycardia",
+  "tachycardia",
+  "tachycardia_bradycardia_syndrome",
+  "ventricular_fibrillation",
+  "ectopic_atrial_rhythm",
+  "supraventricular_arrhythmia",
+  "junctional_rhythm",
+  "idioventricular_rhythm",
+  "sinus_pause",
+  "bigeminy",
+  "unnamed_rhythm",
 }
 # What an ECG is checked for, and which finding asks for it.
 CRITERIA = {
@@ -422,6 +448,17 @@ def _covers(span, mention):
   start, end = span
   # A mention may hold the word: "infarct, cannot rule out acute".
   return mention.start() < end and start < mention.end()
+
+
+def names_rhythm(statement: str) -> bool:
+  """Whether a statement says which rhythm there is, for sure or in doubt."""
+  read = read_statement(statement)
+  return any(read.get(name) for name in _RHYTHMS)
+
+
+def names_sinus_rhythm(statement: str) -> bool:
+  """Whether a statement says that the rhythm is the sinus node's."""
+  return any(finding(name, [statement]) == 1 for name in _SINUS)
 
 
 def normality(statements: Sequence[str]) -> int:
@@ -567,15 +604,3 @@ def auroc(
     return float("nan")
   ranks = rankdata(scores)[positive].sum()
   return float((ranks - ones * (ones + 1) / 2) / (ones * zeros))
-
-
-# What tells which rhythm there is; premature beats do not.
-_RHYTHM = re.compile(
-  r"rhythm|arr?hythmia|fibrillation|flutter|tachy|bradycardia|\bpac(?:ed|ing)"
-  r"|pacemaker|\bsinus\b|\ba-?fib|bigemin|trigemin"
-)
-
-
-def names_rhythm(statement: str) -> bool:
-  """Whether a statement says which rhythm there is."""
-  return _RHYTHM.search(statement.lower()) is not None
