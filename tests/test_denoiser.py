@@ -392,7 +392,7 @@ def test_init_is_as_stated():
     (
       dict(identity_tokens=7, injector="adaln"),
       {},
-      "identity_tokens=7 need injector='adax'",
+      "identity_tokens=7 need attention, which injector='adaln' has not",
     ),
     (
       dict(identity_tokens=2),

@@ -96,7 +96,7 @@ class Denoiser(nn.Module):
     beat_track: Which track is added to the latent's embedding: none, timing or
       kinds.
     identity_tokens: In how many tokens the base vector is read by attention,
-      too; 0: none (adax alone).
+      too; 0: none.
     patient_in_norm: Whether heart rate, age and sex enter the adaptive norms,
       beside the statements' tokens.
     remat: Keep less for the gradient and compute it again; dit keeps what its
@@ -161,8 +161,8 @@ class Denoiser(nn.Module):
     Raises:
       ValueError: An unknown injector or backbone, a width that is not the
         module's, a report longer than `positions`, attention of `adaln`,
-        identity tokens without `adax`, a track that the module does not take,
-        or `drop_statements` without `null_condition`.
+        identity tokens of `adaln`, a track that the module does not take, or
+        `drop_statements` without `null_condition`.
     """
     self._check(latent, base, track, return_attention, attention)
     features = patient_features(patient) if self.patient_in_norm else None
@@ -200,7 +200,7 @@ class Denoiser(nn.Module):
       )(track)
     # The residual stream is float32, whatever the type of the products.
     x = layers.rotate(x.astype(jnp.float32))
-    if self.injector == "cross_attention":
+    if not INJECTORS[self.injector].adaptive:
       x += c[:, None]
     given = attention is not None and not callable(attention)
     edit = (lambda i, own: attention[i]) if given else attention
@@ -219,17 +219,22 @@ class Denoiser(nn.Module):
 
   def _check(self, latent, base, track, return_attention, attention):
     if self.injector not in INJECTORS:
-      raise ValueError(f"injector={self.injector!r} must be in {INJECTORS}")
+      raise ValueError(
+        f"injector={self.injector!r} must be in {tuple(INJECTORS)}"
+      )
+    attends = INJECTORS[self.injector].attends
     if self.backbone not in BACKBONES:
       raise ValueError(f"backbone={self.backbone!r} must be in {BACKBONES}")
-    if self.injector == "adaln" and (return_attention or attention is not None):
-      raise ValueError("injector='adaln' has no attention over statements")
+    if not attends and (return_attention or attention is not None):
+      raise ValueError(
+        f"injector={self.injector!r} has no attention over statements"
+      )
     if return_attention not in (False, True, "heads"):
       raise ValueError(f"{return_attention=} must be False, True or 'heads'")
-    if self.identity_tokens and self.injector != "adax":
+    if self.identity_tokens and not attends:
       raise ValueError(
-        f"identity_tokens={self.identity_tokens} need injector='adax', not "
-        f"{self.injector!r}"
+        f"identity_tokens={self.identity_tokens} need attention, which "
+        f"injector={self.injector!r} has not"
       )
     if self.identity_tokens and self.base_width % self.identity_tokens:
       raise ValueError(
@@ -319,8 +324,8 @@ class Denoiser(nn.Module):
     return run_sparing if sparing else run
 
   def _output(self, x, c):
-    adax = self.injector == "adax"
-    if self.injector == "adaln":
+    kind = INJECTORS[self.injector]
+    if kind.last_norm and kind.adaptive:
       shift, scale = Modulation(
         self.width, 2, self.dtype, name="output_modulation"
       )(c)
@@ -328,11 +333,11 @@ class Denoiser(nn.Module):
         epsilon=1e-6, use_scale=False, use_bias=False, name="output_norm"
       )
       x = modulate(norm(x), shift, scale)
-    elif not adax:
+    elif kind.last_norm:
       x = nn.LayerNorm(epsilon=1e-5, name="output_norm")(x)
     return layers.Dense(
       self.latent_channels,
-      kernel_init=layers.xavier if adax else layers.zeros,
+      kernel_init=layers.zeros if kind.last_norm else layers.xavier,
       dtype=self.dtype,
       name="output",
     )(x)

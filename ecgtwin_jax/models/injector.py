@@ -17,7 +17,32 @@ from jaxtyping import Bool, Float, Real
 from ecgtwin_jax.models import layers
 from ecgtwin_jax.models.layers import Array, MapsEdit
 
-INJECTORS = ("adax", "adaln", "cross_attention")
+
+class Kind(NamedTuple):
+  """What an injector does.
+
+  Attributes:
+    adaptive: Whether norms are adaptive, by c; else affine, and c is added to
+      the tokens once.
+    attends: Whether the statements are read by attention; else they are in c.
+    positions: Whether a statement's place in its report counts.
+    last_norm: Whether there is one before the output, which then starts at
+      zero.
+  """
+
+  adaptive: bool
+  attends: bool
+  positions: bool
+  last_norm: bool
+
+
+INJECTORS = {
+  "adax": Kind(adaptive=True, attends=True, positions=True, last_norm=False),
+  "adaln": Kind(adaptive=True, attends=False, positions=False, last_norm=True),
+  "cross_attention": Kind(
+    adaptive=False, attends=True, positions=False, last_norm=True
+  ),
+}
 
 
 # What heart rates are standardised with in patient vectors, bpm.
@@ -166,7 +191,8 @@ class ConditionEmbedding(nn.Module):
     c += self._dense("base_projection")(base)
     if features is not None:
       c += self._dense("patient_projection")(features)
-    if self.injector == "adaln":
+    kind = INJECTORS[self.injector]
+    if not kind.attends:
       valid = mask[:, :, None]
       total = jnp.where(valid, statements, 0).sum(axis=1)
       count = valid.sum(axis=1)
@@ -178,7 +204,7 @@ class ConditionEmbedding(nn.Module):
     tokens = layers.StatementTokens(
       self.width, dtype=self.dtype, name="statement_tokens"
     )(statements, mask, patient)
-    if self.injector == "adax":
+    if kind.positions:
       tokens += self._positions(tokens.shape[1])[None]
     return c, tokens
 
@@ -231,7 +257,7 @@ class Injector(nn.Module):
     edit: MapsEdit | None = None,
   ) -> tuple[Float[jax.Array, "b l d"], Float[Array, "b h l s"] | None]:
     """Returns the block's output and the attention maps used, if any."""
-    adaptive = self.injector != "cross_attention"
+    adaptive = INJECTORS[self.injector].adaptive
     width = x.shape[-1]
 
     def norm(a, name):
