@@ -28,7 +28,7 @@ def get_config():
   config.update(common.generation())
   config.num_samples = 4
   config.target = common.condition(
-    "Sinus rhythm|Ventricular premature complex", 80
+    "Sinus rhythm|Right bundle branch block|Ventricular premature complex", 80
   )
   config.lock()
   return config

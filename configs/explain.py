@@ -24,7 +24,7 @@ def get_config():
   config.update(common.generation())
   config.num_samples = 1
   config.target = common.condition(
-    "Sinus rhythm|Ventricular premature complex", 80
+    "Sinus rhythm|Right bundle branch block|Ventricular premature complex", 80
   )
   config.of_record = False  # explains the record itself, in place of twins
   config.between = (0.0, 1.0)  # steps that count: share from clean to noise

@@ -36,7 +36,7 @@ def get_config():
   config.encoder = ml_collections.config_dict.placeholder(str)
   config.update(common.generation())
   config.target = common.condition(
-    "Sinus rhythm|Ventricular premature complex", 80
+    "Sinus rhythm|Right bundle branch block|Ventricular premature complex", 80
   )
   config.requests = ml_collections.config_dict.placeholder(str)  # a CSV file
   config.batch_size = 64  # ECGs of a request file made at once, on all devices

@@ -109,7 +109,7 @@ def get_config(variant="base"):
           "model.heads": 4,
           "model.base_width": 256,
           "batch_size": 32,
-          "steps": 9000,
+          "steps": 7500,
           "eval_every": 1000,
           "checkpoint_every": 500,
           "optimizer.learning_rate": 1e-3,

@@ -5,12 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ecgtwin_jax.beats.criteria_checks import check_criteria
+from ecgtwin_jax.beats.criteria_checks import check_criteria, find_mismatches
 from ecgtwin_jax.beats.delineation import read_ecg_beats
 from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data.ecg import example_ecg
 from ecgtwin_jax.evaluation.condition import criteria
+from ecgtwin_jax.jobs.inputs import EXAMPLE_CONDITION
 from ecgtwin_jax.simulator import simulate
-from ecgtwin_jax.text.findings import CRITERIA
+from ecgtwin_jax.text.findings import CRITERIA, asks_for
 from evaluated import make_examples, real_signals, recordings, signal
 
 # What shows each criterion on the simulator, and at which rate.
@@ -113,3 +115,37 @@ def test_generated_as_real_is_as_real():
 def test_criteria_draw():
   figure = criteria.draw(criteria.compute(make_examples(real_signals())))
   assert len(figure.axes) == 1
+
+
+def test_the_bundled_recording_meets_what_is_said_of_it():
+  shown = check_criteria(example_ecg(), EXAMPLE_CONDITION)
+  stated = {
+    name for name in shown if asks_for(EXAMPLE_CONDITION.statements, name)
+  }
+  assert stated == {"rbbb"}
+  assert all(shown[name] for name in stated)
+  assert find_mismatches(example_ecg(), EXAMPLE_CONDITION) == []
+
+
+@pytest.mark.parametrize(
+  "statements,rate,said",
+  [
+    (["Sinus rhythm"], 82, "a right bundle branch block (QRS 1"),
+    (["Sinus rhythm", "Right bundle branch block"], 60, "has 82 bpm"),
+  ],
+)
+def test_what_an_ecg_plainly_is_not(statements, rate, said):
+  (text,) = find_mismatches(example_ecg(), Condition(statements, rate))
+  assert said in text
+
+
+def test_a_block_that_is_stated_of_a_narrow_qrs():
+  ecg = simulate.simulate(
+    simulate.cohort_patient(0, 3),
+    Condition(["Sinus rhythm"], 70, 50, "M"),
+    np.random.default_rng(0),
+  ).ecg
+  stated = Condition(["Sinus rhythm", "Left bundle branch block"], 70)
+  (text,) = find_mismatches(ecg, stated)
+  assert "left bundle branch block is stated, but QRS" in text
+  assert find_mismatches(None, stated) == []

@@ -152,9 +152,7 @@ def test_the_job_writes_sources_edits_and_their_picture(
   ((source_title, edit_title),) = drawn
   assert source_title == then.describe()
   assert edit_title == f"add {RBBB}, weight 1.5, threshold 0.5"
-  now = et.Condition(
-    ["Sinus rhythm", "Inferior infarct, possibly acute"], 82, 81, "F"
-  )
+  now = et.Condition(["Sinus rhythm", "Right bundle branch block"], 82, 81, "F")
   options = dict(add=RBBB, weight=1.5, threshold=0.5, **OPTIONS)
   out = twin.edit(twin.extract_base(example_ecg(), now), then, **options)
   sides = {"source": out.source.signals, "edited": out.edited.signals}

@@ -15,7 +15,7 @@ from ecgtwin_jax.jobs import generate
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHIPPED = ROOT / "ecgtwin_jax" / "assets" / "simulated-small"
-NOW = et.Condition(["Sinus rhythm", "Inferior infarct, possibly acute"], 82)
+NOW = et.Condition(["Sinus rhythm", "Right bundle branch block"], 82)
 
 
 def test_it_makes_ecgs_at_about_the_rate_asked_for():

@@ -15,9 +15,7 @@ from ecgtwin_jax.inference import networks, twin_directory
 from ecgtwin_jax.stages.denoiser import extract_bases
 from ecgtwin_jax.text.statements import HashedEncoder, StatementTable
 
-NOW = et.Condition(
-  ["Sinus rhythm", "Inferior infarct, possibly acute"], 82, 81, "F"
-)
+NOW = et.Condition(["Sinus rhythm", "Right bundle branch block"], 82, 81, "F")
 THEN = et.Condition(["Sinus rhythm", "Ventricular premature complex"], 80)
 
 

@@ -8,7 +8,7 @@ from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats
 from ecgtwin_jax.beats.median_beat import RATE
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, LEADS
-from ecgtwin_jax.text.findings import CRITERIA
+from ecgtwin_jax.text.findings import CRITERIA, asks_for
 
 _LEAD = {lead: k for k, lead in enumerate(LEADS)}
 # Leads that look at neighbouring walls.
@@ -23,6 +23,8 @@ _LONG_PR = 0.200  # s
 _IRREGULAR = 0.10  # standard deviation of RR in parts of its mean
 _EARLY = 0.88  # of the usual RR interval: a beat of another shape
 _EARLY_NARROW = 0.82  # a beat of the usual shape
+_NARROW = 0.105  # s: below it a bundle branch block is plainly not there
+_RATE_OFF = 0.2  # of the heart rate
 
 
 def check_criteria(
@@ -74,6 +76,50 @@ def check_criteria(
     "av_block": pr > _LONG_PR,
     **rhythm,
   }
+
+
+def find_mismatches(
+  ecg: ECG | Reading | None, condition: Condition
+) -> list[str]:
+  """Sentences on where an ECG plainly is not what its condition says.
+
+  Only what can hardly be a matter of opinion: a bundle branch block that is
+  stated while QRS is narrow, or shown and not stated; and a heart rate more
+  than a fifth away.
+
+  Args:
+    ecg: the recording, or its reading.
+    condition: what is said of it.
+  """
+  reading = ecg
+  if isinstance(ecg, ECG):
+    reading = read_ecg_beats(ecg.signal, ecg.sampling_rate)
+  if reading is None:
+    return []
+  marks = reading.marks
+  width = marks.qrs_offset - marks.qrs_onset
+  shown = check_criteria(reading, condition)
+  mismatches = []
+  for criterion, side in (("rbbb", "right"), ("lbbb", "left")):
+    stated = asks_for(condition.statements, criterion)
+    if stated and width < _NARROW:
+      mismatches.append(
+        f"a {side} bundle branch block is stated, but QRS of the ECG lasts "
+        f"{1000 * width:.0f} ms"
+      )
+    elif stated is False and shown[criterion]:
+      mismatches.append(
+        f"the ECG shows a {side} bundle branch block (QRS {1000 * width:.0f} "
+        "ms), which is not stated: what is not stated is taken for a part of "
+        "the person"
+      )
+  rate = 60 / float(np.diff(reading.beats.times).mean())
+  if abs(rate / condition.heart_rate - 1) > _RATE_OFF:
+    mismatches.append(
+      f"heart_rate={condition.heart_rate:g} is stated, but the ECG has "
+      f"{rate:.0f} bpm"
+    )
+  return mismatches
 
 
 def _is_hypertrophic(qrs, condition):

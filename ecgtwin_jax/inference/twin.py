@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ecgtwin_jax.beats.asked import Beats, read_beats
+from ecgtwin_jax.beats.criteria_checks import find_mismatches
 from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
@@ -138,6 +139,7 @@ class ECGTwin:
 
     From the mean of the reference's latent, so the same ECG gives the same
     vector. Several references of one person give the mean of their vectors.
+    A reference that plainly is not what its condition says is warned of.
 
     Args:
       reference: 10 s, any rate; or several.
@@ -156,7 +158,12 @@ class ECGTwin:
         f"{len(references)} references must be at least one, with a condition"
         f" each: {len(conditions)} given"
       )
-    self._warn(*conditions)
+    mismatches = [
+      f"what the reference shows: {text}"
+      for ecg, shown in zip(references, conditions, strict=True)
+      for text in find_mismatches(ecg, shown)
+    ]
+    self._warn(*conditions, more=mismatches)
     return self.extract_bases(references, conditions).mean(axis=0)
 
   def extract_bases(
@@ -528,10 +535,10 @@ class ECGTwin:
     """
     return self._conditioner.remarks(condition)
 
-  def _warn(self, *conditions: Condition) -> None:
+  def _warn(self, *conditions: Condition, more: Sequence[str] = ()) -> None:
     """Warns at the line that called the method that calls this."""
     texts = [text for shown in conditions for text in self.remarks(shown)]
-    for text in dict.fromkeys(texts):
+    for text in dict.fromkeys([*texts, *more]):
       warnings.warn(text, stacklevel=3)
 
   def check_beats(self, beats: Beats | None) -> None:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.beats.asked import read_beats, write_beats
+from ecgtwin_jax.beats.criteria_checks import find_mismatches
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
 from ecgtwin_jax.data.whole_files import appear_whole
@@ -318,7 +319,11 @@ class _Run:
       self._fail(request, error)
       self.progress.total -= request.n
       return None
-    remarks = self.twin.remarks(now) + self.twin.remarks(target)
+    remarks = [
+      *self.twin.remarks(now),
+      *(f"what the record shows: {x}" for x in find_mismatches(reference, now)),
+      *self.twin.remarks(target),
+    ]
     return _Person(request, reference.resample(), now, target, remarks)
 
   def _generate(self, batch: list[tuple[_Person, int]]) -> None:

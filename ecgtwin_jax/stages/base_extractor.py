@@ -366,7 +366,7 @@ def evaluate(config, data, frozen, weights, put) -> dict:
   out = _compare(config, place)(weights["params"], frozen, batch)
   out = {name: np.asarray(a)[:patients] for name, a in out.items()}
   logits = out["logits"][:, :patients]
-  loss = float(contrastive_losses(logits).mean())
+  loss = float(contrastive_losses(jnp.asarray(logits)).mean())
   bases = out["reference_base"].astype(np.float64)
   metrics = {
     "loss": loss,
