@@ -64,10 +64,17 @@ def test_a_stage_costs_what_xla_counts():
     "std": jnp.zeros((2, 128, 8)),
     "statement_ids": jnp.zeros((2, 18), jnp.int32),
     "patient": jnp.zeros((2, 3)),
+    "median_beat": jnp.zeros((2, 80, 12)),
+    "median_beat_found": jnp.ones(2, jnp.int8),
   }
   other = {f"reference_{name}": x for name, x in one.items()}
   batch = {**one, **other, "patient_id": jnp.arange(2)}
-  frozen = {"table": jnp.zeros((5, 768)), "scale": jnp.ones(())}
+  frozen = {
+    "table": jnp.zeros((5, 768)),
+    "scale": jnp.ones(()),
+    "beat_mean": jnp.zeros((80, 12)),
+    "beat_variance": jnp.ones(()),
+  }
 
   def loss(params, batch):
     rng = jax.random.key(0)
