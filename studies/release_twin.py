@@ -22,13 +22,16 @@ from ecgtwin_jax.inference import twin_directory
 LIMIT = 12_000_000  # bytes
 # What the card shows, beside every criterion.
 SHOWN = (
-  "fid fid_real rfid precision recall amplitude_ratio heart_rate_mae_bpm "
-  "heart_rate_mae_bpm_real heart_rate_slope heart_rate_failed_share "
-  "criteria_index clip_score clip_score_real rclip report_top1 "
-  "report_top1_real auroc_generated_mean auroc_real_mean limb_lead_error_uv "
-  "base_similarity base_similarity_real identity_top1_share "
-  "identity_top1_share_real_second identity_equal_error_rate "
-  "truth_score privacy_replay_share"
+  "fid fid_real fid_decoded rfid precision recall amplitude_ratio "
+  "heart_rate_mae_bpm heart_rate_mae_bpm_real heart_rate_slope "
+  "heart_rate_failed_share criteria_index criteria_index_decoded clip_score "
+  "clip_score_real rclip report_top1 report_top1_real auroc_generated_mean "
+  "auroc_real_mean limb_lead_error_uv measurements_failed_share "
+  "beat_spread_sinus_uv rr_spread_sinus_ms rr_spread_fibrillation_ms "
+  "base_similarity base_similarity_real base_beat_r2 identity_top1_share "
+  "identity_top1_share_real_second identity_top1_share_real_second_decoded "
+  "identity_equal_error_rate truth_score truth_score_decoded "
+  "privacy_replay_share"
 ).split()
 CARD = """# simulated-small
 
