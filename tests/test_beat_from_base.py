@@ -54,8 +54,8 @@ def test_few_patients_are_said_to_be_few():
 def test_compute_takes_unaltered_beats_of_known_patients():
   from evaluated import make_examples, real_signals, recordings
 
-  examples = make_examples(real_signals(), patients=14)
+  examples = make_examples(real_signals(5), patients=5)
   found = beat_from_base.compute(examples, np.zeros((len(examples.real), 5)))
-  assert 8 <= len(found.patients) <= 14
+  assert 2 <= len(found.patients) <= 5
   assert np.isnan(found.base).all()  # too few to fit
-  assert set(found.patients) <= {shown.patient_id for shown in recordings()}
+  assert set(found.patients) <= {shown.patient_id for shown in recordings(5)}

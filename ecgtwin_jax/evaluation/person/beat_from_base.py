@@ -84,15 +84,17 @@ def compute(
   beats /= np.maximum(count, 1)[:, None]
   rows = np.flatnonzero(good)[first]
   told = np.array([_demographics(examples.conditions[i]) for i in rows])
-  told = told.reshape(len(rows), 3)
-  inputs = {
-    "base": np.concatenate([bases[rows], told], axis=1),
-    "demographics": told,
-    "beat": np.concatenate([references[rows], told], axis=1),
-  }
   if len(patients) < LEAST:
     none = np.full(len(patients), np.nan)
     return Prediction(none, none, none, none, patients)
+  told, bases = _by_column(told), _by_column(bases[rows])
+  # Where a beat is flat there is noise, which must not be blown up: one scale.
+  shapes = references[rows] / references[rows].std(axis=0).mean()
+  inputs = {
+    "base": np.concatenate([bases, told], axis=1),
+    "demographics": told,
+    "beat": np.concatenate([shapes, told], axis=1),
+  }
   spread, errors = _predict(inputs, beats)
   return Prediction(spread, **errors, patients=patients)
 
@@ -115,6 +117,12 @@ def _demographics(condition):
   return (condition.age if known else 0.0), float(known), sex
 
 
+def _by_column(x):
+  """Columns of size 1; one in which all are alike says nothing: 0."""
+  scale = x.std(axis=0)
+  return (x - x.mean(axis=0)) / np.where(scale > 1e-9, scale, np.inf)
+
+
 def _predict(inputs, beats):
   """Sums of squares of each patient, left out of what is fitted."""
   from sklearn.linear_model import RidgeCV
@@ -129,9 +137,6 @@ def _predict(inputs, beats):
       mean = beats[fitted].mean(axis=0)
       spread[scored] = ((beats[scored] - mean) ** 2).sum(axis=1)
       for name, x in inputs.items():
-        centre, scale = x[fitted].mean(axis=0), x[fitted].std(axis=0)
-        # A column in which all are alike says nothing, and stays 0.
-        x = (x - centre) / np.where(scale > 1e-9, scale, np.inf)
         model = RidgeCV(_STRENGTHS).fit(x[fitted], beats[fitted])
         apart = model.predict(x[scored]) - beats[scored]
         errors[name][scored] = (apart**2).sum(axis=1)
