@@ -15,7 +15,7 @@ from jaxtyping import Int16
 
 from data_prep.jobs import die_with_parent
 from ecgtwin_jax.beats.rhythm import detect_rhythm_and_beat
-from ecgtwin_jax.data.dataset import SAMPLING_RATE
+from ecgtwin_jax.constants import MODEL_RATE
 
 _AT_ONCE = 64  # recordings that a worker gets
 
@@ -29,7 +29,7 @@ def find_beats(ecg: Int16[np.ndarray, "s 12"], scale: float) -> dict:
   """Returns the columns data.dataset.BEATS of an ECG in steps of scale mV."""
   # The last digit of a product depends on the number of threads.
   with _threads().limit(limits=1):
-    rhythm, median, found = detect_rhythm_and_beat(ecg * scale, SAMPLING_RATE)
+    rhythm, median, found = detect_rhythm_and_beat(ecg * scale, MODEL_RATE)
   return {
     "beat_time": rhythm.time,
     "beat_kind": rhythm.kind,

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 
 from data_prep.records import Rejection
+from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.errors import MIN_RATE, RecordingError
 from ecgtwin_jax.data.leads import LEADS, MAX_NAN_SHARE, MAX_RANGE, MIN_RANGE
 
-DURATION = 10.0  # s
 HEART_RATES = (20.0, 300.0)  # bpm
 AGES = (0.0, 120.0)  # years
 MAX_SATURATED = 0.05  # of a lead; at most 0.3 % in 1,454 PTB-XL recordings
@@ -50,7 +50,7 @@ RULES = (
   Rule("unit", "V, mV, uV", "a lead is in another unit"),
   Rule(
     "duration",
-    f"{DURATION:g} s, {MIN_RATE:g} Hz",
+    f"{SECONDS:g} s, {MIN_RATE:g} Hz",
     "not 10 s long (any folder of WFDB records: shorter), or too few samples",
   ),
   Rule("nan", f"{MAX_NAN_SHARE:.0%}", "more of a lead's samples are missing"),
@@ -93,9 +93,9 @@ def check_duration(ecg: ECG) -> None:
   Raises:
     RecordingError: `duration`.
   """
-  if abs(len(ecg.signal) - DURATION * ecg.sampling_rate) > 0.5:
+  if abs(len(ecg.signal) - SECONDS * ecg.sampling_rate) > 0.5:
     raise RecordingError(
-      "duration", f"{ecg.duration:.4g} s long, must be {DURATION:g} s"
+      "duration", f"{ecg.duration:.4g} s long, must be {SECONDS:g} s"
     )
 
 

@@ -9,12 +9,12 @@ import tensorflow_datasets as tfds
 import threadpoolctl
 
 from ecgtwin_jax.beats.rhythm import MAX_BEATS, MEDIAN_SAMPLES
+from ecgtwin_jax.constants import LATENT_LENGTH, MODEL_SAMPLES
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, SEXES, Condition
-from ecgtwin_jax.data.ecg import ECG, MODEL_SAMPLES
+from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.leads import LEADS
 
 SCALE = 0.001  # mV: an ECG is stored as int16 multiples of this
-LATENT_LENGTH = 128
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from data_prep import quality
 from data_prep.builder import Builder
 from data_prep.records import Record, Rejection
+from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.dataset import SPLITS
 from ecgtwin_jax.data.ecg import read_ecg
@@ -154,7 +155,7 @@ def read_row(
 
 
 def _read(row: Row, exactly: bool) -> Record:
-  ecg = read_ecg(row.path, duration=None if exactly else quality.DURATION)
+  ecg = read_ecg(row.path, duration=None if exactly else SECONDS)
   quality.check_duration(ecg)
   quality.check_saturation(ecg)
   ecg = ecg.resample()

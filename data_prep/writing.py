@@ -21,9 +21,9 @@ import tensorflow_datasets as tfds
 
 from data_prep.jobs import Shards, make_jobs, run, write_json
 from data_prep.records import features
+from ecgtwin_jax.constants import MODEL_RATE, MODEL_SAMPLES
 from ecgtwin_jax.data.bucket import refuse_remote
-from ecgtwin_jax.data.dataset import FORMAT, SAMPLING_RATE
-from ecgtwin_jax.data.ecg import MODEL_SAMPLES
+from ecgtwin_jax.data.dataset import FORMAT
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.text.statements import StatementTable
 
@@ -103,7 +103,7 @@ def write(
     "fingerprint": fingerprint([FORMAT, name, kind, options]),
     "unit": "mV",
     "leads": list(LEADS),
-    "sampling_rate": SAMPLING_RATE,
+    "sampling_rate": MODEL_RATE,
     "samples": MODEL_SAMPLES,
     **(card or {}),
   }

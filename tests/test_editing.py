@@ -211,15 +211,6 @@ def test_an_added_statement_of_weight_zero_changes_nothing():
   assert np.abs(first - third).max() > 1e-3
 
 
-def test_swap_between_reports_of_unequal_length_is_refused():
-  mask = np.array([[True, True, False], [True, False, False]])
-  editing.require_equal_counts(mask, mask[:, ::-1])
-  with pytest.raises(ValueError, match="source has 1, the edit 3"):
-    editing.require_equal_counts(mask, mask | np.array([[False], [True]]))
-  with pytest.raises(ValueError, match="source has 2, the edit 0"):
-    editing.require_equal_counts(mask, mask & np.array([[False], [True]]))
-
-
 @pytest.mark.parametrize("threshold", [-1, 12])
 def test_threshold_outside_the_schedule_is_refused(threshold):
   with pytest.raises(ValueError, match=f"{threshold=} must be in 0..11"):

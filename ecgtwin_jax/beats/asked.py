@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecgtwin_jax.beats.rhythm import KINDS, MAX_BEATS, Rhythm
+from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.text.findings import finding
 
 # What `read_beats` takes.
 Beats = Rhythm | str | Sequence[float | int | tuple[float | int, str]]
 
-_SECONDS = 10.0
 _USUAL, _PVC, _PAC, _PACED = range(len(KINDS))
 # Premature beats that are put into a rhythm come so many usual intervals after
 # the beat before them.
@@ -156,8 +156,8 @@ def _check_times(times):
   if not 1 <= len(times) <= MAX_BEATS:
     raise ValueError(f"{len(times)} beats must be 1..{MAX_BEATS}")
   for time in times:
-    if not 0 <= time < _SECONDS:
-      raise ValueError(f"beat at {time:g} s must be in 0..{_SECONDS:g} s")
+    if not 0 <= time < SECONDS:
+      raise ValueError(f"beat at {time:g} s must be in 0..{SECONDS:g} s")
   for one, other in itertools.pairwise(times):
     if one >= other:
       raise ValueError(f"beats at {one:g} s and {other:g} s: times must ascend")
@@ -183,7 +183,7 @@ def _check_rhythm(rhythm):
 def _rhythm(times, kinds, p_waves) -> Rhythm:
   """Columns padded to MAX_BEATS; what lies outside of the 10 s is left out."""
   rows = [
-    row for row in sorted(zip(times, kinds, p_waves)) if 0 <= row[0] < _SECONDS
+    row for row in sorted(zip(times, kinds, p_waves)) if 0 <= row[0] < SECONDS
   ][:MAX_BEATS]
   columns = []
   for number, (dtype, blank) in enumerate(
@@ -211,7 +211,7 @@ def _move(rhythm, time, coupling):
   while times[0] >= usual:
     times, kinds = [times[0] - usual, *times], [kinds[0], *kinds]
     p_waves = [p_waves[0], *p_waves]
-  while times[-1] + usual < _SECONDS:
+  while times[-1] + usual < SECONDS:
     times, kinds = [*times, times[-1] + usual], [*kinds, kinds[-1]]
     p_waves = [*p_waves, p_waves[-1]]
   return _rhythm(times, kinds, p_waves)

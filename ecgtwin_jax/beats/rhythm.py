@@ -11,6 +11,7 @@ from jaxtyping import Float, Float16, Float32, Int8
 
 from ecgtwin_jax.beats.delineation import Marks, delineate
 from ecgtwin_jax.beats.median_beat import RATE, Beats, find_median_beat
+from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_beats_by_energy
 
@@ -20,7 +21,6 @@ KINDS = ("usual", "pvc", "pac", "paced")
 _USUAL, _PVC, _PAC, _PACED = range(len(KINDS))
 MEDIAN_SAMPLES = 80  # of the median beat, at 102.4 Hz
 MEDIAN_R = 31  # its sample at the R peak: 0.30 s before, 0.47 s after
-_DURATION = 10.0  # s
 
 _SMOOTH = 0.004  # s: standard deviation over which an R peak is looked for
 _R_REACH = 0.10  # s on both sides of a beat's middle, where QRS has no ends
@@ -106,9 +106,9 @@ def detect_rhythm_and_beat(
   Raises:
     ValueError: the signal is not finite, or not ten seconds long.
   """
-  if round(len(signal) / sampling_rate * 10) != _DURATION * 10:
+  if round(len(signal) / sampling_rate * 10) != SECONDS * 10:
     raise ValueError(f"signal {signal.shape=} at {sampling_rate=} must be 10 s")
-  samples = round(_DURATION * MODEL_RATE)
+  samples = round(SECONDS * MODEL_RATE)
   if len(signal) != samples:
     signal = scipy.signal.resample(np.asarray(signal, np.float64), samples)
   beats = find_median_beat(signal, MODEL_RATE)
@@ -132,7 +132,7 @@ def detect_rhythm_and_beat(
 
 
 def _pad(time, kind, p_wave):
-  inside = (time >= 0) & (time < _DURATION)
+  inside = (time >= 0) & (time < SECONDS)
   padded = []
   for values, dtype, blank in (
     (time, np.float32, np.nan),
@@ -251,7 +251,7 @@ def _find_kinds(beats, time, p_wave):
   regular = len(steady) < 2 or steady.std() <= _REGULAR * steady.mean()
   if not has_p and regular and _has_spike(beats):
     kind[beats.usual] = _PACED
-  away = (time >= _EDGE) & (time < _DURATION - _EDGE)
+  away = (time >= _EDGE) & (time < SECONDS - _EDGE)
   for k in np.flatnonzero(~beats.usual & away):
     soon = k > 0 and rr[k - 1] < _EARLY * usual
     if soon or _width(beats.signal, time[k]) >= _WIDE:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ecgtwin_jax.constants import TEXT_WIDTH
+
 MAX_STATEMENTS = 18  # MIMIC-IV-ECG's report_0 .. report_17
 MAX_STATEMENT = 300  # characters of one
-TEXT_WIDTH = 768
 PATIENT_MEAN = (77.95, 64.25, 0.0)  # heart rate, age, sex: as published
 PATIENT_STD = (20.37, 17.13, 1.0)
 SEXES = ("F", "M")  # the number of a sex is its place here

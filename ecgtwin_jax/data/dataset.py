@@ -17,6 +17,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from jaxtyping import Float, Float32, Int, Int32
 
+from ecgtwin_jax.constants import MODEL_RATE
 from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, standardize_patient
 from ecgtwin_jax.data.leads import LEADS
@@ -26,7 +27,6 @@ from ecgtwin_jax.text.statements import StatementTable
 
 FORMAT = 1  # of the directory; raised when older code could not read it
 SPLITS = ("train", "validation", "test")
-SAMPLING_RATE = 102.4  # Hz
 MEMORY_LIMIT = 8 << 30  # bytes of signals or latents held in memory
 _CHUNK = 1024  # records read at once
 # Where a record keeps a column, and the column's type.
@@ -184,7 +184,7 @@ def load_card(directory: str | os.PathLike, kind: str = "ecg") -> dict:
     "format": FORMAT,
     "unit": "mV",
     "leads": list(LEADS),
-    "sampling_rate": SAMPLING_RATE,
+    "sampling_rate": MODEL_RATE,
   }
   for key, wanted in rules.items():
     if card.get(key) != wanted:

@@ -12,6 +12,8 @@ import numpy as np
 import scipy.signal
 from jaxtyping import Float
 
+from ecgtwin_jax.constants import MODEL_RATE as MODEL_RATE
+from ecgtwin_jax.constants import MODEL_SAMPLES, SECONDS
 from ecgtwin_jax.data.errors import RecordingError, find_window
 from ecgtwin_jax.data.leads import LEADS, order_leads
 from ecgtwin_jax.data.wfdb_record import (
@@ -21,8 +23,6 @@ from ecgtwin_jax.data.wfdb_record import (
   require_file,
 )
 
-MODEL_SAMPLES = 1024
-MODEL_RATE = 102.4  # Hz: 1024 samples in 10 s
 # Bytes that an array of an .npz file may take.
 _NPZ_BYTES = {
   "signal": 1 << 30,
@@ -124,7 +124,7 @@ def example_ecg() -> ECG:
 def read_ecg(
   path: str | os.PathLike,
   start: float | int = 0.0,
-  duration: float | int | None = 10.0,
+  duration: float | int | None = SECONDS,
 ) -> ECG:
   """Reads `duration` seconds from `start` of a WFDB record, .csv or .npz file.
 

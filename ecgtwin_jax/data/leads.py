@@ -5,18 +5,16 @@ import re
 import numpy as np
 from jaxtyping import Float
 
+from ecgtwin_jax.constants import FROM_INDEPENDENT, LEADS
 from ecgtwin_jax.data.errors import RecordingError
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", *(f"V{i}" for i in range(1, 7)))
 MAX_NAN_SHARE = 0.05  # of one lead; what is missing becomes 0, as published
 MIN_RANGE = 0.01  # mV from lowest to highest: less is a flat line
 MAX_RANGE = 30.0  # mV: more is not an ECG
 _MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3}
 _POSITION = {lead.upper(): i for i, lead in enumerate(LEADS)}
-# Each limb lead in terms of leads I and II (Einthoven, Goldberger).
-_LIMB = np.array(
-  [[1, 0], [0, 1], [-1, 1], [-0.5, -0.5], [1, -0.5], [-0.5, 1]], np.float64
-)
+# Each limb lead in terms of leads I and II.
+_LIMB = FROM_INDEPENDENT[:6, :2].astype(np.float64)
 
 
 def lead_position(name: str) -> int | None:
@@ -126,13 +124,7 @@ def _check_leads(leads):
   return np.where(nan, 0, leads).astype(np.float32)
 
 
-# The limb leads' identities: III = II - I, aVR = -(I + II) / 2,
-# aVL = I - II / 2, aVF = II - I / 2: of the twelve leads eight are independent.
-# (12, 8): all leads, in clinical order, from I, II, V1..V6.
-_FROM_INDEPENDENT = np.zeros((12, 8), np.float32)
-_FROM_INDEPENDENT[:6, :2] = _LIMB
-_FROM_INDEPENDENT[6:, 2:] = np.eye(6)
-_FIT = np.linalg.pinv(_FROM_INDEPENDENT)
+_FIT = np.linalg.pinv(FROM_INDEPENDENT)
 
 
 def make_leads_consistent(
@@ -143,7 +135,7 @@ def make_leads_consistent(
   I and II are fitted to all six limb leads and the others follow from them, so
   the identities hold to float32 rounding.
   """
-  return (signal @ _FIT.T) @ _FROM_INDEPENDENT.T
+  return (signal @ _FIT.T) @ FROM_INDEPENDENT.T
 
 
 def lead_residual(

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ecgtwin_jax.diffusion.samplers import sample
@@ -28,7 +27,7 @@ def swap(source: Maps, own: Maps) -> Maps:
   """The source's maps: what it attends to now holds the edit's statements.
 
   Each statement takes the place of the source's in the same row, so both
-  reports need as many (see require_equal_counts).
+  reports need as many.
   """
   del own
   return source
@@ -79,27 +78,6 @@ def _row(maps: Maps, row: Int[Array, " n"]) -> Bool[Array, "n 1 1 s"]:
 
 def _strength(weight: Strength) -> Float[Array, "n 1 1 1"]:
   return jnp.reshape(jnp.asarray(weight, jnp.float32), (-1, 1, 1, 1))
-
-
-def require_equal_counts(
-  source_mask: Bool[Array | np.ndarray, "n s"],
-  edit_mask: Bool[Array | np.ndarray, "n s"],
-) -> None:
-  """Refuses a swap between reports of unequal length.
-
-  Padding the shorter one would let the longer one's attention fall on a
-  statement that nobody asked for.
-
-  Raises:
-    ValueError: If a row has not as many statements in both reports.
-  """
-  source, edit = (np.sum(m, axis=1) for m in (source_mask, edit_mask))
-  if np.any(source != edit):
-    i = int(np.flatnonzero(source != edit)[0])
-    raise ValueError(
-      f"swap needs as many statements in both reports; the source has"
-      f" {source[i]}, the edit {edit[i]}"
-    )
 
 
 def paired(

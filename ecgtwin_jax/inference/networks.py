@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm_and_beat
+from ecgtwin_jax.constants import LATENT_LENGTH, SECONDS
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.inference import sampling
 from ecgtwin_jax.inference.conditioning import ConditionArrays
@@ -103,7 +104,7 @@ class Networks:
     self, plan: sampling.Plan, rngs: Key[Array, " n"]
   ) -> Float[np.ndarray, "n 128 c"]:
     """The latents that sampling starts from, one per key."""
-    shape = (128, self.modules["denoiser"].latent_channels)
+    shape = (LATENT_LENGTH, self.modules["denoiser"].latent_channels)
     return np.asarray(sampling.draw_noise(rngs, plan, shape))
 
   @property
@@ -395,9 +396,9 @@ def as_rhythm(row: tuple[np.ndarray, ...]) -> Rhythm:
 
 
 def _model_signal(ecg: ECG) -> Float[np.ndarray, "1024 12"]:
-  if abs(ecg.duration - 10.0) > 0.05:
+  if abs(ecg.duration - SECONDS) > 0.05:
     raise ValueError(
-      f"{ecg.record}: duration={ecg.duration:.2f} s must be 10 s "
+      f"{ecg.record}: duration={ecg.duration:.2f} s must be {SECONDS:g} s "
       "(read_ecg(path, start=...) cuts a piece)"
     )
   return ecg.resample().signal

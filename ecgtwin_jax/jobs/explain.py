@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.inputs import read_reference, read_target
 from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
@@ -47,7 +48,7 @@ def run(config) -> list[str]:
   np.savez_compressed(
     folder / "attention.npz",
     attention=out.attention,
-    seconds=(np.arange(count) + 0.5) * 10.0 / count,
+    seconds=(np.arange(count) + 0.5) * SECONDS / count,
     statements=np.array(out.statements, np.str_),
   )
   record = {

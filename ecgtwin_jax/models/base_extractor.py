@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Real
 
+from ecgtwin_jax.constants import TEXT_WIDTH
 from ecgtwin_jax.models import layers
 from ecgtwin_jax.models.layers import Array
 
@@ -181,7 +182,7 @@ class BaseExtractor(nn.Module):
   heads: int = 8
   mlp_ratio: int = 4
   latent_channels: int = 4
-  text_width: int = 768
+  text_width: int = TEXT_WIDTH
   null_condition: bool = False
   latent_patch: int = 1  # positions of the latent in one token
   identity_tokens: int = 0  # 0: the mean over tokens, as published

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from ecgtwin_jax.constants import LATENT_LENGTH, SECONDS
 from ecgtwin_jax.models.layers import Array
 
-SECONDS = 10.0
 BEAT_TRACKS = {"none": 0, "timing": 8, "kinds": 13}  # channels of each
 _LONGEST = 1.5  # s
 _NARROW, _WIDE = 0.08, 0.2  # s
@@ -34,7 +34,7 @@ def beat_track(
   time: Float[Array, "b n"],
   kind: Int[Array, "b n"],
   p_wave: Int[Array, "b n"],
-  length: int = 128,
+  length: int = LATENT_LENGTH,
   kinds: bool = True,
 ) -> Float[jax.Array, "b {length} c"]:
   """Computes the tracks of rhythms; a row without a beat gives all zeros.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ecgtwin_jax.constants import TEXT_WIDTH
 from ecgtwin_jax.models.layers import Array, torch_uniform
 from ecgtwin_jax.models.resnet1d import ResNet1d
 
@@ -32,7 +33,7 @@ class CLIP(nn.Module):
   dropout: float = 0.5
   projection: int = 64
   text_hidden: int = 2048
-  text_width: int = 768
+  text_width: int = TEXT_WIDTH
   dtype: Any = jnp.float32
   remat: bool = False
 

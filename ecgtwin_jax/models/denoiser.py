@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Real
 
+from ecgtwin_jax.constants import TEXT_WIDTH
 from ecgtwin_jax.models import layers
 from ecgtwin_jax.models.beat_track import BEAT_TRACKS
 from ecgtwin_jax.models.injector import (
@@ -114,7 +115,7 @@ class Denoiser(nn.Module):
   levels: int = 3
   level_blocks: int = 2
   latent_channels: int = 4
-  text_width: int = 768
+  text_width: int = TEXT_WIDTH
   base_width: int = 256
   positions: int = 25
   null_condition: bool = False

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
 
+from ecgtwin_jax.constants import TEXT_WIDTH
 from ecgtwin_jax.models import layers
 from ecgtwin_jax.models.layers import Array
 
@@ -51,7 +52,7 @@ class RhythmModel(nn.Module):
 
   width: int = 64
   components: int = 8
-  text_width: int = 768
+  text_width: int = TEXT_WIDTH
 
   def setup(self):
     def dense(features, name):

@@ -12,17 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ecgtwin_jax.constants import FROM_INDEPENDENT, INDEPENDENT
 from ecgtwin_jax.models.layers import Array, MultiheadAttention, torch_uniform
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
-
-# I, II, V1..V6 of the twelve leads in clinical order: those that no other two
-# give. And (8, 12), all leads from them: III = II - I, aVR = -(I + II) / 2,
-# aVL = I - II / 2, aVF = II - I / 2.
-_INDEPENDENT = np.array([0, 1, 6, 7, 8, 9, 10, 11])
-_TO_ALL_LEADS = np.zeros((8, 12), np.float32)
-_TO_ALL_LEADS[:2, :6] = [[1, 0, -1, -0.5, 1, -0.5], [0, 1, 1, -0.5, -0.5, 1]]
-_TO_ALL_LEADS[2:, 6:] = np.eye(6)
 
 
 def _conv(features, width, dtype, name, strides=1, padding=None):
@@ -109,7 +102,7 @@ class Encoder(nn.Module):
     if self.independent_leads:
       if (leads := signal.shape[2]) != 12:
         raise ValueError(f"signal's {leads=} must be 12 (independent_leads)")
-      signal = signal[..., _INDEPENDENT]
+      signal = signal[..., INDEPENDENT]
     signal = signal.reshape(len(signal), length // self.patch, -1)
     block = nn.remat(ResBlock) if self.remat else ResBlock
 
@@ -188,7 +181,7 @@ class Decoder(nn.Module):
       for i in range(self.blocks):
         x = res(self.widths[level], f"level_{level}_block_{i}")(x)
     x = nn.silu(_group_norm(self.groups, "norm_out")(x))
-    leads = len(_INDEPENDENT) if self.independent_leads else self.leads
+    leads = len(INDEPENDENT) if self.independent_leads else self.leads
     x = _conv(leads * self.patch, 3, self.dtype, "conv_out")(x)
     x = x.astype(jnp.float32).reshape(len(x), -1, leads)
-    return x @ _TO_ALL_LEADS if self.independent_leads else x
+    return x @ FROM_INDEPENDENT.T if self.independent_leads else x

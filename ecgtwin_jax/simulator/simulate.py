@@ -18,6 +18,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float
 
+from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.simulator.anatomy import (
@@ -51,7 +52,6 @@ __all__ = [
   "simulate",
 ]
 
-DURATION = 10.0  # s, as in the hospitals' data sets
 _SUPPORT = 4.0  # widths of a Gaussian that are computed: beyond is < 0.0004
 _BREATH_SWELL = 0.025  # how much beats swell and shrink with the breath
 _YEAR = 365.25 * 86400.0
@@ -143,10 +143,10 @@ def simulate(
   day = draw_day(heart)
   habit = lead_vectors(patient) @ turn.T
   rhythm = draw_rhythm(
-    patient, findings, condition.heart_rate, DURATION, rhythm_rng
+    patient, findings, condition.heart_rate, SECONDS, rhythm_rng
   )
   beats = build_beats(patient, findings, rhythm.mean_rr, day, habit)
-  samples = round(DURATION * sampling_rate)
+  samples = round(SECONDS * sampling_rate)
   dipole = _add_waves(rhythm, beats, samples, sampling_rate)
   if findings & {"fibrillation", "flutter"}:
     time = np.arange(samples) / sampling_rate
@@ -246,7 +246,7 @@ def _electrode_noise(samples, rate, rng):
   spectrum[:, low:high] = (
     np.float32(scale) * level[:, None] * band.view(np.complex64)[:, :, 0]
   )
-  mains = round((50.0, 60.0)[int(rng.integers(2))] * DURATION)
+  mains = round((50.0, 60.0)[int(rng.integers(2))] * SECONDS)
   if mains < len(frequency) - 1:
     phase = np.exp(1j * rng.uniform(0, 2 * np.pi))
     spectrum[:, mains] += hum * rng.normal(1.0, 0.5, 9) * phase * samples / 2
@@ -259,7 +259,7 @@ def _wander_basis(samples, rate):
   time = np.arange(samples) / rate
   columns = []
   for half_turns in range(1, 13, 2):
-    angle = np.pi * half_turns * time / DURATION
+    angle = np.pi * half_turns * time / SECONDS
     columns += [
       np.sin(angle) / half_turns**0.5,
       np.cos(angle) / half_turns**0.5,
@@ -274,7 +274,7 @@ def _find_fiducials(rhythm: Rhythm, beats) -> Fiducials:
   marks = np.stack([beats[kind].marks for kind in rhythm.kind])
   marks = marks + rhythm.onset[:, None]
   r_peak = marks[:, MARKS.index("r_peak")]
-  inside = (r_peak >= 0) & (r_peak < DURATION)
+  inside = (r_peak >= 0) & (r_peak < SECONDS)
   return Fiducials(*marks[inside].T, kind=rhythm.kind[inside])
 
 

@@ -27,6 +27,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from ecgtwin_jax import sharding
+from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
 from ecgtwin_jax.stages import splits
@@ -117,7 +118,7 @@ def make_module(config) -> BaseExtractor:
 
 def init(rng, config):
   module = make_module(config)
-  latent = jnp.zeros((1, 128, module.latent_channels))
+  latent = jnp.zeros((1, LATENT_LENGTH, module.latent_channels))
   statements = jnp.zeros((1, 1, module.text_width))
   mask, patient = jnp.ones((1, 1), bool), jnp.zeros((1, 3))
   variables = module.init(

@@ -15,6 +15,7 @@ import optax
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int
 
+from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.models.classifier import Classifier
@@ -138,7 +139,9 @@ def make_module(config) -> Classifier:
 
 
 def init(rng, config):
-  variables = dict(make_module(config).init(rng, jnp.zeros((1, 1024, 12))))
+  variables = dict(
+    make_module(config).init(rng, jnp.zeros((1, MODEL_SAMPLES, 12)))
+  )
   return variables.pop("params"), variables
 
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.base_extractor import contrastive_logits
 from ecgtwin_jax.models.clip import CLIP
@@ -58,7 +59,7 @@ def make_module(config) -> CLIP:
 def init(rng, config):
   module = make_module(config)
   text = jnp.zeros((1, module.text_width))
-  variables = dict(module.init(rng, jnp.zeros((1, 1024, 12)), text))
+  variables = dict(module.init(rng, jnp.zeros((1, MODEL_SAMPLES, 12)), text))
   return variables.pop("params"), variables
 
 

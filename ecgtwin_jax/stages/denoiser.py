@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 from tqdm import tqdm
 
+from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.diffusion.schedule import (
@@ -214,11 +215,11 @@ def init(rng, config):
     mask=jnp.ones((1, 1), bool),
     patient=jnp.zeros((1, 3)),
     base=jnp.zeros((1, module.base_width)),
-    track=jnp.zeros((1, 128, channels)) if channels else None,
+    track=jnp.zeros((1, LATENT_LENGTH, channels)) if channels else None,
   )
   variables = module.init(
     rng,
-    jnp.zeros((1, 128, module.latent_channels)),
+    jnp.zeros((1, LATENT_LENGTH, module.latent_channels)),
     jnp.zeros((1,), jnp.int32),
     **inputs._asdict(),
     drop_statements=jnp.zeros((1,), bool) if module.null_condition else None,

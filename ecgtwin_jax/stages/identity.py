@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ecgtwin_jax import sharding
+from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.models.identity import IdentityEncoder
@@ -75,7 +76,9 @@ def make_module(config) -> IdentityEncoder:
 
 
 def init(rng, config):
-  variables = dict(make_module(config).init(rng, jnp.zeros((1, 1024, 12))))
+  variables = dict(
+    make_module(config).init(rng, jnp.zeros((1, MODEL_SAMPLES, 12)))
+  )
   return variables.pop("params"), variables
 
 

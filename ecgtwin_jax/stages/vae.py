@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ecgtwin_jax.constants import MODEL_RATE, MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
-from ecgtwin_jax.data.dataset import SAMPLING_RATE
 from ecgtwin_jax.models.vae import Decoder, Encoder
 from ecgtwin_jax.stages.splits import Splits, load_splits
 
@@ -55,7 +55,7 @@ def _modules(config) -> tuple[Encoder, Decoder]:
 def init(rng, config):
   encoder, decoder = _modules(config)
   keys = jax.random.split(rng)
-  signal = jnp.zeros((1, 1024, 12))
+  signal = jnp.zeros((1, MODEL_SAMPLES, 12))
   latent, _ = jax.eval_shape(
     lambda: encoder.init_with_output(keys[0], signal)[0]
   )
@@ -72,7 +72,7 @@ def slow_waves(length: int) -> Float[np.ndarray, "n w"]:
   Args:
     length: of the signal, in samples at 102.4 Hz.
   """
-  count = int(2 * _WANDER_HZ * length / SAMPLING_RATE) + 1
+  count = int(2 * _WANDER_HZ * length / MODEL_RATE) + 1
   time = (np.arange(length)[:, None] + 0.5) / length
   waves = np.cos(np.pi * time * np.arange(count))
   return (waves / np.linalg.norm(waves, axis=0)).astype(np.float32)

@@ -18,9 +18,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int32
 
+from ecgtwin_jax.constants import TEXT_WIDTH
 from ecgtwin_jax.text.wording import reword
-
-WIDTH = 768  # of every encoder: the models' text width
 
 
 @runtime_checkable
@@ -57,7 +56,7 @@ class HashedEncoder:
 
   name: str = "hashed-v1"
   revision: str = ""
-  width: int = WIDTH
+  width: int = TEXT_WIDTH
 
   def embed(self, statements: list[str]) -> Float[np.ndarray, "n 768"]:
     """Returns one unit vector per statement, in the given order.
@@ -115,8 +114,10 @@ def get_encoder(name: str) -> StatementEncoder:
   from ecgtwin_jax.text.nomic import load_text_encoder
 
   encoder = load_text_encoder(name)
-  if encoder.width != WIDTH:
-    raise ValueError(f"encoder {name!r} has width {encoder.width}, not {WIDTH}")
+  if encoder.width != TEXT_WIDTH:
+    raise ValueError(
+      f"encoder {name!r} has width {encoder.width}, not {TEXT_WIDTH}"
+    )
   return encoder
 
 

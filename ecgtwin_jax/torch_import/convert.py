@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 from safetensors import numpy as safetensors
 
+from ecgtwin_jax.constants import LATENT_LENGTH, MODEL_SAMPLES, TEXT_WIDTH
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.inference import twin_directory
@@ -26,8 +27,8 @@ from ecgtwin_jax.models.vae import Decoder, Encoder
 from ecgtwin_jax.torch_import import names as names_module
 
 # Our module with the published sizes, and its arguments' shapes and types.
-_LATENT, _SIGNAL = ((1, 128, 4), "f4"), ((1, 1024, 12), "f4")
-_REPORT = (((1, 1, 768), "f4"), ((1, 1), "bool"), ((1, 3), "f4"))
+_LATENT, _SIGNAL = ((1, LATENT_LENGTH, 4), "f4"), ((1, MODEL_SAMPLES, 12), "f4")
+_REPORT = (((1, 1, TEXT_WIDTH), "f4"), ((1, 1), "bool"), ((1, 3), "f4"))
 _DENOISER = (_LATENT, ((1,), "i4"), *_REPORT, ((1, 256), "f4"))
 _MODULES = {
   "denoiser_adax": (Denoiser(injector="adax"), _DENOISER),
@@ -36,7 +37,7 @@ _MODULES = {
   "base_extractor": (BaseExtractor(), (_LATENT, *_REPORT)),
   "vae_encoder": (Encoder(), (_SIGNAL,)),
   "vae_decoder": (Decoder(), (_LATENT,)),
-  "clip": (CLIP(), (_SIGNAL, ((1, 768), "f4"))),
+  "clip": (CLIP(), (_SIGNAL, ((1, TEXT_WIDTH), "f4"))),
 }
 
 # Released files follow MIMIC-IV-ECG, with aVF before aVL.

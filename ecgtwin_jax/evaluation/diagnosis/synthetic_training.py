@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
+from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.data.whole_files import appear_whole
@@ -175,7 +176,7 @@ def run(
 
 
 def _train(module, signals, labels, settings, seed, asked) -> dict:
-  start = module.init(jax.random.key(seed), jnp.zeros((1, 1024, 12)))
+  start = module.init(jax.random.key(seed), jnp.zeros((1, MODEL_SAMPLES, 12)))
   *_, variables = fine_tuning.tune(
     module, dict(start), signals, labels, settings, seed
   )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from ecgtwin_jax.constants import MODEL_RATE
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import (
   NAN,
@@ -311,7 +312,7 @@ def draw(nearness: Nearness) -> Any:
     loc="outside lower center",
   )
   axes = bottom.subplots()
-  seconds = np.arange(nearness.pair.shape[1]) / 102.4
+  seconds = np.arange(nearness.pair.shape[1]) / MODEL_RATE
   axes.plot(seconds, nearness.pair[1], color="0.6", lw=1.4, label="training")
   axes.plot(seconds, nearness.pair[0], color="C3", lw=0.8, label="generated")
   axes.set_title(
