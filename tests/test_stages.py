@@ -72,11 +72,13 @@ def test_each_side_of_a_pair_is_seen_with_its_own_condition_and_beat():
   channels = config.model.latent_channels
   latents = rng.normal(size=(2, 3, 128, channels)).astype("f4")
   drop = jnp.array([False, True, False])
-  together = base_extractor._extract_both(
+  together, _ = base_extractor._extract_both(
     config, params, frozen, batch, latents, drop
   )
   module = base_extractor.make_module(config)
-  for found, latent, prefix in zip(together, latents, ("reference_", "")):
+  for found, latent, prefix in zip(
+    together.swapaxes(0, 1), latents, ("reference_", "")
+  ):
     statements, mask = splits.gather_statements(
       frozen["table"], batch[prefix + "statement_ids"]
     )
@@ -107,7 +109,13 @@ def test_each_base_vector_foretells_the_other_recordings_beat():
   batch = small_pairs(rng, 3)
   bases = rng.normal(size=(2, 3, config.model.identity_tokens * 8))
   bases = jnp.asarray(bases, "f4")
-  got = base_extractor.beat_losses(config, params, frozen, bases, batch)
+  latents = [batch["reference_mean"], batch["mean"]]
+  _, conditions = base_extractor._extract_both(
+    config, params, frozen, batch, latents
+  )
+  got = base_extractor.beat_losses(
+    config, params, frozen, bases.swapaxes(0, 1), conditions, batch
+  )
   module, want = base_extractor.make_module(config), 0
   # The reference's vector with the target's condition, and the other way round.
   for base, prefix in zip(bases, ("", "reference_")):

@@ -258,7 +258,10 @@ class BaseExtractor(nn.Module):
   def _read(
     self, latent, statements, mask, patient, drop_text, beat, beat_found
   ):
-    """Returns the tokens, and what the beat at once says (b, base_width)."""
+    """Returns the tokens, what the beat at once says, and the condition.
+
+    The last are (b, base_width) and (b, width), mean of the condition's tokens.
+    """
     batch, length, channels = latent.shape
     if channels != self.latent_channels:
       raise ValueError(f"latent's {channels=} must be {self.latent_channels}")
@@ -267,7 +270,7 @@ class BaseExtractor(nn.Module):
         f"latent's {length=} must be divisible by {self.latent_patch=}"
       )
     self.param("logit_scale", nn.initializers.constant(math.log(1 / 0.07)), ())
-    condition, mask = self._condition(
+    condition, mask, whole = self._condition(
       batch, statements, mask, patient, drop_text
     )
     x = layers.Dense(
@@ -299,7 +302,7 @@ class BaseExtractor(nn.Module):
       x = layer(self.heads, hidden, self.dtype, name=f"layer_{i}")(
         x, condition, mask
       )
-    return x, reading
+    return x, reading, whole
 
   def _beat_tokens(self, beat, found):
     """Returns the median beat as tokens (b, 20, width), or what is for none."""
@@ -319,7 +322,10 @@ class BaseExtractor(nn.Module):
     return x + place[None]
 
   def _condition(self, batch, statements, mask, patient, drop_text):
-    """Returns the condition tokens (b, s, width) and their mask."""
+    """Returns the condition tokens (b, s, width), their mask, and their mean.
+
+    The mean is that of before any text is dropped.
+    """
     if statements is None:
       statements = jnp.zeros((batch, 1, self.text_width))
       mask, patient = None, jnp.zeros((batch, 3))
@@ -328,6 +334,7 @@ class BaseExtractor(nn.Module):
     if self.null_condition:
       patient = layers.fill_missing(patient, self.null_patient)
     tokens = self.statement_tokens(statements, mask, patient)
+    whole = _mean(tokens, mask)
     null_token = self.param(
       "null_token", nn.initializers.normal(1.0), (1, self.width)
     )
@@ -336,7 +343,7 @@ class BaseExtractor(nn.Module):
       first = jnp.arange(mask.shape[1]) == 0
       tokens = jnp.where(drop[:, :, None], null_token[None], tokens)
       mask = jnp.where(drop, first[None], mask)
-    return tokens, mask
+    return tokens, mask, whole
 
   def __call__(
     self,
@@ -349,7 +356,31 @@ class BaseExtractor(nn.Module):
     median_beat_found: Real[Array, " b"] | None = None,
   ) -> Float[jax.Array, "b w"]:
     """Returns the base vector (b, base_width); arguments as of `tokens`."""
-    tokens, reading = self._read(
+    return self.with_condition(
+      latent,
+      statements,
+      mask,
+      patient,
+      drop_text,
+      median_beat,
+      median_beat_found,
+    )[0]
+
+  def with_condition(
+    self,
+    latent: Float[Array, "b l c"],
+    statements: Float[Array, "b s e"] | None,
+    mask: Bool[Array, "b s"] | None = None,
+    patient: Float[Array, "b 3"] | None = None,
+    drop_text: Bool[Array, " b"] | None = None,
+    median_beat: Float[Array, "b t 12"] | None = None,
+    median_beat_found: Real[Array, " b"] | None = None,
+  ) -> tuple[Float[jax.Array, "b w"], Float[jax.Array, "b d"]]:
+    """Returns base vector and condition, as `beat_under` takes them.
+
+    The arguments are those of `tokens`.
+    """
+    tokens, reading, condition = self._read(
       latent,
       statements,
       mask,
@@ -359,8 +390,9 @@ class BaseExtractor(nn.Module):
       median_beat_found,
     )
     if not self.identity_tokens:
-      return tokens.mean(axis=1) + reading
-    return self.resampler(tokens).reshape(len(tokens), -1) + reading
+      return tokens.mean(axis=1) + reading, condition
+    base = self.resampler(tokens).reshape(len(tokens), -1)
+    return base + reading, condition
 
   def predict_beat(
     self,
@@ -380,5 +412,11 @@ class BaseExtractor(nn.Module):
     if self.null_condition:
       patient = layers.fill_missing(patient, self.null_patient)
     tokens = self.statement_tokens(statements, mask, patient)
-    beat = self.beat_head(base, _mean(tokens, mask)) * _BEAT_SIZE
+    return self.beat_under(base, _mean(tokens, mask))
+
+  def beat_under(
+    self, base: Float[Array, "b w"], condition: Float[Array, "b d"]
+  ) -> Float[jax.Array, "b 80 12"]:
+    """`predict_beat` of a condition that `with_condition` gave."""
+    beat = self.beat_head(base, condition) * _BEAT_SIZE
     return beat.reshape(len(base), BEAT_SAMPLES, 12)

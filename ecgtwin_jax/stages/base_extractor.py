@@ -161,10 +161,11 @@ def _drop_text(config, rng, batch_size):
 
 
 def _extract_both(config, params, frozen, batch, latents, drop_text=None):
-  """Base vectors (b, w) of the reference and of the target of each pair.
+  """Base vectors and conditions, (b, 2, w) and (b, 2, d), of each pair.
 
-  In one call, so that devices reduce one gradient and not one of each side.
-  Both of a pair lie together: every device keeps its own rows.
+  The reference's come first. In one call, so that devices reduce one gradient
+  and not one of each side. Both of a pair lie together: every device keeps its
+  own rows.
   """
 
   def join(reference, target):
@@ -178,7 +179,7 @@ def _extract_both(config, params, frozen, batch, latents, drop_text=None):
     frozen["table"], own("statement_ids")
   )
   beats = _BEAT_KEYS if config.model.median_beat else ()
-  bases = make_module(config).apply(
+  both = make_module(config).apply(
     {"params": params},
     join(*latents),
     statements,
@@ -186,47 +187,58 @@ def _extract_both(config, params, frozen, batch, latents, drop_text=None):
     own("patient"),
     drop_text=None if drop_text is None else join(drop_text, drop_text),
     **{name: own(name) for name in beats},
+    method="with_condition",
   )
-  bases = bases.reshape(-1, 2, bases.shape[-1])
-  return bases[:, 0], bases[:, 1]
+  return tuple(x.reshape(-1, 2, x.shape[-1]) for x in both)
 
 
-def _predict_beat(config, params, frozen, base, batch, prefix=""):
-  """Median beats (b, 80, 12) of these persons under a side's condition."""
+def _predict_beat(config, params, frozen, base, batch):
+  """Median beats (b, 80, 12) of these persons under the target's condition."""
   statements, mask = splits.gather_statements(
-    frozen["table"], batch[prefix + "statement_ids"]
+    frozen["table"], batch["statement_ids"]
   )
   deviation = make_module(config).apply(
     {"params": params},
     base,
     statements,
     mask,
-    batch[prefix + "patient"],
+    batch["patient"],
     method="predict_beat",
   )
   return frozen["beat_mean"][None] + deviation
 
 
-def beat_losses(config, params, frozen, bases, batch) -> Float[Array, " b"]:
+def beat_losses(
+  config, params, frozen, bases, conditions, batch
+) -> Float[Array, " b"]:
   """Mean over both ways of |predicted - median beat|^2 / variance, per pair.
 
   1 is what a constant reaches. A recording without a median beat costs nothing.
+  Both ways in one call, so that devices reduce one gradient.
 
   Args:
     config: of the training.
     params: of the extractor.
     frozen: of `load_frozen`.
-    bases: of the references and of the targets.
+    bases: (b, 2, w), of the references and of the targets.
+    conditions: (b, 2, d), likewise.
     batch: as above.
   """
-  total = 0
-  for base, prefix in zip(bases, ("", "reference_"), strict=True):
-    predicted = _predict_beat(config, params, frozen, base, batch, prefix)
-    square = jnp.square(predicted - batch[prefix + "median_beat"])
-    found = batch[prefix + "median_beat_found"] > 0
-    error = square.mean(axis=(1, 2)) / frozen["beat_variance"]
-    total += jnp.where(found, error, 0)
-  return total / 2
+  deviation = make_module(config).apply(
+    {"params": params},
+    bases.reshape(-1, bases.shape[-1]),
+    conditions[:, ::-1].reshape(-1, conditions.shape[-1]),
+    method="beat_under",
+  )
+  predicted = frozen["beat_mean"][None] + deviation
+  names = ("median_beat", "median_beat_found")
+  beat, found = (
+    jnp.stack([batch[name], batch["reference_" + name]], axis=1)
+    for name in names
+  )
+  square = jnp.square(predicted.reshape(beat.shape) - beat)
+  error = square.mean(axis=(2, 3)) / frozen["beat_variance"]
+  return jnp.where(found > 0, error, 0).mean(axis=1)
 
 
 def loss(config, params, model_state, frozen, batch, rng):
@@ -243,8 +255,10 @@ def loss(config, params, model_state, frozen, batch, rng):
     )
     for key, prefix in ((keys[1], "reference_"), (keys[2], ""))
   ]
-  bases = _extract_both(config, params, frozen, batch, latents, drop)
-  logits = contrastive_logits(*bases, params["logit_scale"])
+  bases, conditions = _extract_both(
+    config, params, frozen, batch, latents, drop
+  )
+  logits = contrastive_logits(bases[:, 0], bases[:, 1], params["logit_scale"])
   patients = batch["patient_id"]
   same = None
   if not config.same_patient_negatives:
@@ -254,7 +268,9 @@ def loss(config, params, model_state, frozen, batch, rng):
   total = contrastive_losses(logits, same).mean()
   if config.model.median_beat:
     metrics["contrast"] = total
-    metrics["beat"] = beat_losses(config, params, frozen, bases, batch).mean()
+    metrics["beat"] = beat_losses(
+      config, params, frozen, bases, conditions, batch
+    ).mean()
     total += config.beat_weight * metrics["beat"]
   return total, (model_state, metrics)
 
@@ -267,7 +283,8 @@ def _compare(config, place):
     means = [
       batch[name] * frozen["scale"] for name in ("reference_mean", "mean")
     ]
-    bases = _extract_both(config, params, frozen, batch, means)
+    both, _ = _extract_both(config, params, frozen, batch, means)
+    bases = both[:, 0], both[:, 1]
     out = {
       "reference_base": bases[0],
       "logits": contrastive_logits(*bases, params["logit_scale"]),
