@@ -23,17 +23,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
 from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages.losses import contrastive_losses
 
 # What stands for "no candidate": finite, so that no gradient is NaN.
-_EXCLUDED = -1e9
 _KEYS = ("mean", "std", "statement_ids", "patient", "index")
 _BEAT_KEYS = ("median_beat", "median_beat_found")
 _SPREAD_ROWS = 4096  # recordings that the spread of median beats is taken from
@@ -131,26 +130,6 @@ def _initialize(module, latent, *condition):
   base = module(latent, *condition)
   if module.median_beat:
     module.predict_beat(base, *condition)
-
-
-def contrastive_losses(
-  logits: Float[Array, "b b"], same: Bool[Array, "b b"] | None = None
-) -> Float[Array, " b"]:
-  """Symmetric InfoNCE: (-log softmax_row - log softmax_column of [i, i]) / 2.
-
-  Args:
-    logits: temperature times similarity.
-    same: pairs that are no negatives of each other; the diagonal is ignored.
-
-  Source: Radford et al. 2021 (CLIP), figure 3.
-  """
-  diagonal = jnp.arange(logits.shape[0])
-  if same is not None:
-    same = same & (diagonal[:, None] != diagonal[None, :])
-    logits = jnp.where(same, _EXCLUDED, logits)
-  cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-  both = cross_entropy(logits, diagonal) + cross_entropy(logits.T, diagonal)
-  return both / 2
 
 
 def _drop_text(config, rng, batch_size):

@@ -3,6 +3,12 @@
 `binary` tells normal (0) from abnormal (1) by two logits and cross-entropy.
 `multilabel` tells each of text/findings.py's LABELS by a logit of its own.
 What a report leaves unclear is left out of loss and scores.
+
+Batches:
+
+  ecg     (b, 1024, 12)  mV
+  index   (b,)           row of the split
+  labels  (b, labels)    1, 0, or -1 where unclear
 """
 
 import functools

@@ -1,4 +1,11 @@
-"""The evaluation's ECG-text CLIP: which report belongs to which ECG."""
+"""The evaluation's ECG-text CLIP: which report belongs to which ECG.
+
+Batches:
+
+  ecg            (b, 1024, 12)  mV
+  index          (b,)           row of the split
+  statement_ids  (b, s)         rows of the table, -1 is padding
+"""
 
 import functools
 
@@ -10,7 +17,7 @@ from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.base_extractor import contrastive_logits
 from ecgtwin_jax.models.clip import CLIP
 from ecgtwin_jax.stages import splits
-from ecgtwin_jax.stages.base_extractor import contrastive_losses
+from ecgtwin_jax.stages.losses import contrastive_losses
 
 
 def load_data(config) -> splits.Splits:

@@ -3,6 +3,17 @@
 The frozen extractor gives one base vector per recording, from the latent's mean
 and the recording's own condition. They never change, so they are computed once,
 when the data are loaded, and travel with the batches.
+
+Batches, of the target of each pair but for the base vector:
+
+  mean, std      (b, 128, c)  the latent, unscaled
+  statement_ids  (b, s)       rows of the table, -1 is padding
+  patient        (b, 3)       heart rate, age, sex; NaN where missing
+  index          (b,)         row of the split
+  base           (b, w)       of the pair's reference
+  beat_time      (b, n)       s, NaN is padding  of one with a track
+  beat_kind      (b, n)       -1 is padding      of one with a track
+  beat_p         (b, n)       1: a P wave precedes  of one with a track
 """
 
 import functools
@@ -30,7 +41,7 @@ from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.models.beat_track import BEAT_TRACKS, beat_track
 from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
 from ecgtwin_jax.stages import splits
-from ecgtwin_jax.stages.vae import mean_of_sums
+from ecgtwin_jax.stages.losses import mean_of_sums
 from ecgtwin_jax.text.findings import names_rhythm
 from ecgtwin_jax.training import checkpoint
 

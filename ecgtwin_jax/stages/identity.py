@@ -2,6 +2,12 @@
 
 Trained on real (or simulated) ECGs alone, of patients of its own, so that it
 can evaluate a generator it never met.
+
+Batches, of two recordings of each patient:
+
+  ecg, reference_ecg      (b, 1024, 12)  mV
+  index, reference_index  (b,)           rows of the split
+  patient_id              (b,)           equal numbers are one patient
 """
 
 import functools
@@ -10,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import MODEL_SAMPLES
@@ -19,9 +24,9 @@ from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.ranking import equal_error_rate, found_within
 from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages.losses import supervised_contrastive_losses
 
 # What stands for "no candidate": finite, so that no gradient is NaN.
-_EXCLUDED = -1e9
 _HELD_OUT = 8  # of so many patients of a validation split, one is held out
 
 
@@ -80,26 +85,6 @@ def init(rng, config):
     make_module(config).init(rng, jnp.zeros((1, MODEL_SAMPLES, 12)))
   )
   return variables.pop("params"), variables
-
-
-def supervised_contrastive_losses(
-  z: Float[Array, "n d"], patients: Int[Array, " n"], temperature: float
-) -> Float[Array, " n"]:
-  """-mean over positives p of log softmax(z z' / T without the diagonal)[p].
-
-  Args:
-    z: embeddings of unit length.
-    patients: equal numbers are positives of each other; a row without any
-      costs nothing.
-    temperature: T.
-
-  Source: Khosla et al. 2020 (SupCon), equation 2.
-  """
-  itself = jnp.eye(len(z), dtype=bool)
-  logits = jnp.where(itself, _EXCLUDED, z @ z.T / temperature)
-  positive = (patients[:, None] == patients[None, :]) & ~itself
-  total = jnp.where(positive, jax.nn.log_softmax(logits), 0).sum(axis=1)
-  return -total / jnp.maximum(positive.sum(axis=1), 1)
 
 
 def _augment(config, rng, signal):

@@ -1,4 +1,14 @@
-"""The rhythm model: when beats fall, learned from the beats that were found."""
+"""The rhythm model: when beats fall, learned from the beats that were found.
+
+Batches:
+
+  beat_time      (b, n)  s, NaN is padding
+  beat_kind      (b, n)  -1 is padding
+  beat_p         (b, n)  1: a P wave precedes, 0: none, -1 is padding
+  statement_ids  (b, s)  rows of the table, -1 is padding
+  patient        (b, 3)  heart rate, age, sex; NaN where missing
+  index          (b,)    row of the split
+"""
 
 import dataclasses
 import functools
@@ -13,7 +23,7 @@ from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.models.rhythm import RhythmModel, log_likelihoods
 from ecgtwin_jax.stages import splits
 from ecgtwin_jax.stages.denoiser import drop_rhythm
-from ecgtwin_jax.stages.vae import mean_of_sums
+from ecgtwin_jax.stages.losses import mean_of_sums
 from ecgtwin_jax.text.findings import names_sinus_rhythm
 
 _BEATS = ("beat_time", "beat_kind", "beat_p")

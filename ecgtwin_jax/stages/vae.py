@@ -1,4 +1,10 @@
-"""Stage 0: the variational autoencoder of 10 s, 12-lead ECGs."""
+"""Stage 0: the variational autoencoder of 10 s, 12-lead ECGs.
+
+Batches:
+
+  ecg    (b, 1024, 12)  mV
+  index  (b,)           row of the split
+"""
 
 import functools
 
@@ -10,6 +16,7 @@ from jaxtyping import Array, Float
 from ecgtwin_jax.constants import MODEL_RATE, MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.vae import Decoder, Encoder
+from ecgtwin_jax.stages.losses import correlation, mean_of_sums
 from ecgtwin_jax.stages.splits import Splits, load_splits
 
 _WANDER_HZ = 0.7  # baseline wander lies below, heart rates from 42 bpm above
@@ -128,16 +135,6 @@ def loss(config, params, model_state, frozen, batch, rng):
   return total, (model_state, metrics)
 
 
-def correlation(
-  a: Float[Array, "b n k"], b: Float[Array, "b n k"]
-) -> Float[Array, "b k"]:
-  """Pearson's r over time, per example and lead; 0 for a flat lead."""
-  a = a - a.mean(axis=1, keepdims=True)
-  b = b - b.mean(axis=1, keepdims=True)
-  norm = jnp.sqrt(jnp.sum(a * a, axis=1) * jnp.sum(b * b, axis=1))
-  return jnp.sum(a * b, axis=1) / jnp.maximum(norm, 1e-12)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _evaluate_batch(config, params, batch):
   """Sums over the batch's valid rows, from the latent's mean."""
@@ -213,16 +210,3 @@ def evaluate(config, data, frozen, weights, put) -> dict:
   ):
     totals.append(_evaluate_batch(config, weights["params"], put(batch)))
   return mean_of_sums(totals, "recordings")
-
-
-def mean_of_sums(totals: list[dict], count: str) -> dict:
-  """Turns sums per batch into means; `score` is the mean loss.
-
-  Without a single example there is only the count: nothing can be estimated.
-  """
-  if not totals:
-    return {count: 0}
-  totals = jax.tree.map(lambda *x: float(np.sum(x)), *jax.device_get(totals))
-  n = totals.pop(count)
-  means = {name: value / n for name, value in totals.items()}
-  return {**means, count: n, "score": means["loss"]}

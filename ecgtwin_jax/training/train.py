@@ -1,18 +1,6 @@
 """The training loop, one for every stage.
 
-A stage is a module in stages/ with these functions (config frozen, hashable):
-
-  load_data(config) -> data           splits; data.fingerprint, data.names(rows)
-  load_frozen(config, data) -> tree   what training reads and never changes
-  hyper(config, data) -> dict         what is needed to rebuild the model
-  batches(config, data, ...)          endless iterator of dicts of arrays
-  init(rng, config) -> params, model_state
-  loss(config, params, model_state, frozen, batch, rng)
-      -> loss, (model_state, metrics)
-  evaluate(config, data, frozen, weights, put) -> metrics, "score" among them:
-      what decides which checkpoint is best (smaller is better)
-  check(config, step, evaluation)     where a stage has it: raises ValueError
-      if the training should not go on
+A stage is a module with the functions of `stages.Stage`.
 """
 
 import contextlib
