@@ -159,7 +159,7 @@ def test_devices_change_nothing(twin, base, monkeypatch, count):
 def test_consistent_leads_add_up(twin, base):
   out = twin.generate(base, THEN, num_samples=2, steps=2, consistent_leads=True)
   signals = out.signals
-  assert out.lead_residual > 0
+  assert out.lead_residual < 1e-5  # its autoencoder has independent leads
   np.testing.assert_allclose(
     signals[..., 2], signals[..., 1] - signals[..., 0], atol=1e-5
   )
