@@ -13,11 +13,11 @@ from ecgtwin_jax.app.actions import MAX_SAMPLES, Asked, Change, Desk
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, example_ecg
 
-NOW = Condition(("Sinus rhythm",), 82, 81, "F")
+NOW = Condition(("Sinus rhythm", "Right bundle branch block"), 82, 81, "F")
 ASKED = Asked(
   files=None,
   start="0",
-  now_statements=["Sinus rhythm"],
+  now_statements=["Sinus rhythm", "Right bundle branch block"],
   now_heart_rate="82",
   now_age="81",
   now_sex="F",

@@ -62,3 +62,10 @@ def test_it_is_what_generate_uses_unless_told_otherwise(tmp_path, capsys):
   assert "1 ECGs in" in capsys.readouterr().out
   assert len(list(tmp_path.glob("*.hea"))) == 1
   assert (tmp_path / "overview.png").stat().st_size > 10_000
+
+
+def test_a_reference_that_is_not_what_is_said_of_it_is_warned_of():
+  twin = et.ECGTwin.from_pretrained("simulated-small")
+  said = et.Condition(["Sinus rhythm"], 82)
+  with pytest.warns(UserWarning, match="shows a right bundle branch block"):
+    twin.extract_base(et.example_ecg(), said)
