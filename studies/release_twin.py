@@ -43,8 +43,8 @@ ECGTwin-JAX so that every function can be tried without data or training:
 
 {patients:,} simulated patients with {recordings} recordings each (simulator
 version {version}, seed {seed}; split by patient 8:1:1), statements embedded by
-`{encoder}`. Recipe: `configs/vae.py:small`, `configs/stage1.py:small` and
-`configs/stage2.py:small`, made by one command,
+`{encoder}`. Recipe: `configs/vae.py:small`, `configs/stage1.py:small`,
+`configs/rhythm.py:small` and `configs/stage2.py:small`, made by one command,
 `python -m ecgtwin_jax.main --config=configs/stage2.py:small`. {note}
 
 | part | parameters |
