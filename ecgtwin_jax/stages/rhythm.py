@@ -42,7 +42,7 @@ def load_data(config) -> splits.Splits:
     (split.arrays["beat_kind"] >= 0).sum(axis=1).max(initial=2)
     for split in data
   )
-  return splits.Splits(*(_select(split, longest) for split in data))
+  return splits.Splits(*(_select(split, int(longest)) for split in data))
 
 
 def _select(split: Dataset, longest: int) -> Dataset:
