@@ -50,9 +50,8 @@ def test_a_recording_has_the_base_vector_that_stage_2_trains_with(chain, twin):
     names = [
       ecgs.table.statements[i] for i in ecgs.statement_ids[row] if i >= 0
     ]
-    shown = et.Condition(
-      names, ecgs.heart_rate[row], ecgs.age[row], SEXES[ecgs.sex[row]]
-    )
+    rate, age = float(ecgs.heart_rate[row]), float(ecgs.age[row])
+    shown = et.Condition(names, rate, age, SEXES[ecgs.sex[row]])
     signal = ecgs.arrays["ecg"][row] * np.float32(ecgs.card["scale"])
     got = twin.extract_base(et.ECG(signal, 102.4), shown)
     np.testing.assert_allclose(got, want, atol=0.01)
