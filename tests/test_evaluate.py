@@ -107,7 +107,7 @@ def test_the_settings_of_generating_are_handed_on(chain, tmp_path, monkeypatch):
     raise Stopped
 
   handed = {}
-  monkeypatch.setattr(evaluate.make_examples, "make", make)
+  monkeypatch.setattr(evaluate.generate_examples, "make", make)
   arms = ("twin", "zero_base")
   changes = dict(seed=5, num_samples=3, arms=arms)
   with pytest.raises(Stopped):
