@@ -166,7 +166,7 @@ def test_init_from_starts_with_the_given_weights(chain, stage_config, tmp_path):
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, given
   )
   wrong = stage_config(
-    "stage1", init_from=str(chain / "stage1"), **{"model.depth": 1}
+    "stage1", init_from=str(chain / "stage1"), **{"model.depth": 2}
   )
   with pytest.raises(ValueError, match="has other sizes"):
     train.train(wrong, tmp_path / "other")
