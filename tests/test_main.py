@@ -54,7 +54,7 @@ def test_each_stage_trains_from_the_entry_point(name, stage_config, tmp_path):
   config = stage_config(name)
   paths = [
     f"--config.{key}={config[key]}"
-    for key in ("data", "vae", "latents", "base_extractor")
+    for key in ("data", "vae", "latents", "base_extractor", "rhythm")
     if key in config
   ]
   workdir = tmp_path / name
