@@ -182,13 +182,14 @@ def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
   np.testing.assert_allclose(
     row["lead_residual_mv"], plain.residuals, atol=2e-4
   )
-  assert row["warnings"] == []
+  shows = "what the record shows: "
+  assert [x for x in row["warnings"] if not x.startswith(shows)] == []
   for number, message in (
     (2, "'Sinus bradycardia' contradicts heart_rate=80"),
     (7, "the nearest is 'Sinus rhythm'"),
   ):
     row = json.loads((tmp_path / f"out/row_{number:05d}/row.json").read_text())
-    (warning,) = row["warnings"]
+    (warning,) = [x for x in row["warnings"] if not x.startswith(shows)]
     assert message in warning
   # Its age and sex are from the record's comments.
   slow = et.Condition(["Sinus bradycardia"], 80, 81, "F")
