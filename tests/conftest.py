@@ -18,6 +18,12 @@ os.environ["MPLBACKEND"] = "Agg"
 DEVICES = "--xla_force_host_platform_device_count=8"
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+    "--chain", metavar="DIR", help="a smoke chain of earlier, not made again"
+  )
+
+
 def pytest_configure(config):
   del config
   flags = os.environ.get("XLA_FLAGS", "")
@@ -31,8 +37,10 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory):
+def chain(tmp_path_factory, pytestconfig):
   """The smoke chain on 40 simulated patients, made once: its folder."""
+  if pytestconfig.getoption("--chain"):
+    return pathlib.Path(pytestconfig.getoption("--chain"))
   import contextlib
 
   from ecgtwin_jax.flags import load_config

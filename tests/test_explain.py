@@ -78,7 +78,7 @@ def test_a_given_ecg_is_noised_as_a_scaled_latent(chain, twin):
   mean, _ = twin.networks.modules["encoder"].apply(
     {"params": variables["params"]["encoder"]}, signal[None]
   )
-  scaled = mean[0] * np.asarray(twin.hyper["denoiser"]["latent_scale"])
+  scaled = np.asarray(mean[0]) * twin.hyper["denoiser"]["latent_scale"]
   latent = twin.networks.encode(example_ecg())
   np.testing.assert_allclose(latent, scaled, atol=1e-4)
 
