@@ -45,6 +45,8 @@ def get_config(variant="base"):
     beat_track="kinds",
     identity_tokens=8,  # parts of the base vector that attention reads; or 0
     patient_in_norm=True,  # heart rate, age and sex in the adaptive norms, too
+    # Attention of a unet's full length to the same moment of other beats.
+    beat_attention=False,
   )
   config.schedule = dict(steps=1000, start=0.00085, end=0.012, kind="linear")
   config.prediction = "v"  # or "noise", as published
@@ -108,6 +110,7 @@ def get_config(variant="base"):
           "model.level_blocks": 1,
           "model.heads": 4,
           "model.base_width": 256,
+          "model.beat_attention": True,
           "batch_size": 32,
           "steps": 7500,
           "eval_every": 1000,

@@ -100,6 +100,8 @@ class Denoiser(nn.Module):
       too; 0: none.
     patient_in_norm: Whether heart rate, age and sex enter the adaptive norms,
       beside the statements' tokens.
+    beat_attention: Whether the positions of a unet's full length also look for
+      the same moment of other beats, by the track.
     remat: Keep less for the gradient and compute it again; dit keeps what its
       products give.
 
@@ -122,6 +124,7 @@ class Denoiser(nn.Module):
   beat_track: str = "none"
   identity_tokens: int = 0
   patient_in_norm: bool = False
+  beat_attention: bool = False
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -206,7 +209,7 @@ class Denoiser(nn.Module):
     given = attention is not None and not callable(attention)
     edit = (lambda i, own: attention[i]) if given else attention
     plain = attention is None and not return_attention
-    condition = Condition(c, tokens, mask, identity)
+    condition = Condition(c, tokens, mask, identity, track)
     x, maps = self._trunk(hidden, plain)(x, condition, edit)
     if given and len(attention) != len(maps):
       raise ValueError(
@@ -245,6 +248,13 @@ class Denoiser(nn.Module):
     if self.beat_track not in BEAT_TRACKS:
       raise ValueError(
         f"beat_track={self.beat_track!r} must be in {tuple(BEAT_TRACKS)}"
+      )
+    if self.beat_attention and (
+      self.backbone != "unet" or self.beat_track != "kinds"
+    ):
+      raise ValueError(
+        "beat_attention needs backbone='unet' and beat_track='kinds', not "
+        f"{self.backbone!r} and {self.beat_track!r}"
       )
     if track is not None and track.shape[-1] != BEAT_TRACKS[self.beat_track]:
       raise ValueError(
@@ -287,6 +297,7 @@ class Denoiser(nn.Module):
         self.heads,
         self.levels,
         self.level_blocks,
+        self.beat_attention,
         self.remat,
         self.dtype,
         name="unet",

@@ -57,12 +57,14 @@ class Condition(NamedTuple):
     tokens: (b, s, d), one per statement; None: no attention over statements.
     mask: (b, s), True for statements.
     identity: (b, n, d), of the base vector; None: no attention over them.
+    track: (b, l, f) beat track; None: not given.
   """
 
   c: jax.Array
   tokens: jax.Array | None
   mask: Array
   identity: jax.Array | None = None
+  track: Array | None = None
 
 
 def modulate(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ecgtwin_jax.models import layers
+from ecgtwin_jax.models.beat_attention import BeatAttention
 from ecgtwin_jax.models.injector import Condition, Injector
 from ecgtwin_jax.models.layers import Array, MapsEdit
 
@@ -66,13 +67,15 @@ class UNet(nn.Module):
 
   The width is the same at every level. Attention maps of level k are
   repeated 2^k times along the positions on their way out; given ones are read
-  at every 2^k-th position.
+  at every 2^k-th position. With `beat_attention`, positions of the full length
+  attend to the same moment of other beats, on both ways.
   """
 
   injector: str
   heads: int
   levels: int = 3
   level_blocks: int = 2
+  beat_attention: bool = False
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -98,6 +101,10 @@ class UNet(nn.Module):
 
     def run(x, level, way):
       repeats = 2**level
+      if self.beat_attention and level == 0:
+        x = BeatAttention(self.heads, self.dtype, name=f"{way}_beats")(
+          x, condition.track
+        )
 
       def level_edit(own):
         full = jnp.repeat(own, repeats, axis=2)
