@@ -12,13 +12,14 @@ from ecgtwin_jax import flags as flags_module
 TRACEBACK = "ECGTWIN_TRACEBACK"
 
 
-class Job(NamedTuple):
-  """Where a job's function is.
+class EntryPoint(NamedTuple):
+  """Where the function of a job is.
 
   Attributes:
-    module: that holds it; only the one that is asked for is imported.
-    function: of (config), and of (config, source) where it trains.
-    trains: whether it does.
+    module: the module that holds it; only that of the chosen job is imported.
+    function: name of a function of (config), or of (config, source) where the
+      job trains.
+    trains: whether the job trains.
   """
 
   module: str
@@ -27,14 +28,14 @@ class Job(NamedTuple):
 
 
 JOBS = {
-  "train": Job("jobs.train", "train_stage", trains=True),
-  "generate": Job("jobs.generate"),
-  "explain": Job("jobs.explain"),
-  "edit": Job("jobs.edit"),
-  "app": Job("app.serve"),
-  "evaluate": Job("evaluation.evaluate"),
-  "diagnose": Job("evaluation.diagnosis.job", trains=True),
-  "demo": Job("jobs.demo", trains=True),
+  "train": EntryPoint("jobs.train", "train_stage", trains=True),
+  "generate": EntryPoint("jobs.generate"),
+  "explain": EntryPoint("jobs.explain"),
+  "edit": EntryPoint("jobs.edit"),
+  "app": EntryPoint("app.serve"),
+  "evaluate": EntryPoint("evaluation.evaluate"),
+  "diagnose": EntryPoint("evaluation.diagnosis.job", trains=True),
+  "demo": EntryPoint("jobs.demo", trains=True),
 }
 
 

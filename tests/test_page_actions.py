@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax import ECGTwin, read_ecg
-from ecgtwin_jax.app.actions import MAX_SAMPLES, Asked, Change, Desk
+from ecgtwin_jax.app.actions import MAX_SAMPLES, Change, Form, Session
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, example_ecg
 
 NOW = Condition(("Sinus rhythm", "Right bundle branch block"), 82, 81, "F")
-ASKED = Asked(
+FORM = Form(
   files=None,
   start="0",
   now_statements=["Sinus rhythm", "Right bundle branch block"],
@@ -34,103 +34,103 @@ ASKED = Asked(
 
 
 @pytest.fixture(scope="module")
-def desk():
-  return Desk(ECGTwin.from_pretrained(), example_ecg(), NOW)
+def session():
+  return Session(ECGTwin.from_pretrained(), example_ecg(), NOW)
 
 
 @pytest.fixture
 def folder(tmp_path):
-  return str(tmp_path / "answer")
+  return str(tmp_path / "response")
 
 
 def is_picture(path):
   return min(matplotlib.image.imread(path).shape[:2]) > 500
 
 
-def unpack(answer, folder):
-  with zipfile.ZipFile(answer.archive) as archive:
+def unpack(response, folder):
+  with zipfile.ZipFile(response.archive) as archive:
     assert archive.testzip() is None
     archive.extractall(folder)
   return pathlib.Path(folder)
 
 
-def test_twins_are_what_the_twin_generates(desk, folder, tmp_path):
-  answer = desk.generate(ASKED, folder)
-  target = Condition(ASKED.statements, 80, 81, "F")
-  base = desk.twin.extract_base(example_ecg(), NOW)
-  same = desk.twin.generate(base, target, num_samples=2, seed=3, steps=2)
-  inside = unpack(answer, tmp_path / "unpacked")
+def test_twins_are_what_the_twin_generates(session, folder, tmp_path):
+  response = session.generate(FORM, folder)
+  target = Condition(FORM.statements, 80, 81, "F")
+  base = session.twin.extract_base(example_ecg(), NOW)
+  same = session.twin.generate(base, target, num_samples=2, seed=3, steps=2)
+  inside = unpack(response, tmp_path / "unpacked")
   for i in range(2):
     ecg = read_ecg(inside / f"twin_{i}.hea")
     np.testing.assert_allclose(ecg.signal, same.signals[i], atol=6e-4)
     assert ecg.comments[0].startswith("synthetic")
-    assert f"twin: {desk.twin.digest}" in ecg.comments[3]
+    assert f"twin: {session.twin.digest}" in ecg.comments[3]
   record = json.loads((inside / "generated.json").read_text())
   assert record["reference"] == "s0010_re_10s"
   assert record["seed"] == 3
   assert record["target"]["age"] == 81
-  assert is_picture(answer.picture)
-  assert [name for _, name in answer.sheets] == [
+  assert is_picture(response.picture)
+  assert [name for _, name in response.sheets] == [
     "reference",
     "twin_0",
     "twin_1",
   ]
-  assert all(is_picture(path) for path, _ in answer.sheets)
-  assert "80 bpm asked for" in answer.text
+  assert all(is_picture(path) for path, _ in response.sheets)
+  assert "80 bpm asked for" in response.text
 
 
-def test_an_upload_takes_the_place_of_the_reference(desk, folder, tmp_path):
+def test_an_upload_takes_the_place_of_the_reference(session, folder, tmp_path):
   path = tmp_path / "flipped.csv"
   ecg = example_ecg()
   type(ecg)(-ecg.signal, 1000, "flipped").write(path)
-  asked = ASKED._replace(files=[str(path)], num_samples=1)
-  answer = desk.generate(asked, folder)
-  record = unpack(answer, tmp_path / "unpacked") / "generated.json"
+  form = FORM._replace(files=[str(path)], num_samples=1)
+  response = session.generate(form, folder)
+  record = unpack(response, tmp_path / "unpacked") / "generated.json"
   assert json.loads(record.read_text())["reference"] == "flipped"
-  other = desk.generate(ASKED._replace(num_samples=1), folder + "_other")
+  other = session.generate(FORM._replace(num_samples=1), folder + "_other")
   pair = [
     unpack(x, tmp_path / f"{i}") / "twin_0.dat"
-    for i, x in enumerate((answer, other))
+    for i, x in enumerate((response, other))
   ]
   assert pair[0].read_bytes() != pair[1].read_bytes()
 
 
-def test_guidance_and_consistent_leads_arrive(desk, folder, tmp_path):
-  asked = ASKED._replace(
+def test_guidance_and_consistent_leads_arrive(session, folder, tmp_path):
+  form = FORM._replace(
     num_samples=1,
     statement_guidance=2.0,
     person_guidance=1.5,
     consistent_leads=True,
   )
-  answer = desk.generate(asked, folder)
-  inside = unpack(answer, tmp_path / "unpacked")
+  response = session.generate(form, folder)
+  inside = unpack(response, tmp_path / "unpacked")
   ecg = read_ecg(inside / "twin_0.hea")
   i, ii, iii = ecg.signal[:, :3].T
   np.testing.assert_allclose(iii, ii - i, atol=2e-3)
   facts = "\n".join(ecg.comments)
   assert "statement_guidance: 2.0" in facts
   assert "person_guidance: 1.5" in facts
-  assert "before they were made to agree" in answer.text
+  assert "before they were made to agree" in response.text
 
 
-def test_warnings_are_sentences_of_the_answer(desk, folder):
+def test_warnings_are_sentences_of_the_answer(session, folder):
   statements = ["Sinus bradycardia", "Right bundle branch blok"]
-  answer = desk.generate(
-    ASKED._replace(statements=statements, heart_rate="95", num_samples=1),
+  response = session.generate(
+    FORM._replace(statements=statements, heart_rate="95", num_samples=1),
     folder,
   )
-  assert "'Sinus bradycardia' contradicts heart_rate=95" in answer.text
-  assert "the nearest is 'Right bundle branch block'" in answer.text
+  assert "'Sinus bradycardia' contradicts heart_rate=95" in response.text
+  assert "the nearest is 'Right bundle branch block'" in response.text
 
 
-def test_an_explanation_is_a_sheet_per_twin(desk, folder, tmp_path):
-  tmp_path.joinpath("answer").mkdir()
-  answer = desk.explain(ASKED, folder)
-  assert [name for _, name in answer.sheets] == ["twin_0", "twin_1"]
-  assert all(is_picture(path) for path, _ in answer.sheets)
-  shares = [line.split("%")[0] for line in answer.text.splitlines()[1:]]
+def test_an_explanation_is_a_sheet_per_twin(session, folder, tmp_path):
+  tmp_path.joinpath("response").mkdir()
+  response = session.explain(FORM, folder)
+  assert [name for _, name in response.sheets] == ["twin_0", "twin_1"]
+  assert all(is_picture(path) for path, _ in response.sheets)
+  shares = [line.split("%")[0] for line in response.text.splitlines()[1:]]
   assert sum(map(int, shares)) == pytest.approx(100, abs=1)
-  assert answer.archive is None
+  assert response.archive is None
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_an_explanation_is_a_sheet_per_twin(desk, folder, tmp_path):
   [
     (
       Change("add", ["Right bundle branch block"], 2.0, 0.9),
-      [*ASKED.statements, "Right bundle branch block"],
+      [*FORM.statements, "Right bundle branch block"],
     ),
     (
       Change("swap", ["Atrial fibrillation", "Low QRS voltages"], 1.0, 0.9),
@@ -146,54 +146,54 @@ def test_an_explanation_is_a_sheet_per_twin(desk, folder, tmp_path):
     ),
     (
       Change("reweight", ["Ventricular premature complex"], -2.0, 0.9),
-      ASKED.statements,
+      FORM.statements,
     ),
   ],
   ids=lambda x: x.kind if isinstance(x, Change) else "",
 )
 def test_each_edit_is_made_and_packed(
-  desk, folder, tmp_path, change, statements
+  session, folder, tmp_path, change, statements
 ):
-  answer = desk.edit(ASKED, change, folder)
-  inside = unpack(answer, tmp_path / "unpacked")
+  response = session.edit(FORM, change, folder)
+  inside = unpack(response, tmp_path / "unpacked")
   record = json.loads((inside / "edited.json").read_text())
   assert record["edit"]["threshold"] == 0.9
   assert change.kind in record["edit"]
-  assert is_picture(answer.picture)
+  assert is_picture(response.picture)
   for i in range(2):
     source = read_ecg(inside / f"source_{i}.hea")
     edited = read_ecg(inside / f"edited_{i}.hea")
     assert np.abs(source.signal - edited.signal).max() > 1.5e-3
     assert edited.comments[1] == f"statements: {'|'.join(statements)}"
-  assert answer.text.startswith("Largest change: ")
+  assert response.text.startswith("Largest change: ")
 
 
-def test_looking_at_an_upload_finds_what_its_header_says(desk, tmp_path):
+def test_looking_at_an_upload_finds_what_its_header_says(session, tmp_path):
   paths = [EXAMPLE_RECORD + suffix for suffix in (".hea", ".dat")]
-  seen = desk.look(paths, "0", str(tmp_path))
-  assert is_picture(seen.picture)
-  assert seen.statements == []  # for the user to say
-  assert seen.heart_rate == pytest.approx(82, abs=2)
-  assert (seen.age, seen.sex) == (81, "F")
-  assert "10 s at 1000 Hz" in seen.text
+  info = session.show_reference(paths, "0", str(tmp_path))
+  assert is_picture(info.picture)
+  assert info.statements == []  # for the user to say
+  assert info.heart_rate == pytest.approx(82, abs=2)
+  assert (info.age, info.sex) == (81, "F")
+  assert "10 s at 1000 Hz" in info.text
 
 
-def test_looking_at_nothing_shows_the_own_reference(desk, tmp_path):
-  seen = desk.look(None, "", str(tmp_path))
-  assert seen.statements == list(NOW.statements)
-  assert (seen.heart_rate, seen.age, seen.sex) == (82, 81, "F")
+def test_looking_at_nothing_shows_the_own_reference(session, tmp_path):
+  info = session.show_reference(None, "", str(tmp_path))
+  assert info.statements == list(NOW.statements)
+  assert (info.heart_rate, info.age, info.sex) == (82, 81, "F")
 
 
 def test_where_no_beats_are_found_the_rate_stays_open(
-  desk, tmp_path, monkeypatch
+  session, tmp_path, monkeypatch
 ):
   find = "ecgtwin_jax.app.actions.detect_heart_rate"
   monkeypatch.setattr(find, lambda signal, rate: float("nan"))
   paths = [EXAMPLE_RECORD + suffix for suffix in (".hea", ".dat")]
-  seen = desk.look(paths, "", str(tmp_path))
-  assert seen.heart_rate is None
-  assert seen.age == 81
-  assert "no heart beats found" in seen.text
+  info = session.show_reference(paths, "", str(tmp_path))
+  assert info.heart_rate is None
+  assert info.age == 81
+  assert "no heart beats found" in info.text
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,11 @@ def test_where_no_beats_are_found_the_rate_stays_open(
     (dict(start="x", files=["a.csv"]), "seconds to skip 'x' must be"),
   ],
 )
-def test_what_is_out_of_range_is_said_in_words(desk, folder, changes, message):
+def test_what_is_out_of_range_is_said_in_words(
+  session, folder, changes, message
+):
   with pytest.raises(ValueError, match=message):
-    desk.generate(ASKED._replace(**changes), folder)
+    session.generate(FORM._replace(**changes), folder)
 
 
 @pytest.mark.parametrize(
@@ -235,19 +237,19 @@ def test_what_is_out_of_range_is_said_in_words(desk, folder, changes, message):
     (Change("erase", ["a"], 1.0, 0.2), "kind='erase' must be one of"),
   ],
 )
-def test_edits_that_cannot_be_made(desk, folder, change, message):
+def test_edits_that_cannot_be_made(session, folder, change, message):
   with pytest.raises(ValueError, match=message):
-    desk.edit(ASKED, change, folder)
+    session.edit(FORM, change, folder)
 
 
-def test_a_twin_trained_without_dropout_says_why_it_cannot_be_guided(desk):
-  assert desk.reason_against("statement_guidance") is None
+def test_a_twin_trained_without_dropout_says_why_it_cannot_be_guided(session):
+  assert session.reason_against("statement_guidance") is None
   twin = ECGTwin.from_pretrained()
   twin.hyper["denoiser"] = {
     **twin.hyper["denoiser"],
     "dropout": {"statements": 0.0, "base": 0.1, "patient": 0.1},
   }
-  plain = Desk(twin, example_ecg(), NOW)
+  plain = Session(twin, example_ecg(), NOW)
   reason = plain.reason_against("statement_guidance")
   assert reason.startswith("this twin was trained without dropping statements")
   assert plain.reason_against("person_guidance") is None

@@ -175,7 +175,7 @@ def test_init_from_starts_with_the_given_weights(chain, stage_config, tmp_path):
 def test_sigterm_saves_the_step_and_the_same_call_continues(
   chain, stage_config, tmp_path, monkeypatch, capsys
 ):
-  add = progress.Watch.add
+  add = progress.Progress.add
 
   def add_and_kill(self, step, scalars, rows):
     add(self, step, scalars, rows)
@@ -184,7 +184,7 @@ def test_sigterm_saves_the_step_and_the_same_call_continues(
 
   before = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patch:
-    patch.setattr(progress.Watch, "add", add_and_kill)
+    patch.setattr(progress.Progress, "add", add_and_kill)
     with pytest.raises(preemption.Preempted) as stopped:
       train.train(stage_config("stage1"), tmp_path)
   assert stopped.value.code == preemption.EXIT_PREEMPTED == 75

@@ -25,7 +25,7 @@ MAX_SAMPLES = 16
 EDITS = ("add", "swap", "reweight")
 
 
-class Asked(NamedTuple):
+class Form(NamedTuple):
   """What the controls say, as they say it: numbers that may be empty are text.
 
   Attributes:
@@ -39,10 +39,12 @@ class Asked(NamedTuple):
     heart_rate: in bpm.
     age: in years; empty: the reference's.
     num_samples: how many twins.
-    seed: of their noise.
+    seed: what their noise is drawn from.
     steps: calls of the network.
-    statement_guidance: 1 samples as trained.
-    person_guidance: likewise.
+    statement_guidance: scale of classifier-free guidance by the statements; 1
+      samples as trained.
+    person_guidance: scale of classifier-free guidance by the base vector; 1
+      samples as trained.
     consistent_leads: whether the limb leads shall add up exactly.
     beats: when they fall, as text; empty: a rhythm is drawn for each twin.
   """
@@ -81,7 +83,7 @@ class Change(NamedTuple):
   threshold: float
 
 
-class Seen(NamedTuple):
+class ReferenceInfo(NamedTuple):
   """A reference, and what could be found out about it; None: not known."""
 
   picture: str
@@ -92,7 +94,7 @@ class Seen(NamedTuple):
   sex: str | None
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
   """What an action gives back.
 
   Attributes:
@@ -109,7 +111,7 @@ class Answer(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Desk:
+class Session:
   """A twin, and the reference that is used where nothing is uploaded.
 
   Attributes:
@@ -118,7 +120,7 @@ class Desk:
     now: what it shows.
     max_upload_mb: limit of an upload.
     sampler: as ECGTwin.generate has it.
-    eta: likewise.
+    eta: noise of the sampler, as ECGTwin.generate has it.
     file_format: of downloads: wfdb, csv or npz.
   """
 
@@ -142,7 +144,9 @@ class Desk:
       return str(error).partition(": ")[2]
     return None
 
-  def look(self, files: list[str] | None, start: str, folder: str) -> Seen:
+  def show_reference(
+    self, files: list[str] | None, start: str, folder: str
+  ) -> ReferenceInfo:
     """Draws the reference, and finds what its file says of it.
 
     Raises:
@@ -159,24 +163,24 @@ class Desk:
     )
     if not files:
       now = self.now
-      known = list(now.statements), now.heart_rate, now.age, now.sex
-      return Seen(picture, text, *known)
+      condition = list(now.statements), now.heart_rate, now.age, now.sex
+      return ReferenceInfo(picture, text, *condition)
     # The statements are for the user to say; the rest may stand in the header.
     header = fill_condition(reference, "not said", 60.0)
-    found = round(rate, 1) if np.isfinite(rate) else None
-    return Seen(picture, text, [], found, header.age, header.sex)
+    heart_rate = round(rate, 1) if np.isfinite(rate) else None
+    return ReferenceInfo(picture, text, [], heart_rate, header.age, header.sex)
 
-  def generate(self, asked: Asked, folder: str) -> Answer:
+  def generate(self, form: Form, folder: str) -> Response:
     """Makes twins: the reference above them, each in full, and a zip file.
 
     Raises:
       ValueError: a value is missing or out of range.
     """
-    reference, now, target, sampling = self._read(asked)
-    settings = {**sampling, **_guidance(asked)}
+    reference, now, target, sampling = self._read(form)
+    settings = {**sampling, **_guidance(form)}
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)
-      out = self.twin.generate(base, target, beats=_beats(asked), **settings)
+      out = self.twin.generate(base, target, beats=_beats(form), **settings)
     inside = pathlib.Path(folder) / "twins"
     request = {"twin": self.twin.digest, **settings}
     overview = write_results(
@@ -187,27 +191,27 @@ class Desk:
     sheets = [(picture, "reference")]
     sheets += [(f"{inside}/{e.record}.png", e.record) for e in out.ecgs]
     rates = [detect_heart_rate(e.signal, e.sampling_rate) for e in out.ecgs]
-    made = ", before they were made to agree" * asked.consistent_leads
+    remark = ", before they were made to agree" * form.consistent_leads
     lines = [
       f"Heart rate: {_list_rates(rates)} bpm found, "
       f"{target.heart_rate:g} bpm asked for.",
       f"Limb leads: up to {out.lead_residual:.2f} mV from what leads I and II "
-      f"imply{made}.",
+      f"imply{remark}.",
       *notes,
     ]
-    return Answer("\n".join(lines), _pack(inside), overview, sheets)
+    return Response("\n".join(lines), _pack(inside), overview, sheets)
 
-  def explain(self, asked: Asked, folder: str) -> Answer:
+  def explain(self, form: Form, folder: str) -> Response:
     """Draws which statement each part of the same twins attends to.
 
     Raises:
       ValueError: as generate, or the twin has no attention over statements.
     """
-    reference, now, target, sampling = self._read(asked)
+    reference, now, target, sampling = self._read(form)
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)
-      settings = {**sampling, **_guidance(asked)}
-      out = self.twin.explain(base, target, beats=_beats(asked), **settings)
+      settings = {**sampling, **_guidance(form)}
+      out = self.twin.explain(base, target, beats=_beats(form), **settings)
     sheets = []
     for i, ecg in enumerate(out.ecgs):
       picture = f"{folder}/attention_{i}.png"
@@ -219,9 +223,9 @@ class Desk:
       *(f"{x:.0%}  {name}" for x, name in zip(shares, out.statements)),
       *notes,
     ]
-    return Answer("\n".join(lines), sheets=sheets)
+    return Response("\n".join(lines), sheets=sheets)
 
-  def edit(self, asked: Asked, change: Change, folder: str) -> Answer:
+  def edit(self, form: Form, change: Change, folder: str) -> Response:
     """Makes twins and edits of them from the same noise, and a zip file.
 
     Raises:
@@ -233,23 +237,21 @@ class Desk:
     if not names or (len(names) > 1 and not swap):
       number = "the statements" if swap else "one statement"
       raise ValueError(f"choose {number} to {change.kind}, not {len(names)}")
-    reference, now, target, sampling = self._read(asked)
-    made = {
+    reference, now, target, sampling = self._read(form)
+    edit = {
       change.kind: names if swap else names[0],
       "weight": change.weight,
       "threshold": change.threshold,
     }
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)
-      out = self.twin.edit(
-        base, target, beats=_beats(asked), **made, **sampling
-      )
+      out = self.twin.edit(base, target, beats=_beats(form), **edit, **sampling)
     inside = pathlib.Path(folder) / "edits"
     about = {
       "reference": reference.record,
       "now": now.as_json(),
       "source": target.as_json(),
-      "edit": made,
+      "edit": edit,
       "twin": self.twin.digest,
       **sampling,
     }
@@ -260,7 +262,7 @@ class Desk:
       f"Largest change: {', '.join(f'{x:.2f}' for x in moved)} mV.",
       *notes,
     ]
-    return Answer("\n".join(lines), _pack(inside), picture)
+    return Response("\n".join(lines), _pack(inside), picture)
 
   def _reference(self, files, start):
     if not files:
@@ -268,40 +270,40 @@ class Desk:
     seconds = _number(start or "0", "seconds to skip")
     return read_upload(files, seconds, self.max_upload_mb)
 
-  def _read(self, asked: Asked) -> tuple[ECG, Condition, Condition, dict]:
+  def _read(self, form: Form) -> tuple[ECG, Condition, Condition, dict]:
     """Reference, what it shows, what the twins shall show, the sampling."""
-    reference = self._reference(asked.files, asked.start)
+    reference = self._reference(form.files, form.start)
     for name, statements in (
-      ("the reference shows", asked.now_statements),
-      ("the twins shall show", asked.statements),
+      ("the reference shows", form.now_statements),
+      ("the twins shall show", form.statements),
     ):
       if not statements:
         raise ValueError(f"choose at least one statement of what {name}")
     now = Condition(
-      asked.now_statements,
-      _number(asked.now_heart_rate, "heart rate of the reference"),
-      _number(asked.now_age, "age") if asked.now_age.strip() else None,
-      asked.now_sex or None,
+      form.now_statements,
+      _number(form.now_heart_rate, "heart rate of the reference"),
+      _number(form.now_age, "age") if form.now_age.strip() else None,
+      form.now_sex or None,
     )
     target = Condition(
-      asked.statements,
-      _number(asked.heart_rate, "heart rate of the twins"),
-      _number(asked.age, "age") if asked.age.strip() else now.age,
+      form.statements,
+      _number(form.heart_rate, "heart rate of the twins"),
+      _number(form.age, "age") if form.age.strip() else now.age,
       now.sex,
     )
-    count = asked.num_samples
+    count = form.num_samples
     if not isinstance(count, int) or not 1 <= count <= MAX_SAMPLES:
       raise ValueError(f"twins={count} must be a number in 1..{MAX_SAMPLES}")
     for name in ("seed", "steps"):
-      if not isinstance(getattr(asked, name), int):
-        raise ValueError(f"{name}={getattr(asked, name)} must be a number")
+      if not isinstance(getattr(form, name), int):
+        raise ValueError(f"{name}={getattr(form, name)} must be a number")
     sampling = {
       "num_samples": count,
-      "seed": asked.seed,
+      "seed": form.seed,
       "sampler": self.sampler,
-      "steps": asked.steps,
+      "steps": form.steps,
       "eta": self.eta,
-      "consistent_leads": asked.consistent_leads,
+      "consistent_leads": form.consistent_leads,
     }
     return reference, now, target, sampling
 
@@ -313,14 +315,14 @@ def _number(text, name):
     raise ValueError(f"{name} {text!r} must be a number") from None
 
 
-def _beats(asked: Asked) -> str | None:
-  return asked.beats.strip() or None
+def _beats(form: Form) -> str | None:
+  return form.beats.strip() or None
 
 
-def _guidance(asked: Asked) -> dict[str, Any]:
+def _guidance(form: Form) -> dict[str, Any]:
   return {
-    "statement_guidance": asked.statement_guidance,
-    "person_guidance": asked.person_guidance,
+    "statement_guidance": form.statement_guidance,
+    "person_guidance": form.person_guidance,
   }
 
 

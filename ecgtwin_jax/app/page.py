@@ -12,11 +12,11 @@ import gradio as gr
 from ecgtwin_jax.app.actions import (
   EDITS,
   MAX_SAMPLES,
-  Answer,
-  Asked,
   Change,
-  Desk,
-  Seen,
+  Form,
+  ReferenceInfo,
+  Response,
+  Session,
 )
 from ecgtwin_jax.app.uploads import DATA, MAINS
 from ecgtwin_jax.data.conditions import Condition
@@ -28,7 +28,7 @@ another condition. For research: what is generated is synthetic, and not for
 diagnosis or treatment.
 """
 SEXES = [("female", "F"), ("male", "M"), ("not known", "")]
-KEPT = 3600  # seconds that uploads and results stay on the server's disk
+SECONDS_ON_DISK = 3600  # of uploads and results, on the server
 WAITING = 32  # requests in the queue; more are refused
 STYLE = """
 footer {display: none !important}
@@ -43,11 +43,11 @@ footer {display: none !important}
 """
 
 
-def build(desk: Desk, target: Condition, config) -> gr.Blocks:
+def build(session: Session, target: Condition, config) -> gr.Blocks:
   """Lays the page out and connects it.
 
   Args:
-    desk: does the work.
+    session: does the work.
     target: the condition that the page opens with.
     config: of the app job; the numbers that the page opens with.
   """
@@ -55,16 +55,16 @@ def build(desk: Desk, target: Condition, config) -> gr.Blocks:
     title=TITLE,
     analytics_enabled=False,
     fill_width=True,
-    delete_cache=(KEPT // 4, KEPT),
+    delete_cache=(SECONDS_ON_DISK // 4, SECONDS_ON_DISK),
   ) as blocks:
     gr.Markdown(INTRODUCTION)
     with gr.Row():
       with gr.Column(scale=2, min_width=320):
-        asked = _controls(desk, target, config)
+        fields = _controls(session, target, config)
         make = gr.Button("Generate twins", variant="primary")
       with gr.Column(scale=5, min_width=320), gr.Tabs() as tabs:
         with gr.Tab("Reference", id="reference"):
-          seen = _show_reference(desk)
+          info = _reference_tab(session)
         with gr.Tab("Twins", id="twins"):
           twins = [
             _text("Nothing yet: press “Generate twins”."),
@@ -77,7 +77,7 @@ def build(desk: Desk, target: Condition, config) -> gr.Blocks:
           explain = gr.Button("Explain the twins")
           reasons = [_text("Nothing yet."), _gallery("Attention")]
         with gr.Tab("Edit", id="edit"):
-          change = _edit_controls(desk)
+          change = _edit_controls(session)
           edit = gr.Button("Edit the twins")
           edits = [
             _text("Nothing yet."),
@@ -88,11 +88,13 @@ def build(desk: Desk, target: Condition, config) -> gr.Blocks:
     event = dict(
       concurrency_limit=1, concurrency_id="twin", api_visibility="private"
     )
-    controls = list(asked.values())
+    controls = list(fields.values())
     count = len(controls)
 
     def run_edit(folder, *values):
-      return desk.edit(Asked(*values[:count]), Change(*values[count:]), folder)
+      return session.edit(
+        Form(*values[:count]), Change(*values[count:]), folder
+      )
 
     make.click(
       lambda: gr.Tabs(selected="twins"),
@@ -102,7 +104,7 @@ def build(desk: Desk, target: Condition, config) -> gr.Blocks:
     )
     make.click(
       _respond(
-        lambda folder, *values: desk.generate(Asked(*values), folder),
+        lambda folder, *values: session.generate(Form(*values), folder),
         _show,
         lambda text: [text, _download(), None, None],
       ),
@@ -113,7 +115,7 @@ def build(desk: Desk, target: Condition, config) -> gr.Blocks:
     )
     explain.click(
       _respond(
-        lambda folder, *values: desk.explain(Asked(*values), folder),
+        lambda folder, *values: session.explain(Form(*values), folder),
         _show,
         lambda text: [text, None],
       ),
@@ -128,102 +130,105 @@ def build(desk: Desk, target: Condition, config) -> gr.Blocks:
       **event,
     )
     facts = ("now_statements", "now_heart_rate", "now_age", "now_sex")
-    asked["files"].upload(
+    fields["files"].upload(
       lambda: gr.Tabs(selected="reference"),
       outputs=tabs,
       queue=False,
       api_visibility="private",
     )
-    for changed in (asked["files"].change, asked["start"].submit):
+    for changed in (fields["files"].change, fields["start"].submit):
       changed(
         _respond(
-          lambda folder, *values: desk.look(*values, folder),
-          _show_seen,
+          lambda folder, *values: session.show_reference(*values, folder),
+          _show_info,
           lambda text: [None, text, *[gr.skip()] * len(facts)],
         ),
-        [asked["files"], asked["start"]],
-        [*seen, *(asked[fact] for fact in facts)],
+        [fields["files"], fields["start"]],
+        [*info, *(fields[fact] for fact in facts)],
         **event,
       )
   return blocks.queue(max_size=WAITING, api_open=False)
 
 
-def _controls(desk, target, config):
-  """The controls on the left by their names in Asked, in its order."""
-  now, sampling = desk.now, config.sampling
-  statements = functools.partial(_statements, desk)
+def _controls(session, target, config):
+  """The controls on the left by their names in Form, in its order."""
+  now, sampling = session.now, config.sampling
+  statements = functools.partial(_statements, session)
   # Gradio's number shows 0 where nothing is given.
   number = functools.partial(gr.Textbox, max_lines=1, min_width=90)
   whole = functools.partial(gr.Number, precision=0, min_width=80)
-  asked = {}
+  fields = {}
   with gr.Group():
-    asked["files"] = gr.File(
-      label=f"Reference: .hea with .dat, .csv or .npz, {desk.max_upload_mb:g} "
-      f"MB at most (without: {desk.reference.record})",
+    fields["files"] = gr.File(
+      label="Reference: .hea with .dat, .csv or .npz, "
+      f"{session.max_upload_mb:g} MB at most "
+      f"(without: {session.reference.record})",
       file_count="multiple",
       file_types=[*MAINS, *DATA],
       height=120,
     )
-    asked["start"] = number("0", label="Seconds to skip in it (Enter: look)")
-    asked["now_statements"] = statements(
+    fields["start"] = number("0", label="Seconds to skip in it (Enter: look)")
+    fields["now_statements"] = statements(
       now.statements, "What the reference shows"
     )
     with gr.Row():
-      asked["now_heart_rate"] = number(
+      fields["now_heart_rate"] = number(
         _as_text(now.heart_rate), label="Heart rate (bpm)"
       )
-      asked["now_age"] = number(_as_text(now.age), label="Age (years)")
-    asked["now_sex"] = gr.Radio(SEXES, value=now.sex or "", label="Sex")
+      fields["now_age"] = number(_as_text(now.age), label="Age (years)")
+    fields["now_sex"] = gr.Radio(SEXES, value=now.sex or "", label="Sex")
   with gr.Group():
-    asked["statements"] = statements(
+    fields["statements"] = statements(
       target.statements, "What the twins shall show"
     )
     with gr.Row():
-      asked["heart_rate"] = number(
+      fields["heart_rate"] = number(
         _as_text(target.heart_rate), label="Heart rate (bpm)"
       )
-      asked["age"] = number(
+      fields["age"] = number(
         _as_text(config.target.age), label="Age (years)", placeholder="the same"
       )
   with gr.Accordion("How many, and how", open=False):
     with gr.Row():
-      asked["num_samples"] = whole(
+      fields["num_samples"] = whole(
         config.num_samples, label=f"Twins (1 to {MAX_SAMPLES})"
       )
-      asked["seed"] = whole(config.seed, label="Seed")
-      asked["steps"] = whole(sampling.steps, label="Steps")
+      fields["seed"] = whole(config.seed, label="Seed")
+      fields["steps"] = whole(sampling.steps, label="Steps")
     for name, label in (
       ("statement_guidance", "Guidance by the statements"),
       ("person_guidance", "Guidance by the person"),
     ):
-      asked[name] = _guidance(label, sampling[name], desk.reason_against(name))
-    asked["consistent_leads"] = gr.Checkbox(
+      fields[name] = _guidance(
+        label, sampling[name], session.reason_against(name)
+      )
+    fields["consistent_leads"] = gr.Checkbox(
       sampling.consistent_leads, label="Make the limb leads agree exactly"
     )
-    told = desk.twin.networks.reads_beats
-    asked["beats"] = gr.Textbox(
+    reads_beats = session.twin.networks.reads_beats
+    fields["beats"] = gr.Textbox(
       config.beats or "",
       label="Beats (seconds)",
       placeholder="drawn",
       info="0.4 1.2 2.0 pvc@2.6 4.2 – or pvc@4.2 alone, to put a PVC into a "
       "drawn rhythm; also pac@, paced@"
-      if told
+      if reads_beats
       else "Not possible: this twin is told of no beats.",
       max_lines=1,
-      interactive=told,
+      interactive=reads_beats,
     )
-  assert tuple(asked) == Asked._fields, tuple(asked)
-  return asked
+  assert tuple(fields) == Form._fields, tuple(fields)
+  return fields
 
 
-def _edit_controls(desk):
+def _edit_controls(session):
   gr.Markdown(
     "The same noise, with one statement added or re-weighted, or with all "
     "statements swapped for as many others. Edits are made without guidance."
   )
   with gr.Row():
     kind = gr.Radio(EDITS, value=EDITS[0], label="Edit", min_width=240)
-    names = _statements(desk, [], "Statement", min_width=240)
+    names = _statements(session, [], "Statement", min_width=240)
   with gr.Row():
     weight = gr.Slider(
       -2, 5, 1, step=0.1, label="Weight of its attention; 1 in a swap"
@@ -234,10 +239,10 @@ def _edit_controls(desk):
   return [kind, names, weight, threshold]
 
 
-def _statements(desk, value, label, **options):
+def _statements(session, value, label, **options):
   """A choice of statements; others may be typed, and the twin warns of them."""
   return gr.Dropdown(
-    list(dict.fromkeys([*desk.twin.statements, *value])),
+    list(dict.fromkeys([*session.twin.statements, *value])),
     value=list(value),
     multiselect=True,
     allow_custom_value=True,
@@ -260,10 +265,10 @@ def _guidance(label, value, reason):
   )
 
 
-def _show_reference(desk):
+def _reference_tab(session):
   with tempfile.TemporaryDirectory() as folder:
-    seen = desk.look(None, None, folder)
-    return [_picture("The reference", seen.picture), _text(seen.text)]
+    info = session.show_reference(None, None, folder)
+    return [_picture("The reference", info.picture), _text(info.text)]
 
 
 def _text(value):
@@ -303,8 +308,8 @@ def _respond(action: Callable, show: Callable, failed: Callable) -> Callable:
   """The listener of an action: errors in words, files gone when shown.
 
   Args:
-    action: from (folder, *values) to an answer.
-    show: from the answer to what the outputs show.
+    action: from (folder, *values) to a response.
+    show: from the response to what the outputs show.
     failed: from an error in words to what they show instead.
   """
 
@@ -328,29 +333,29 @@ def _respond(action: Callable, show: Callable, failed: Callable) -> Callable:
   return respond
 
 
-def _show(answer: Answer) -> list:
-  """An answer's parts, those alone that its tab has."""
-  parts = [answer.text]
-  if answer.archive is not None:
-    name = pathlib.Path(answer.archive).name
+def _show(response: Response) -> list:
+  """A response's parts, those alone that its tab has."""
+  parts = [response.text]
+  if response.archive is not None:
+    name = pathlib.Path(response.archive).name
     parts.append(
-      gr.DownloadButton(f"Download {name}", answer.archive, interactive=True)
+      gr.DownloadButton(f"Download {name}", response.archive, interactive=True)
     )
-  if answer.picture is not None:
-    parts.append(answer.picture)
-  if answer.sheets:
-    parts.append(gr.Gallery(answer.sheets, selected_index=0))
+  if response.picture is not None:
+    parts.append(response.picture)
+  if response.sheets:
+    parts.append(gr.Gallery(response.sheets, selected_index=0))
   return parts
 
 
-def _show_seen(seen: Seen) -> list:
+def _show_info(info: ReferenceInfo) -> list:
   return [
-    seen.picture,
-    seen.text,
-    seen.statements,
-    _as_text(seen.heart_rate),
-    _as_text(seen.age),
-    seen.sex or "",
+    info.picture,
+    info.text,
+    info.statements,
+    _as_text(info.heart_rate),
+    _as_text(info.age),
+    info.sex or "",
   ]
 
 

@@ -6,7 +6,7 @@ import signal
 import tempfile
 import threading
 
-from ecgtwin_jax.app.actions import Desk
+from ecgtwin_jax.app.actions import Session
 from ecgtwin_jax.app.uploads import MB
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.inputs import read_reference, read_target
@@ -44,7 +44,7 @@ def run(config) -> None:
       raise ValueError(
         "the page needs Gradio, which is not installed: pip install -e '.[app]'"
       ) from None
-    desk = Desk(
+    session = Session(
       load_twin(config.twin, config.encoder),
       reference,
       now,
@@ -53,7 +53,7 @@ def run(config) -> None:
       eta=config.sampling.eta,
       file_format=config.format,
     )
-    blocks = page.build(desk, target, config)
+    blocks = page.build(session, target, config)
     address = _launch(blocks, page.STYLE, config)
     with _stopped_by_signals() as stopped:
       print(f"the page is at {address} (Ctrl-C ends it)", flush=True)

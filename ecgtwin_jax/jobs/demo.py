@@ -1,4 +1,4 @@
-"""The whole chain at small size: cohort, every stage, a twin, pictures."""
+"""The demo job: a small cohort, every stage of a twin, pictures."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.jobs import generate, train
 from ecgtwin_jax.training.metric_writer import read_metrics
 
-CHAIN = ("vae", "stage1", "rhythm", "stage2")
+STAGES = ("vae", "stage1", "rhythm", "stage2")
 
 
 def _last_evaluation(workdir: str) -> dict:
@@ -26,11 +26,11 @@ def _last_evaluation(workdir: str) -> dict:
 
 
 def run(config, source: str) -> dict:
-  """Runs the whole chain at small size; returns and prints its summary.
+  """Trains every stage at small size; returns and prints a summary.
 
   Args:
-    config: configs/demo.py.
-    source: what --config named; the stages' configurations lie beside it.
+    config: the configuration of configs/demo.py.
+    source: the file that --config named; the stages' lie beside it.
   """
   print(
     "A toy training on simulated patients, to see every stage run: what it "
@@ -38,7 +38,7 @@ def run(config, source: str) -> dict:
   )
   start, seconds = time.monotonic(), {}
   workdir = pathlib.Path(config.workdir)
-  for name in CHAIN:
+  for name in STAGES:
     began = time.monotonic()
     stage = load_config(beside(source, name, "demo"))
     _move(stage, workdir, name, config.seed)
@@ -88,7 +88,7 @@ def _generate(config, workdir) -> list[str]:
 
 def _summary(workdir, seconds) -> dict:
   vae, stage1, rhythm, stage2 = (
-    _last_evaluation(workdir / name) for name in CHAIN
+    _last_evaluation(workdir / name) for name in STAGES
   )
   return {
     "reconstruction_correlation": vae["correlation"],

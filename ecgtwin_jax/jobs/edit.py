@@ -41,10 +41,10 @@ def run(config) -> str:
     **change,
     **config.sampling.to_dict(),
   )
-  made = next(
+  title = next(
     f"{name} {value}" for name, value in change.items() if value is not None
   )
-  made += f", weight {config.weight:g}, threshold {config.threshold:g}"
+  title += f", weight {config.weight:g}, threshold {config.threshold:g}"
   about = {
     "reference": reference.record,
     "now": now.as_json(),
@@ -55,7 +55,7 @@ def run(config) -> str:
     "num_samples": config.num_samples,
     **config.sampling.to_dict(),
   }
-  titles = (target.describe(), made)
+  titles = (target.describe(), title)
   picture = write_edit(config.workdir, out, titles, about, config.format)
   print(f"{config.num_samples} edits in {config.workdir}; picture: {picture}")
   return picture
@@ -67,9 +67,9 @@ def write_edit(
   """Writes both sides' ECGs, edited.png and edited.json into a folder.
 
   Args:
-    folder: made where it is not there.
+    folder: where to write; made where it is not there.
     out: what was edited.
-    titles: above each side of the picture.
+    titles: what stands above each side of the picture.
     about: where it came from, for edited.json.
     file_format: "wfdb", "npz" or "csv".
 

@@ -31,10 +31,10 @@ def read_reference(config) -> tuple[ECG, Condition]:
   """
   now = config.now
   if config.record is None:
-    given = [key for key, value in now.items() if value is not None]
-    if given:
+    keys = [key for key, value in now.items() if value is not None]
+    if keys:
       raise ValueError(
-        f"config.now.{given[0]} needs config.record: without a record it is "
+        f"config.now.{keys[0]} needs config.record: without a record it is "
         "the bundled example, and what that shows is known"
       )
     return example_ecg(), EXAMPLE_CONDITION
@@ -88,11 +88,11 @@ def fill_condition(
       )
   comments = "\n".join(reference.comments)
   if age is None:
-    found = re.search(r"age\W+(\d+)", comments, re.IGNORECASE)
-    age = float(found[1]) if found else None
+    match = re.search(r"age\W+(\d+)", comments, re.IGNORECASE)
+    age = float(match[1]) if match else None
   if sex is None:
-    found = re.search(r"sex\W+([FM])", comments, re.IGNORECASE)
-    sex = found[1].upper() if found else None
+    match = re.search(r"sex\W+([FM])", comments, re.IGNORECASE)
+    sex = match[1].upper() if match else None
   return Condition(split_statements(statements), heart_rate, age, sex)
 
 

@@ -1,4 +1,4 @@
-"""A file of requests: a CSV row per person and condition to generate.
+"""A file of requests: a CSV row per recording and condition to generate.
 
 The ECGs of the rows whose folder is not there stand in one line, in the file's
 order, which is cut into batches of one size; several rows share a batch, and
@@ -59,16 +59,17 @@ class Request:
   """One row: whose ECG, what it shows, what to generate, how many.
 
   Attributes:
-    number: of the row, from 1 on; the line of column names is not counted.
-    line: of the file, from 1 on.
+    number: number of the row, from 1 on; the line of column names is not
+      counted.
+    line: line of the file, from 1 on.
     record: path of the reference.
     start: seconds to skip in it.
     now: statements (text), heart_rate, age and sex of the reference; None: not
       given.
-    target: likewise of the ECGs to generate.
-    n: how many.
-    seed: of their draw.
-    beats: of each of them, see beats.asked; None: drawn.
+    target: statements, heart_rate, age and sex of the ECGs to generate.
+    n: how many ECGs.
+    seed: what they are drawn from.
+    beats: when the beats of each of them fall, as text; None: drawn.
     cells: the row as it stands in the file.
   """
 
@@ -103,8 +104,8 @@ def read_requests(
     path: UTF-8 CSV with a first line of column names: NEEDED and any of
       OPTIONAL. Empty cells are values that are not given. Records are relative
       to the file's folder.
-    n: of rows that do not say how many.
-    seed: of rows that do not give one.
+    n: number of ECGs of rows that do not say how many.
+    seed: seed of rows that do not give one.
 
   Returns:
     Requests and failures, each in the file's order.
@@ -208,7 +209,7 @@ def _whole(cells, name, default, low, high):
   return value
 
 
-# One person's record often stands in several rows.
+# One record often stands in several rows.
 _read = functools.lru_cache(maxsize=32)(read_ecg)
 
 
@@ -227,18 +228,19 @@ class Summary(NamedTuple):
 
 
 @dataclasses.dataclass
-class _Person:
-  """Whose ECGs a request is about, and those made so far.
+class _OpenRequest:
+  """A request whose record was read, and what was generated for it so far.
 
   Attributes:
     request: the row of the file.
     reference: the record; its base vector takes its place in `base`.
     now: what the record shows.
     target: what to generate.
-    remarks: on both conditions.
-    signals: made so far.
-    residuals: of their limb leads.
-    beats: that they were given, as text; empty of a twin that is told of none.
+    remarks: warnings about both conditions.
+    signals: the ECGs generated so far.
+    residuals: how far their limb leads are from adding up, in mV.
+    beats: the beats that they were generated with, as text; empty of a twin
+      that is told of none.
   """
 
   request: Request
@@ -275,7 +277,8 @@ class _Run:
       shutil.rmtree(draft)  # of a run that was killed
     rows = len(self.requests) + len(self.failures)
     missing = [r for r in self.requests if not self._is_there(r)]
-    line = ((p, i) for p in self._people(missing) for i in range(p.request.n))
+    opened = self._open_requests(missing)
+    line = ((each, i) for each in opened for i in range(each.request.n))
     total = sum(request.n for request in missing)
     with tqdm(total=total, unit=" ECG") as self.progress:
       while batch := list(itertools.islice(line, self.config.batch_size)):
@@ -286,21 +289,21 @@ class _Run:
     self._report(summary)
     return summary
 
-  def _people(self, requests: list[Request]) -> Iterator[_Person]:
+  def _open_requests(self, requests: list[Request]) -> Iterator[_OpenRequest]:
     """Reads what requests name and extracts base vectors, a batch at a time."""
     while requests:
       size = self.config.batch_size
       block, requests = requests[:size], requests[size:]
-      people = [p for p in map(self._open, block) if p is not None]
-      if people:
+      opened = [p for p in map(self._open, block) if p is not None]
+      if opened:
         bases = self.twin.extract_bases(
-          [p.reference for p in people], [p.now for p in people], **self.batch
+          [p.reference for p in opened], [p.now for p in opened], **self.batch
         )
-        for person, base in zip(people, bases, strict=True):
-          person.base = base
-      yield from people
+        for each, base in zip(opened, bases, strict=True):
+          each.base = base
+      yield from opened
 
-  def _open(self, request: Request) -> _Person | None:
+  def _open(self, request: Request) -> _OpenRequest | None:
     """Reads what a request names; None where that fails."""
     try:
       reference = _read(request.record, request.start)
@@ -324,55 +327,55 @@ class _Run:
       *(f"what the record shows: {x}" for x in find_mismatches(reference, now)),
       *self.twin.remarks(target),
     ]
-    return _Person(request, reference.resample(), now, target, remarks)
+    return _OpenRequest(request, reference.resample(), now, target, remarks)
 
-  def _generate(self, batch: list[tuple[_Person, int]]) -> None:
+  def _generate(self, batch: list[tuple[_OpenRequest, int]]) -> None:
     """Generates a batch, and writes the rows that are whole with it."""
     rows = self.twin.generate_rows(
-      [person.base for person, _ in batch],
-      [person.target for person, _ in batch],
-      [person.request.seed for person, _ in batch],
+      [opened.base for opened, _ in batch],
+      [opened.target for opened, _ in batch],
+      [opened.request.seed for opened, _ in batch],
       [i for _, i in batch],
       self.settings,
-      beats=[person.request.beats for person, _ in batch],
+      beats=[opened.request.beats for opened, _ in batch],
       **self.batch,
     )
-    for k, (person, _) in enumerate(batch):
-      person.signals.append(rows.signals[k])
-      person.residuals.append(float(rows.residuals[k]))
+    for k, (opened, _) in enumerate(batch):
+      opened.signals.append(rows.signals[k])
+      opened.residuals.append(float(rows.residuals[k]))
       if rows.beats is not None:
-        person.beats.append(write_beats(rows.beats[k]))
-      if len(person.signals) == person.request.n:
+        opened.beats.append(write_beats(rows.beats[k]))
+      if len(opened.signals) == opened.request.n:
         try:
-          self._write(person)
+          self._write(opened)
         except (ValueError, OSError) as error:
-          self._fail(person.request, error)
-        person.signals = []
+          self._fail(opened.request, error)
+        opened.signals = []
 
-  def _write(self, person: _Person) -> None:
+  def _write(self, opened: _OpenRequest) -> None:
     """Writes a whole row, so that its folder is there whole or not at all."""
-    request = person.request
+    request = opened.request
     facts = {"twin": self.twin.digest, "seed": request.seed}
     facts |= dataclasses.asdict(self.settings)
-    lines = describe_origin(person.target, facts)
-    lines += (f"reference: {person.reference.record} from {request.start:g} s",)
+    lines = describe_origin(opened.target, facts)
+    lines += (f"reference: {opened.reference.record} from {request.start:g} s",)
     name = f"row{request.number:05d}"
     ecgs = []
-    for i, signal in enumerate(person.signals):
-      own = [f"sample: {i}"]
-      if person.beats:
-        own.append(f"beats: {person.beats[i]}")
-      ecgs.append(ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, *own)))
+    for i, signal in enumerate(opened.signals):
+      comments = [f"sample: {i}"]
+      if opened.beats:
+        comments.append(f"beats: {opened.beats[i]}")
+      ecgs.append(ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, *comments)))
     record = {
       "key": self._key(request),
       "request": request.cells,
-      "now": person.now.as_json(),
-      "target": person.target.as_json(),
+      "now": opened.now.as_json(),
+      "target": opened.target.as_json(),
       "n": request.n,
       **facts,
-      "warnings": person.remarks,
-      "lead_residual_mv": np.round(person.residuals, 4).tolist(),
-      "beats": person.beats or None,
+      "warnings": opened.remarks,
+      "lead_residual_mv": np.round(opened.residuals, 4).tolist(),
+      "beats": opened.beats or None,
     }
     place = self._place(request)
     with appear_whole(place) as draft:

@@ -1,8 +1,8 @@
-"""What a training needs from earlier ones: found, asked for, or made first.
+"""The train job: one stage, after whatever it needs from earlier stages.
 
-On the simulated cohort, the default data, what is missing is made: cohort,
-autoencoder, latents, base extractor, rhythm model. On other data, and for
-several processes, the command is named.
+On the simulated cohort, the default data, what is missing is made first:
+cohort, autoencoder, latents, base extractor, rhythm model. On other data, and
+where several processes train, an error names the command that makes it.
 """
 
 import os
@@ -21,7 +21,7 @@ from ecgtwin_jax.training.metric_writer import say
 
 SIMULATED_NOTE = (
   "Trained on simulated patients: a test bench with a known truth, no claim "
-  "about hearts. A small training, to see the chain run."
+  "about hearts. A small training, to see every stage run."
 )
 
 # Earlier stages: the key of a configuration that says where each lies, which is
@@ -36,7 +36,7 @@ def _command(source: str, name: str, variant: str) -> str:
 
 
 def _earlier(config, source: str, name: str):
-  """Configuration of an earlier stage of the same chain."""
+  """Configuration of an earlier stage, of the same size and data."""
   earlier = load_config(beside(source, name, config.variant))
   for key in ("data", "seed", "cohort", "vae", "latents"):
     if key in config and key in earlier:
@@ -56,20 +56,20 @@ def _finished(workdir: str, steps: int) -> bool:
 
 
 def prepare(config, source: str) -> None:
-  """Makes or asks for what a training needs: data, earlier stages, latents.
+  """Makes what a training lacks: data, earlier stages, latents.
 
   Raises:
     FileNotFoundError: something is missing, and config.data is not the
       simulated cohort or several processes wait for it; the message holds the
       command that makes it.
   """
-  own_cohort = config.data == config.cohort.path
+  simulated = config.data == config.cohort.path
   several = jax.process_count() > 1
 
   def needed(path, exists, what, command, make):
     if exists:
       return
-    if several or not own_cohort:
+    if several or not simulated:
       how = "with one process first" if several else "with"
       raise FileNotFoundError(
         f"{what} is missing in {path!r}; make it {how}: {command}"
@@ -79,11 +79,11 @@ def prepare(config, source: str) -> None:
 
   def earlier(name):
     # A finished or foreign set of weights is taken as it is; an unfinished
-    # run of the chain's own is continued.
+    # own run is continued.
     path = config[_KEYS[name]]
     if twin_directory.is_twin(path):
       return True
-    if own_cohort:
+    if simulated:
       return _finished(path, _earlier(config, source, name).steps)
     return checkpoint.has_weights(path, _KEYS[name])
 
@@ -101,7 +101,7 @@ def prepare(config, source: str) -> None:
   cohort = config.cohort
   stages = {"vae": 0, "base_extractor": 1, "rhythm": 1, "denoiser": 2}
   depth = stages.get(config.stage, 0)
-  if depth == 0 or own_cohort or not _is_data_set(config.latents):
+  if depth == 0 or simulated or not _is_data_set(config.latents):
     needed(
       config.data,
       _is_data_set(config.data),
@@ -190,12 +190,12 @@ def assemble(
   Args:
     output: the folder to make.
     vae: run, checkpoint or twin that holds the autoencoder.
-    base_extractor: likewise.
-    denoiser: likewise.
+    base_extractor: run, checkpoint or twin that holds the base extractor.
+    denoiser: run, checkpoint or twin that holds the denoiser.
     table: statements of the training data.
     note: what the model card says of data and intended use.
-    rhythm: likewise of the rhythm model, which a denoiser with a beat track
-      needs; None: none.
+    rhythm: run, checkpoint or twin that holds the rhythm model, which a
+      denoiser with a beat track needs; None: there is none.
   """
   sources = dict(vae=vae, base_extractor=base_extractor, denoiser=denoiser)
   if rhythm is not None:

@@ -1,4 +1,4 @@
-"""What a person watching a training needs, gathered without stalling it."""
+"""How a training goes: its numbers, gathered without stalling it."""
 
 import time
 
@@ -12,16 +12,16 @@ from ecgtwin_jax.training import flops, metric_writer, optimizer
 _AHEAD = 2
 
 
-class Watch:
+class Progress:
   """Collects the steps' scalars and writes them once per interval.
 
   A step's numbers are read at the next flush, so a loss that is not finite is
   found late but exactly, and before anything is saved.
 
   Args:
-    config: of the training.
-    writer: takes the numbers.
-    names: rows of the training data -> names of the records.
+    config: the training's configuration.
+    writer: what takes the numbers.
+    names: function from rows of the training data to names of the records.
   """
 
   def __init__(self, config, writer: metric_writer.MetricsWriter, names):
@@ -44,9 +44,9 @@ class Watch:
 
   def next_batch(self, batches):
     """Takes the next batch, and notes how long that took."""
-    asked = time.monotonic()
+    began = time.monotonic()
     batch = next(batches)
-    self._waited += time.monotonic() - asked
+    self._waited += time.monotonic() - began
     return batch
 
   def add(self, step: int, scalars: dict, rows) -> None:

@@ -32,7 +32,7 @@ from ecgtwin_jax.training.preemption import (
   Preempted,
   Preemption,
 )
-from ecgtwin_jax.training.progress import Trace, Watch
+from ecgtwin_jax.training.progress import Progress, Trace
 
 # In XLA's default order of operations on CPU, which is for many at a time, a
 # step holds half as much again.
@@ -252,11 +252,11 @@ def train(config, workdir, devices=None) -> dict:
   shapes = jax.eval_shape(functools.partial(init_state, config, stage))
   shapes = sharding.place_state(shapes, mesh)
   saver = checkpoint.Checkpointer(workdir, config, hyper, data.fingerprint)
-  found = saver.restore(_trees(shapes))
-  if found is None:
+  restored = saver.restore(_trees(shapes))
+  if restored is None:
     start, state = 0, _first_state(config, stage, shapes, hyper["part"])
   else:
-    start, state = found[0], _from_trees(found[1])
+    start, state = restored[0], _from_trees(restored[1])
     metric_writer.say(f"{config.stage}: continuing {workdir} at step {start}")
   _write_config(config, pathlib.Path(workdir))
 
@@ -268,34 +268,34 @@ def train(config, workdir, devices=None) -> dict:
   writer = metric_writer.MetricsWriter(
     workdir, config.steps, start, f"{config.stage} ({hyper['part']})"
   )
-  watch = Watch(config, writer, data.names)
+  progress = Progress(config, writer, data.names)
   evaluation, step_fn = {}, None
   with contextlib.ExitStack() as closing:
     preemption = closing.enter_context(Preemption())
     for each in (saver, batches, writer, trace):
       closing.callback(each.close)
     for step in range(start + 1, last + 1):
-      rows = watch.next_batch(batches)
+      rows = progress.next_batch(batches)
       batch = put(rows)
       if step_fn is None:
         step_fn, flops = compile_step(config, stage, state, frozen, batch, mesh)
-        watch.measure(flops, mesh.devices.flat)
+        progress.measure(flops, mesh.devices.flat)
       trace.before(step)
       with jax.profiler.StepTraceAnnotation("train", step_num=step):
         state, scalars = step_fn(state, frozen, batch)
-      watch.add(step, scalars, rows["index"])
+      progress.add(step, scalars, rows["index"])
       trace.after(step, scalars)
       stop = preemption.reached(step)
       end = stop or step == last
       evaluating = step % config.eval_every == 0 or step == last
       saving = end or evaluating or step % config.checkpoint_every == 0
       if saving or step % config.log_every == 0:
-        watch.flush()
+        progress.flush()
         saver.seal_finished()
       if evaluating:
         weights = _trees(state)["weights"]
         evaluation = stage.evaluate(config, data, frozen, weights, put)
-        watch.evaluated(step, evaluation)
+        progress.evaluated(step, evaluation)
         if hasattr(stage, "check"):
           stage.check(config, step, evaluation)
       if saving:

@@ -34,7 +34,7 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def make_watch(tmp_path):
+def make_progress(tmp_path):
   made = []
 
   def make(batch_size=4):
@@ -42,7 +42,9 @@ def make_watch(tmp_path):
     config.update(steps=100, batch_size=batch_size)
     writer = metric_writer.MetricsWriter(tmp_path, 100, 0, "test")
     made.append(writer)
-    return progress.Watch(config, writer, lambda rows: [f"r{i}" for i in rows])
+    return progress.Progress(
+      config, writer, lambda rows: [f"r{i}" for i in rows]
+    )
 
   yield make
   for writer in made:
@@ -54,9 +56,9 @@ def interval(tmp_path, step):
 
 
 def test_waiting_for_input_is_its_share_of_the_time(
-  make_watch, clock, tmp_path
+  make_progress, clock, tmp_path
 ):
-  seen = make_watch(batch_size=8)
+  seen = make_progress(batch_size=8)
 
   def slow():
     while True:
@@ -84,22 +86,24 @@ def test_waiting_for_input_is_its_share_of_the_time(
   assert interval(tmp_path, 3)["validation/score"] == 0.5
 
 
-def test_the_host_is_two_steps_ahead_and_reads_no_more(make_watch, monkeypatch):
+def test_the_host_is_two_steps_ahead_and_reads_no_more(
+  make_progress, monkeypatch
+):
   waited = []
   monkeypatch.setattr(jax, "block_until_ready", waited.append)
   monkeypatch.setattr(
     jax, "device_get", lambda x: pytest.fail("read before the flush")
   )
-  seen = make_watch()
+  seen = make_progress()
   for step in range(1, 6):
     seen.add(step, {"loss": step}, [])
   assert waited == [1, 2, 3]
 
 
 def test_utilisation_is_of_all_devices_where_their_peak_is_known(
-  make_watch, clock, tmp_path, monkeypatch
+  make_progress, clock, tmp_path, monkeypatch
 ):
-  seen = make_watch()
+  seen = make_progress()
   monkeypatch.setitem(flops.PEAK, "cpu", 1e9)
   clock.pass_by(100)  # compiling is no training
   seen.measure(2e9, jax.devices()[:4])
@@ -119,7 +123,7 @@ def test_utilisation_is_of_all_devices_where_their_peak_is_known(
 
 
 def test_memory_is_that_of_the_fullest_device(
-  make_watch, tmp_path, monkeypatch
+  make_progress, tmp_path, monkeypatch
 ):
   class Device:
     def __init__(self, used):
@@ -130,14 +134,14 @@ def test_memory_is_that_of_the_fullest_device(
 
   devices = [Device(2**30), Device(3 * 2**30)]
   monkeypatch.setattr(jax, "local_devices", lambda: devices)
-  seen = make_watch()
+  seen = make_progress()
   seen.add(1, {"loss": np.float32(1)}, [])
   seen.flush()
   assert interval(tmp_path, 1)["watch/device_memory_peak_gib"] == 3
 
 
-def test_a_loss_that_is_not_finite_is_named_exactly(make_watch, tmp_path):
-  seen = make_watch()
+def test_a_loss_that_is_not_finite_is_named_exactly(make_progress, tmp_path):
+  seen = make_progress()
   for step, loss in ((1, 1.0), (2, 2.0), (3, np.nan)):
     seen.add(step, {"loss": jnp.float32(loss)}, [10 * step])
   with pytest.raises(ValueError, match=r"loss=nan at step=3 .*: r30$"):
