@@ -25,7 +25,7 @@ def get_config(variant="base"):
   config.base_extractor = f"{root}/stage1"  # likewise
   # Likewise; it goes with the twin where config.model.beat_track needs it.
   config.rhythm = f"{root}/rhythm"
-  # Latents are multiplied by this; None: measured, to unit variance.
+  # Latents are multiplied by this; None: as config.base_extractor takes them.
   config.latent_scale = ml_collections.config_dict.placeholder(float)
   # Range of x0 when sampling; None: measured.
   config.latent_clip = ml_collections.config_dict.placeholder(float)

@@ -454,3 +454,9 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
   norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(grads)))
   params = jax.tree.map(lambda p, g: p - 0.05 * g / norm, params, grads)
   assert descend(params)[0] < first
+
+
+def test_another_scale_than_the_extractors_is_refused(stage_config):
+  config = stage_config("stage2", latent_scale=0.2)
+  with pytest.raises(ValueError, match="config.latent_scale=0.2"):
+    denoiser.load_data(config)

@@ -53,11 +53,13 @@ _EXTRACT_CHUNK = 256
 class Data(NamedTuple):
   """Both splits, and the base vector of every recording in them.
 
-  `extractor` is the digest of the weights that gave the base vectors.
+  `extractor` is the digest of the weights that gave the base vectors, `scale`
+  that of the latents they were trained on.
   """
 
   splits: splits.Splits
   extractor: str
+  scale: float | list[float]
   train_bases: np.ndarray
   validation_bases: np.ndarray
 
@@ -107,11 +109,12 @@ def load_data(config) -> Data:
   extractor, variables = checkpoint.load_weights(
     config.base_extractor, "base_extractor"
   )
-  scale = splits.latent_numbers(config, data.train.card)["latent_scale"]
-  if not _is_close(extractor["latent_scale"], scale):
+  scale = np.asarray(extractor["latent_scale"], float).tolist()
+  asked = config.latent_scale
+  if asked is not None and not np.allclose(asked, scale, rtol=1e-4):
     raise ValueError(
       f"config.base_extractor={config.base_extractor!r} was trained with "
-      f"latent_scale={extractor['latent_scale']}, but it is {scale} here"
+      f"latent_scale={scale}, but config.latent_scale={asked}"
     )
   channels = data.train.arrays["mean"].shape[-1]
   if channels != config.model.latent_channels:
@@ -155,15 +158,15 @@ def load_data(config) -> Data:
     extract_bases(split, extractor, variables["params"], scale)
     for split in data
   ]
-  return Data(data, twin_directory.digest(variables["params"]), *bases)
+  digest = twin_directory.digest(variables["params"])
+  return Data(data, digest, scale, *bases)
 
 
 def load_frozen(config, data) -> dict:
   train = data.splits.train
-  numbers = splits.latent_numbers(config, train.card)
   return {
     "table": train.table.embeddings,
-    "scale": splits.scale_array(numbers["latent_scale"]),
+    "scale": splits.scale_array(data.scale),
     "rhythm": np.array([names_rhythm(s) for s in train.table.statements]),
   }
 
@@ -181,12 +184,8 @@ def hyper(config, data) -> dict:
     "vae": card["vae"],
     "base_extractor": data.extractor,
     **splits.latent_numbers(config, card),
+    "latent_scale": data.scale,
   }
-
-
-def _is_close(scale, other) -> bool:
-  one, two = np.atleast_1d(scale), np.atleast_1d(other)
-  return one.shape == two.shape and np.allclose(one, two, rtol=1e-4)
 
 
 def _with_base(config, batch: dict, bases: np.ndarray) -> dict:
