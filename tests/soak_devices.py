@@ -23,9 +23,9 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import jax
 import numpy as np
 
-import runs
 from ecgtwin_jax import sharding
 from ecgtwin_jax.training import train
+from helpers import runs
 
 # (devices, fsdp) in one process, and (processes, devices each, fsdp).
 ALONE = ((2, 1), (4, 1), (8, 1), (2, 2), (4, 2), (8, 2), (8, 8))

@@ -25,8 +25,8 @@ import time
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import runs
 from ecgtwin_jax.training import manifest
+from helpers import runs
 
 MOMENTS = ("start", "training", "save")
 

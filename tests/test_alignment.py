@@ -5,7 +5,7 @@ import pytest
 
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.condition import clip_score
-from toy_examples import PlantedSpace, make_examples, signals_of
+from helpers.toy_examples import PlantedSpace, make_examples, signals_of
 
 N, REPORTS, WIDTH = 400, 20, 23
 EYE = np.eye(WIDTH)

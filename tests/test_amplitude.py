@@ -5,7 +5,7 @@ import pytest
 
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.evaluation.fidelity import amplitude
-from toy_examples import make_examples
+from helpers.toy_examples import make_examples
 
 GAINS = np.linspace(0.5, 1.6, 12)
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from data_prep import ptbxl
-from recordings import contents, copy_ptbxl
+from helpers.recordings import contents, copy_ptbxl
 
 needs_beam = pytest.mark.skipif(
   importlib.util.find_spec("apache_beam") is None,

@@ -52,7 +52,7 @@ def test_few_patients_are_said_to_be_few():
 
 
 def test_compute_takes_unaltered_beats_of_known_patients():
-  from evaluated import make_examples, real_signals, recordings
+  from helpers.evaluated import make_examples, real_signals, recordings
 
   examples = make_examples(real_signals(5), patients=5)
   found = beat_from_base.compute(examples, np.zeros((len(examples.real), 5)))

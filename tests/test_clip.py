@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import golden
 from ecgtwin_jax.models.base_extractor import contrastive_logits
 from ecgtwin_jax.models.clip import CLIP
 from ecgtwin_jax.torch_import import convert
+from helpers import golden
 
 SMALL = CLIP(
   stages=(32, 48),

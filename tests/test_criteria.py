@@ -13,7 +13,7 @@ from ecgtwin_jax.evaluation.condition import criteria
 from ecgtwin_jax.jobs.inputs import EXAMPLE_CONDITION
 from ecgtwin_jax.simulator import simulate
 from ecgtwin_jax.text.findings import CRITERIA, asks_for
-from evaluated import make_examples, real_signals, recordings, signal
+from helpers.evaluated import make_examples, real_signals, recordings, signal
 
 # What shows each criterion on the simulator, and at which rate.
 SHOWN = {

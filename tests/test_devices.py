@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import runs
 from ecgtwin_jax import flags, sharding
 from ecgtwin_jax.diffusion.schedule import sample_timesteps
 from ecgtwin_jax.jobs import train as train_job
 from ecgtwin_jax.stages import splits
 from ecgtwin_jax.training import checkpoint, train
+from helpers import runs
 
 EQUAL = 1e-5  # relative
 

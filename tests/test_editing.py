@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import golden
 from ecgtwin_jax.diffusion import editing
 from ecgtwin_jax.diffusion.samplers import SAMPLERS, draw_noise, sample
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.models.denoiser import Denoiser
 from ecgtwin_jax.torch_import import convert
+from helpers import golden
 
 SHORT = Schedule(steps=11, start=0.02, end=0.4)
 SMALL = Denoiser(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.evaluation.fidelity import fidelity, precision_recall
-from toy_examples import PlantedSpace, make_examples, signals_of
+from helpers.toy_examples import PlantedSpace, make_examples, signals_of
 
 PEOPLE = np.repeat(np.arange(60), 5)
 N, WIDTH = len(PEOPLE), 5

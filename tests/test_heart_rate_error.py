@@ -8,7 +8,7 @@ import pytest
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.condition import heart_rate as hre
 from ecgtwin_jax.simulator import simulate
-from toy_examples import make_examples
+from helpers.toy_examples import make_examples
 
 RATES = (50.0, 60.0, 75.0, 90.0, 105.0, 130.0)
 

@@ -9,7 +9,6 @@ import ml_collections
 import numpy as np
 import pytest
 
-import runs
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.evaluation.person import identification
@@ -19,6 +18,7 @@ from ecgtwin_jax.jobs import train as train_job
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.stages import identity
 from ecgtwin_jax.training import checkpoint, metric_writer, train
+from helpers import runs
 
 SMALL = dict(stages=(16, 32), blocks=(1, 1), kernel=5, width=7)
 

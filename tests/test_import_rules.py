@@ -147,3 +147,10 @@ def test_what_workers_load_is_without_jax_in_a_fresh_process():
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
   assert out.stdout.strip() == "False"
+
+
+def test_no_test_imports_a_test():
+  for path in (ROOT / "tests").rglob("*.py"):
+    found = set(imports(path, top_level=False))
+    other = {x for x in found if x.split(".")[-1].startswith("test_")}
+    assert not other, f"{path} imports {other}: shared builders are helpers"

@@ -10,11 +10,11 @@ import pytest
 from safetensors import numpy as safetensors
 
 import ecgtwin_jax as et
-import golden
 from ecgtwin_jax.data.ecg import example_ecg
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.torch_import import convert
 from ecgtwin_jax.training import checkpoint
+from helpers import golden
 
 PARTS = {
   "base_extractor": "base_extractor",

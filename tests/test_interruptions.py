@@ -14,9 +14,9 @@ import time
 import jax
 import pytest
 
-import runs
 from ecgtwin_jax import main
 from ecgtwin_jax.training import checkpoint, manifest, train
+from helpers import runs
 
 STEPS = 40
 

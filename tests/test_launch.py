@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from launching import LAUNCH, POD, TRAIN, program, run
+from helpers.launching import LAUNCH, POD, TRAIN, program, run
 
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 

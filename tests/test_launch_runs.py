@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from launching import (
+from helpers.launching import (
   GCLOUD,
   LAUNCH,
   POD,

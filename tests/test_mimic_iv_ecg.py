@@ -13,7 +13,7 @@ from data_prep.rows import hashed_split
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.simulator.simulate import sample_patient, simulate
-from recordings import (
+from helpers.recordings import (
   card,
   read_physical,
   recordings,
@@ -199,7 +199,7 @@ def test_faults_and_exclusions(tree, tmp_path):
   (broken / "files").symlink_to(folder / "files")
 
   def edit(name, change):
-    from recordings import read_csv
+    from helpers.recordings import read_csv
 
     rows = read_csv(folder / name)
     write_csv(broken / name, change(rows) or rows)

@@ -18,7 +18,7 @@ from ecgtwin_jax.evaluation.physiology import physiology
 from ecgtwin_jax.evaluation.physiology.measuring_error import check_chain
 from ecgtwin_jax.evaluation.resampling import compare_halves, split_patients
 from ecgtwin_jax.simulator import simulate
-from evaluated import make_examples, real_signals
+from helpers.evaluated import make_examples, real_signals
 
 
 def show(number, *statements, rate=72.0, noise=True, seed=1):

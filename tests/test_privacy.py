@@ -12,7 +12,7 @@ from ecgtwin_jax.evaluation.metric import NAN, Metric, missing
 from ecgtwin_jax.evaluation.privacy import membership, privacy, replay
 from ecgtwin_jax.inference.conditioning import ConditionArrays
 from ecgtwin_jax.inference.twin import ECGTwin
-from test_pipeline import make_dataset
+from helpers.datasets import make_dataset
 
 SINUS = Condition(["Sinus rhythm"], 70.0)
 TRAIN, UNSEEN, TARGETS = 150, 60, 60

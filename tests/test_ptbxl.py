@@ -13,7 +13,7 @@ from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.errors import RecordingError
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.data.leads import LEADS
-from recordings import (
+from helpers.recordings import (
   PTBXL,
   card,
   copy_ptbxl,

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import golden
 from ecgtwin_jax.diffusion import samplers
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.torch_import import convert
+from helpers import golden
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 

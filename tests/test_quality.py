@@ -9,7 +9,7 @@ import pytest
 from data_prep import quality
 from data_prep.rows import Row, read_row
 from ecgtwin_jax.simulator.simulate import cohort_recordings
-from recordings import LEADS, write_record
+from helpers.recordings import LEADS, write_record
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -6,7 +6,7 @@ import pytest
 from ecgtwin_jax.beats import asked
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.condition import rhythm
-from toy_examples import make_examples
+from helpers.toy_examples import make_examples
 
 SINUS = Condition(["Sinus rhythm"], 75)
 PVC = Condition(["Sinus rhythm", "Ventricular premature complex"], 75)

@@ -14,7 +14,7 @@ from data_prep import ptbxl, tables
 from data_prep.rows import HELD_OUT, hashed_split
 from ecgtwin_jax.data.dataset import SPLITS
 from ecgtwin_jax.data.errors import RecordingError
-from recordings import (
+from helpers.recordings import (
   card,
   contents,
   copy_ptbxl,

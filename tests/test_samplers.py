@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import golden
 from ecgtwin_jax.diffusion import samplers
 from ecgtwin_jax.diffusion.samplers import (
   SAMPLERS,
@@ -18,6 +17,7 @@ from ecgtwin_jax.diffusion.samplers import (
   sample,
 )
 from ecgtwin_jax.diffusion.schedule import Schedule
+from helpers import golden
 
 GOLDEN = golden.load("ddpm_schedule")
 PUBLISHED = Schedule()

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import golden
 from ecgtwin_jax.diffusion.schedule import (
   Schedule,
   add_noise,
@@ -17,6 +16,7 @@ from ecgtwin_jax.diffusion.schedule import (
   snr,
   unpredictable,
 )
+from helpers import golden
 
 GOLDEN = golden.load("ddpm_schedule")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.evaluation.person import base_similarity
-from toy_examples import make_examples, signals_of
+from helpers.toy_examples import make_examples, signals_of
 
 PATIENTS = np.repeat(np.arange(12), 3)
 WIDTH = 40

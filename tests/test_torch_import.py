@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import golden
 from ecgtwin_jax.models.base_extractor import contrastive_logits
 from ecgtwin_jax.torch_import.convert import convert, published
+from helpers import golden
 
 COUNTS = {
   "denoiser_adax": 10_541_060,

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import runs
 from ecgtwin_jax.training import (
   checkpoint,
   metric_writer,
@@ -18,6 +17,7 @@ from ecgtwin_jax.training import (
   progress,
   train,
 )
+from helpers import runs
 
 
 @pytest.mark.parametrize("name", runs.STAGES)

@@ -9,7 +9,13 @@ import pytest
 from ecgtwin_jax.beats.delineation import read_ecg_beats
 from ecgtwin_jax.evaluation import truth
 from ecgtwin_jax.simulator import simulate
-from evaluated import SEED, make_examples, real_signals, recordings, signal
+from helpers.evaluated import (
+  SEED,
+  make_examples,
+  real_signals,
+  recordings,
+  signal,
+)
 
 
 def patients():

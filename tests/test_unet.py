@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from test_denoiser import MASK, B, S, build, call
+from helpers.denoisers import MASK, B, S, build, call
 
 BLOCKS = 5  # one per level and way: 2 down, 1 in the middle, 2 up
 

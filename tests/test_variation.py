@@ -10,7 +10,7 @@ from ecgtwin_jax.beats.variation import beat_spread, rr_spread
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.physiology import variation
 from ecgtwin_jax.evaluation.readings import Readings
-from evaluated import make_examples, real_signals
+from helpers.evaluated import make_examples, real_signals
 
 PATIENTS = 8
 

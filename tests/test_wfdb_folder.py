@@ -10,7 +10,7 @@ from data_prep import wfdb_folder
 from data_prep.__main__ import main
 from data_prep.rows import hashed_split
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD
-from recordings import (
+from helpers.recordings import (
   PTBXL,
   card,
   read_physical,

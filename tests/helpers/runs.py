@@ -18,7 +18,7 @@ from ecgtwin_jax import flags, sharding
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.training import flops, metric_writer, train
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ("vae", "stage1", "stage2", "clip")
 LAUNCHER = ROOT / "launch" / "local_processes.sh"
 

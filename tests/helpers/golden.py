@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-FOLDER = pathlib.Path(__file__).parent / "data" / "golden"
+FOLDER = pathlib.Path(__file__).parents[1] / "data" / "golden"
 TOLERANCE = 2e-4  # of the output's largest magnitude
 SEED = 20251
 # Published lead order (aVF before aVL) <-> clinical order; its own inverse.

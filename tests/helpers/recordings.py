@@ -11,7 +11,7 @@ from ecgtwin_jax.data.dataset import SPLITS, load_split
 from ecgtwin_jax.data.ecg import quiet_wfdb
 from ecgtwin_jax.data.leads import LEADS
 
-PTBXL = pathlib.Path(__file__).parent / "data" / "ptbxl"
+PTBXL = pathlib.Path(__file__).parents[1] / "data" / "ptbxl"
 
 
 def copy_ptbxl(folder, change=None):

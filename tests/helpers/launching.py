@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import time
 
-LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 POD = ("--name=pod-1", "--zone=europe-west4-b")
 TRAIN = ("--", "--config=configs/vae.py", "--workdir=gs://bucket/runs/vae")
 

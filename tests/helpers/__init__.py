@@ -1,0 +1,1 @@
+"""Builders and witnesses that several tests share."""
