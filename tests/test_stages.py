@@ -458,5 +458,5 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
 
 def test_another_scale_than_the_extractors_is_refused(stage_config):
   config = stage_config("stage2", latent_scale=0.2)
-  with pytest.raises(ValueError, match="config.latent_scale=0.2"):
+  with pytest.raises(ValueError, match=r"config\.latent_scale=0\.2"):
     denoiser.load_data(config)
