@@ -28,9 +28,11 @@ USAGE = """usage: ecgtwin --config=NAME[:VARIANT] [options]
   --config.KEY=VALUE       change one value of the configuration
   --workdir=DIR            where results go (default: the config's workdir)
   --multihost              join the other processes of this run first
+  --compile_for=SLICE      of a training: what its step would cost on a TPU
+                           slice, such as v5e-256; nothing is run
   --help                   this text; with --config=NAME also its keys
 """
-_KNOWN = ("--config", "--workdir", "--multihost", "--help")
+_KNOWN = ("--config", "--workdir", "--multihost", "--compile_for", "--help")
 
 
 class Flags(NamedTuple):
@@ -41,12 +43,14 @@ class Flags(NamedTuple):
     source: what --config named; other configurations lie `beside` it.
     workdir: where results go; None: where the configuration says.
     multihost: whether this is one process of several.
+    compile_for: TPU slices to compile a training's step for; None: run it.
   """
 
   config: "ml_collections.ConfigDict"
   source: str
   workdir: str | None
   multihost: bool
+  compile_for: str | None = None
 
 
 def flatten(
@@ -219,6 +223,7 @@ def parse(argv: list[str]) -> Flags:
   absl_flags.DEFINE_string("config", None, "what to do", **options)
   absl_flags.DEFINE_string("workdir", None, "where results go", **options)
   absl_flags.DEFINE_bool("multihost", False, "join others", **options)
+  absl_flags.DEFINE_string("compile_for", None, "a TPU slice", **options)
   absl_flags.DEFINE_bool("help", False, "this text", short_name="h", **options)
   try:
     _, *rest = values(["", *argv], known_only=True)
@@ -238,7 +243,13 @@ def parse(argv: list[str]) -> Flags:
     for key, value in flatten(config).items():
       print(f"  --config.{key}={value!r}")
     raise SystemExit(0)
-  return Flags(config, values.config, values.workdir, values.multihost)
+  return Flags(
+    config,
+    values.config,
+    values.workdir,
+    values.multihost,
+    values.compile_for,
+  )
 
 
 def _split(rest: list[str]) -> list[tuple[str, str]]:

@@ -47,6 +47,11 @@ def run(flags: flags_module.Flags) -> None:
   if config.job not in JOBS:
     raise ValueError(f"config.job={config.job!r} must be one of {list(JOBS)}")
   job = JOBS[config.job]
+  if flags.compile_for is not None:
+    from ecgtwin_jax.jobs import compile_for
+
+    compile_for.run(config, flags.compile_for)
+    return
   if job.trains:
     from ecgtwin_jax.training import host_memory
 
