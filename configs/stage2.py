@@ -47,6 +47,8 @@ def get_config(variant="base"):
     patient_in_norm=True,  # heart rate, age and sex in the adaptive norms, too
     # Attention of a unet's full length to the same moment of other beats.
     beat_attention=False,
+    # Whether it is told where a recording stands for its own reference.
+    own_recording=False,
   )
   config.schedule = dict(steps=1000, start=0.00085, end=0.012, kind="linear")
   config.prediction = "v"  # or "noise", as published

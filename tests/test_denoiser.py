@@ -376,3 +376,19 @@ def test_errors(changes, options, message):
     jax.eval_shape(
       functools.partial(model.init, **options), jax.random.key(0), *inputs()
     )
+
+
+def test_a_recording_that_is_its_own_reference_is_told_apart():
+  model, _, args = build("adax", "unet", own_recording=True)
+  variables = jax.jit(model.init)(jax.random.key(0), *args)
+  own = np.array([True, *[False] * (B - 1)])
+  out = call(model, variables, args)
+  np.testing.assert_array_equal(out, call(model, variables, [*args, None, own]))
+  variables = perturbed(variables)
+  out = call(model, variables, args)
+  told = call(model, variables, [*args, None, own])
+  np.testing.assert_array_equal(out[1:], told[1:])
+  assert np.abs(out[0] - told[0]).max() > 1e-3
+  plain, start, args = build("adax", "unet")
+  with pytest.raises(ValueError, match="own_recording=True"):
+    plain.apply(start, *args, None, own)

@@ -165,7 +165,7 @@ def topology_devices(version: str, topology: str) -> list[Any]:
   except Exception as error:
     raise ValueError(
       "compiling for TPUs needs their compiler: pip install "
-      f"'ecgtwin-jax[pods]' (libtpu; Linux on x86-64): {error}"
+      f"'ecgtwin_jax[tpu]' (Linux on x86-64): {error}"
     ) from error
   return list(found.devices)
 

@@ -45,6 +45,7 @@ class DenoiserInputs(NamedTuple):
     patient: (b, 3) standardised heart rate, age, sex.
     base: (b, k) base vectors.
     track: (b, l, f) beat track; None: not given.
+    own: (b,), True where the base vector is of the target itself; None: none.
   """
 
   statements: Array
@@ -52,6 +53,7 @@ class DenoiserInputs(NamedTuple):
   patient: Array
   base: Array
   track: Array | None = None
+  own: Array | None = None
 
 
 class TransformerBlock(nn.Module):
@@ -102,6 +104,8 @@ class Denoiser(nn.Module):
       beside the statements' tokens.
     beat_attention: Whether the positions of a unet's full length also look for
       the same moment of other beats, by the track.
+    own_recording: Whether it is told where the base vector is of the very
+      recording that it denoises, which only training does.
     remat: Keep less for the gradient and compute it again; dit keeps what its
       products give.
 
@@ -125,6 +129,7 @@ class Denoiser(nn.Module):
   identity_tokens: int = 0
   patient_in_norm: bool = False
   beat_attention: bool = False
+  own_recording: bool = False
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -138,6 +143,7 @@ class Denoiser(nn.Module):
     patient: Float[Array, "b 3"],
     base: Float[Array, "b k"],
     track: Float[Array, "b l f"] | None = None,
+    own: Bool[Array, " b"] | None = None,
     *,
     return_attention: bool | str = False,
     attention: Float[Array, "n b h l r"] | Callable | None = None,
@@ -154,6 +160,8 @@ class Denoiser(nn.Module):
       base: Base vectors of the reference recordings.
       track: Beat tracks, see models/beat_track.py; all zeros: none is known,
         which is what None stands for, too.
+      own: True where the base vector is of the recording that is denoised;
+        None: nowhere.
       return_attention: True adds the maps used, mean over heads, (blocks, b,
         l, s); "heads" adds them per head, (blocks, b, heads, l, s). In the
         UNet a block of a coarser level repeats its rows to full length.
@@ -168,7 +176,7 @@ class Denoiser(nn.Module):
         identity tokens of `adaln`, a track that the module does not take, or
         `drop_statements` without `null_condition`.
     """
-    self._check(latent, base, track, return_attention, attention)
+    self._check(latent, base, track, own, return_attention, attention)
     features = patient_features(patient) if self.patient_in_norm else None
     statements, mask = layers.whole_report(statements, mask, self.text_width)
     statements, mask, patient = self._fill_null(
@@ -183,6 +191,10 @@ class Denoiser(nn.Module):
       self.dtype,
       name="condition",
     )(t, statements, mask, patient, base, features)
+    if self.own_recording:
+      vector = self.param("own_recording", layers.zeros, (self.width,))
+      if own is not None:
+        c += jnp.where(own[:, None], vector[None], 0)
     identity = None
     if self.identity_tokens:
       identity = IdentityTokens(
@@ -221,7 +233,7 @@ class Denoiser(nn.Module):
     maps = jnp.stack(maps)
     return noise, maps if return_attention == "heads" else maps.mean(axis=2)
 
-  def _check(self, latent, base, track, return_attention, attention):
+  def _check(self, latent, base, track, own, return_attention, attention):
     if self.injector not in INJECTORS:
       raise ValueError(
         f"injector={self.injector!r} must be in {tuple(INJECTORS)}"
@@ -256,6 +268,8 @@ class Denoiser(nn.Module):
         "beat_attention needs backbone='unet' and beat_track='kinds', not "
         f"{self.backbone!r} and {self.beat_track!r}"
       )
+    if own is not None and not self.own_recording:
+      raise ValueError("own needs own_recording=True")
     if track is not None and track.shape[-1] != BEAT_TRACKS[self.beat_track]:
       raise ValueError(
         f"track of {track.shape[-1]} channels must have "
