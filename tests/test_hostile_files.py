@@ -106,6 +106,39 @@ def test_headers_with_letters_of_other_languages_can_be_uploaded(
   assert ecg.comments[-1] == "Ångström"
 
 
+@pytest.mark.parametrize("where", ["long comment", "long header", "segment"])
+def test_headers_are_no_place_to_store_things(record, where):
+  folder, lines = record
+  if where == "long comment":
+    lines = [*lines, "# " + "x" * 70_000]
+  elif where == "long header":
+    lines = [*lines, *["# x"] * 400_000]
+  else:
+    (folder / "all.hea").write_text(f"all/1 12 500 {10**12}\nrec {10**12}\n")
+  (folder / "rec.hea").write_text("\n".join(lines) + "\n")
+  name = "all" if where == "segment" else "rec"
+  with pytest.raises(RecordingError, match=r"must have at most|has 5000"):
+    read_ecg(folder / name)
+
+
+def test_rates_have_a_limit(record):
+  with pytest.raises(RecordingError, match="must be at most 100000 Hz"):
+    read_ecg(with_first_line(record, "rec 12 1e300 5000"))
+
+
+def test_only_the_lines_of_a_table_that_are_needed_become_numbers(tmp_path):
+  path = tmp_path / "long.csv"
+  ECG(SIGNAL, 100, "long").write(path)
+  path.write_text(path.read_text() + "\n".join(["never read"] * 10))
+  np.testing.assert_array_equal(
+    read_ecg(path, 5).signal, SIGNAL[500:1500].astype(np.float32)
+  )
+  with path.open("a") as file:
+    file.write("\n# sampling_rate=1_00\n")
+  with pytest.raises(RecordingError, match="'1_00' must be a number"):
+    read_ecg(path)
+
+
 def arrays(**changes):
   return {
     "signal": SIGNAL.astype(np.float32),
@@ -119,9 +152,8 @@ def arrays(**changes):
 @pytest.mark.parametrize(
   "changes,named",
   [
-    ({"leads": np.zeros(10**6, "U80")}, "leads"),
-    ({"comments": np.zeros(10**6, "U80")}, "comments"),
-    ({"signal": np.zeros((10**8, 12), np.int8)}, "signal"),
+    ({"leads": np.zeros(10**5, "U80")}, "leads"),
+    ({"comments": np.zeros(10**5, "U80")}, "comments"),
     ({"more": np.zeros(10**6)}, "more"),
   ],
 )
@@ -134,6 +166,27 @@ def test_arrays_are_refused_by_their_headers(tmp_path, changes, named):
   with pytest.raises(RecordingError, match=named):
     read_ecg(path)
   assert tracemalloc.get_traced_memory()[1] < 20e6
+  tracemalloc.stop()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_any_layout_are_read(tmp_path, order):
+  path = tmp_path / "a.npz"
+  np.savez(path, **arrays(signal=np.asarray(SIGNAL, order=order)))
+  ecg = read_ecg(path, start=0.1, duration=5)
+  np.testing.assert_array_equal(ecg.signal, SIGNAL[50:2550].astype(np.float32))
+
+
+def test_a_long_recording_costs_what_is_read_of_it(tmp_path):
+  path = tmp_path / "long.npz"
+  signal = np.zeros((2 * 10**6, 12), np.int8)
+  signal[500:5500] = 100 * SIGNAL
+  np.savez_compressed(path, **arrays(signal=signal))
+  del signal
+  tracemalloc.start()
+  with pytest.raises(RecordingError, match="range"):
+    read_ecg(path, start=1)
+  assert tracemalloc.get_traced_memory()[1] < 5e6
   tracemalloc.stop()
 
 

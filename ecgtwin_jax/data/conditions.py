@@ -130,24 +130,29 @@ def find_bad_text(statement: str) -> str | None:
 
 def _check_statements(statements):
   if isinstance(statements, str):
-    raise ValueError(f"{statements=} must be a list of statements")
+    raise ValueError(
+      f"statements={statements[:60]!r} must be a list of statements"
+    )
+  statements = tuple(statements)
+  if not 1 <= len(statements) <= MAX_STATEMENTS:
+    raise ValueError(
+      f"number of statements={len(statements)} must be in 1..{MAX_STATEMENTS}"
+    )
   cleaned = []
   for statement in statements:
     if not isinstance(statement, str) or not statement.strip():
-      raise ValueError(f"{statement=} must be a string that is not blank")
+      text = repr(statement)[:60]
+      raise ValueError(f"statement={text} must be a string that is not blank")
     if "|" in statement:
       raise ValueError(
-        f"{statement=} must not contain '|': give each statement on its own"
+        f"statement={statement[:60]!r} must not contain '|': give each "
+        "statement on its own"
       )
     statement = " ".join(statement.split())
     problem = find_bad_text(statement)
     if problem:
       raise ValueError(f"statement {statement[:60]!r} {problem}")
     cleaned.append(statement)
-  if not 1 <= len(cleaned) <= MAX_STATEMENTS:
-    raise ValueError(
-      f"number of statements={len(cleaned)} must be in 1..{MAX_STATEMENTS}"
-    )
   return tuple(cleaned)
 
 
@@ -155,10 +160,10 @@ def _check_number(value, name, low, high):
   rule = f"must be a number in {low}..{high}"
   try:
     number = float(value)
-  except (TypeError, ValueError):
-    raise ValueError(f"{name}={value!r} {rule}") from None
+  except (TypeError, ValueError, OverflowError):
+    raise ValueError(f"{name}={repr(value)[:60]} {rule}") from None
   if isinstance(value, str | bool) or not low <= number <= high:
-    raise ValueError(f"{name}={value!r} {rule}")
+    raise ValueError(f"{name}={repr(value)[:60]} {rule}")
   return number
 
 

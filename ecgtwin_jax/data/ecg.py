@@ -14,9 +14,11 @@ from jaxtyping import Float
 
 from ecgtwin_jax.constants import MODEL_RATE as MODEL_RATE
 from ecgtwin_jax.constants import MODEL_SAMPLES, SECONDS
-from ecgtwin_jax.data.errors import RecordingError, find_window
+from ecgtwin_jax.data.errors import MAX_RATE, RecordingError, find_window
 from ecgtwin_jax.data.leads import LEADS, order_leads
 from ecgtwin_jax.data.wfdb_record import (
+  check_comments,
+  decode_text,
   first_line,
   quiet_wfdb,
   read_wfdb,
@@ -163,9 +165,10 @@ def read_ecg(
 
 def _read_csv(path, start, duration):
   require_file(path, "give a WFDB record, a .csv or an .npz file")
-  lines = path.read_text("utf-8-sig").splitlines()
+  lines = decode_text(path.read_bytes()).splitlines()
   lines = [line for line in lines if line.strip()]
   notes = [line[1:].strip() for line in lines if line.startswith("#")]
+  check_comments(notes)
   names, *rows = [x for x in lines if not x.startswith("#")] or [""]
   if not rows:
     raise ValueError("a line of lead names and a line per sample are needed")
@@ -173,23 +176,26 @@ def _read_csv(path, start, duration):
   pattern = r"(sampling_rate|units)\s*=\s*([^,\s]+)"
   settings = {"units": "mV"} | dict(re.findall(pattern, "\n".join(notes)))
   notes = [note for note in notes if not re.match(pattern, note)]
-  signal = np.loadtxt(
-    rows,
-    delimiter=",",
-    ndmin=2,
-    converters=lambda cell: float(cell) if cell.strip() else np.nan,
-  )
-  if "sampling_rate" in settings:
-    rate = float(settings["sampling_rate"])
-  elif "time" in names:
+  rate = _cell(settings.get("sampling_rate", ""))
+  if duration is not None and rate <= MAX_RATE:
+    rows = rows[: round((start + duration) * rate) + 1]  # no more is needed
+  signal = np.loadtxt(rows, delimiter=",", ndmin=2, converters=_cell)
+  if "sampling_rate" not in settings:
+    if "time" not in names:
+      raise ValueError(
+        "a comment line '# sampling_rate=500,units=mV' or a column 'time' in "
+        "seconds is needed"
+      )
     rate = _rate_of(signal[:, names.index("time")])
-  else:
-    raise ValueError(
-      "a comment line '# sampling_rate=500,units=mV' or a column 'time' in "
-      "seconds is needed"
-    )
   window = slice(*find_window(len(signal), rate, start, duration))
   return signal[window], rate, names, settings["units"], tuple(notes)
+
+
+def _cell(text):
+  """A number as it is usually written; NaN where nothing stands."""
+  if "_" in text:  # Python would skip them
+    raise ValueError(f"{text[:60]!r} must be a number")
+  return float(text) if text.strip() else np.nan
 
 
 def _rate_of(time):
@@ -204,47 +210,66 @@ def _rate_of(time):
 def _read_npz(path, start, duration):
   require_file(path, "give a WFDB record, a .csv or an .npz file")
   try:
-    _check_arrays(path)
-    with np.load(path, allow_pickle=False) as file:
-      arrays = dict(file)
-    signal = arrays["signal"]
-    rate = float(arrays["sampling_rate"])
-    names = [str(x) for x in arrays["leads"]]
-    units = arrays["units"].astype(str).tolist()
+    with zipfile.ZipFile(path) as archive:
+      arrays = {
+        name: _read_array(archive, name)
+        for name in map(_array_name, archive.namelist())
+        if name != "signal"
+      }
+      rate = float(arrays["sampling_rate"])
+      names = [str(x) for x in arrays["leads"]]
+      units = arrays["units"].astype(str).tolist()
+      signal = _read_array(archive, "signal", (rate, start, duration))
+  except RecordingError:
+    raise
   except Exception as error:
     raise ValueError(
       f"not an .npz file with arrays signal, sampling_rate, leads and units "
       f"({first_line(error)})"
     ) from None
-  if signal.ndim != 2 or signal.dtype.kind not in "fiu":
-    raise ValueError(
-      f"{signal.shape=} must be (samples, leads) and numbers, not"
-      f" {signal.dtype}"
-    )
-  window = slice(*find_window(len(signal), rate, start, duration))
   comments = tuple(str(x) for x in arrays.get("comments", ()))
-  return signal[window].astype(np.float64), rate, names, units, comments
+  return signal.astype(np.float64), rate, names, units, comments
 
 
-def _check_arrays(path):
-  """Refuses arrays that are too large, by their headers alone."""
-  with zipfile.ZipFile(path) as archive:
-    for member in archive.namelist():
-      name = member.removesuffix(".npy")
-      if name not in _NPZ_BYTES:
-        raise ValueError(f"an array {name[:60]!r} is not known")
-      with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-          read = np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-      size = math.prod(shape) * dtype.itemsize
-      if size > _NPZ_BYTES[name] or dtype.hasobject:
-        raise ValueError(
-          f"{name} {shape} of {dtype} takes {size} bytes, must be at most "
-          f"{_NPZ_BYTES[name]}"
+def _array_name(member):
+  name = member.removesuffix(".npy")
+  if name not in _NPZ_BYTES:
+    raise ValueError(f"an array {name[:60]!r} is not known")
+  return name
+
+
+def _read_array(archive, name, window=None):
+  """Reads an array, or the rows of a window alone.
+
+  Its header is read first, and an array that is too large is refused by it.
+  """
+  with archive.open(f"{name}.npy") as file:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+      read = np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    size = math.prod(shape) * dtype.itemsize
+    if size > _NPZ_BYTES[name] or dtype.hasobject:
+      raise ValueError(
+        f"{name} {shape} of {dtype} takes {size} bytes, must be at most "
+        f"{_NPZ_BYTES[name]}"
+      )
+    if window is not None:
+      if len(shape) != 2 or dtype.kind not in "fiu" or not size:
+        raise RecordingError(
+          "unreadable",
+          f"{name} {shape} must be (samples, leads) and numbers, not {dtype}",
         )
+      first, last = find_window(shape[0], *window)
+      if not fortran:
+        row = size // shape[0]
+        file.seek(first * row, os.SEEK_CUR)
+        data = file.read((last - first) * row)
+        return np.frombuffer(data, dtype).reshape(last - first, shape[1])
+    data = np.frombuffer(file.read(size), dtype)
+    array = data.reshape(shape, order="F" if fortran else "C")
+    return array if window is None else array[first:last]
 
 
 def _write_wfdb(ecg, path):

@@ -1,8 +1,7 @@
 """The error that names a broken rule, and the rules of rate and length."""
 
-import math
-
 MIN_RATE = 50.0  # Hz: less cannot hold a QRS complex
+MAX_RATE = 1e5  # Hz: no recorder is as fast
 
 
 class RecordingError(ValueError):
@@ -21,7 +20,10 @@ class RecordingError(ValueError):
 
 
 def find_window(
-  count: int, rate: float, start: float, duration: float | None
+  count: int,
+  rate: float | int,
+  start: float | int,
+  duration: float | int | None,
 ) -> tuple[int, int]:
   """First sample, and the one after the last, of the seconds asked for.
 
@@ -32,12 +34,13 @@ def find_window(
     duration: seconds to read; None is all the rest.
 
   Raises:
-    RecordingError: `duration`, the recording is too short or its rate below
-      50 Hz.
+    RecordingError: `duration`, the recording is too short or its rate not in
+      50..100,000 Hz.
   """
-  if not MIN_RATE <= rate < math.inf:
+  if not MIN_RATE <= rate <= MAX_RATE:
+    bound = f"most {MAX_RATE:g}" if rate > MAX_RATE else f"least {MIN_RATE:g}"
     raise RecordingError(
-      "duration", f"sampling_rate={rate:g} must be at least {MIN_RATE:g} Hz"
+      "duration", f"sampling_rate={rate:g} must be at {bound} Hz"
     )
   first = round(start * rate)
   last = count if duration is None else first + round(duration * rate)

@@ -6,6 +6,7 @@ import itertools
 import pathlib
 import re
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,6 +17,8 @@ from ecgtwin_jax.data.leads import lead_position
 MAX_CHECKED = 1 << 20  # samples of a lead; of more, a piece is read unchecked
 MAX_SIGNALS = 256  # of a record
 MAX_FRAME = 1000  # samples per frame
+MAX_HEADER = 1 << 20  # bytes of a header
+MAX_COMMENTS = 1 << 16  # characters of all comments together
 _MISSING = -(2**15)  # format 16's sign for a sample that is not there
 # Bytes that a sample takes, of the formats that are not compressed.
 _BYTES = {
@@ -222,8 +225,12 @@ def _parse_header(wfdb, file):
   """
   from wfdb.io import header
 
+  size = file.stat().st_size
+  if size > MAX_HEADER:
+    raise ValueError(f"it has {size} bytes, must have at most {MAX_HEADER}")
   text = decode_text(file.read_bytes())
   lines, comments = header.parse_header_content(text)
+  check_comments(comments)
   fields = _RECORD_LINE.fullmatch(lines[0].strip())
   if fields is None:
     raise ValueError(
@@ -235,14 +242,18 @@ def _parse_header(wfdb, file):
   if fields["n_seg"]:
     whole = wfdb.rdheader(str(file.with_suffix("")), rd_segments=True)
     part = next(x for x in whole.segments if x is not None)
+    for length, segment in zip(whole.seg_len, whole.segments):
+      if segment is not None and segment.sig_len not in (length, 0, None):
+        raise ValueError(f"a segment of {length} samples has {segment.sig_len}")
     signals = [
       _Signal(name, unit, file.name, False)
       for name, unit in zip(part.sig_name, part.units)
     ]
   else:
-    limit = int(fields["sig_len"] or MAX_CHECKED)
+    limit = min(int(fields["sig_len"] or MAX_CHECKED), MAX_CHECKED)
     signals = [
-      _parse_signal(header.rx_signal.match(line), limit) for line in lines[1:]
+      _parse_signal(line, header.rx_signal.match(line), limit)
+      for line in lines[1:]
     ]
   if not signals or len(signals) != int(fields["n_sig"]):
     raise ValueError(f"{len(signals)} of {fields['n_sig']} signals described")
@@ -255,7 +266,9 @@ def _parse_header(wfdb, file):
   )
 
 
-def _parse_signal(fields, limit) -> _Signal:
+def _parse_signal(line, fields, limit) -> _Signal:
+  if fields is None:
+    raise ValueError(f"{line[:100]!r} describes no signal of a file beside it")
   frame, skew = int(fields["samps_per_frame"] or 1), int(fields["skew"] or 0)
   if not 1 <= frame <= MAX_FRAME or not 0 <= skew <= limit:
     raise ValueError(
@@ -273,6 +286,20 @@ def _parse_signal(fields, limit) -> _Signal:
     baseline=int(fields["baseline"] or fields["adc_zero"] or 0),
     checksum=int(fields["checksum"]) if fields["checksum"] else None,
   )
+
+
+def check_comments(comments: Sequence[str]) -> None:
+  """Refuses comments that are too long to be carried along.
+
+  Raises:
+    RecordingError: `unreadable`.
+  """
+  size = sum(map(len, comments))
+  if size > MAX_COMMENTS:
+    raise RecordingError(
+      "unreadable",
+      f"its comments have {size} characters, must have at most {MAX_COMMENTS}",
+    )
 
 
 def decode_text(content: bytes) -> str:
