@@ -15,7 +15,7 @@ from configs import common
 
 def get_config(variant="base"):
   config = common.training("classifier", "classifier", variant)
-  common.judge_by_others(config)
+  common.use_cohort_of_evaluators(config)
   config.mode = "multilabel"  # or binary: normal (0), abnormal (1)
   config.class_weights = (1.0, 1.0)  # of label 0 and of label 1
   config.model = dict(

@@ -14,7 +14,7 @@ from configs import common
 def get_config(variant="base"):
   config = common.training("clip", "clip", variant)
   if variant == "small":
-    common.judge_by_others(config)
+    common.use_cohort_of_evaluators(config)
   config.model = dict(
     stages=(64, 128, 128, 256, 256, 512, 1024),
     blocks=(2, 2, 2, 3, 3, 4, 4),

@@ -81,10 +81,11 @@ def training(stage: str, name: str, variant: str) -> ml_collections.ConfigDict:
   return config
 
 
-def judge_by_others(config: ml_collections.ConfigDict) -> None:
+def use_cohort_of_evaluators(config: ml_collections.ConfigDict) -> None:
   """Trains on a cohort that no generator meets: another seed, other patients.
 
-  An evaluator that knew the generator's patients would be no judge of it.
+  An evaluator that knew the generator's patients could not tell memory from
+  skill.
   """
   config.data = f"{root(config.variant)}/evaluators"
   few = {"small": dict(patients=3_000, recordings=4)}

@@ -25,9 +25,8 @@ def get_config():
   config.patients = 200
   config.conditions = 4  # targets per patient, at most
   config.num_samples = 1  # ECGs per target; the paper has 3
-  # The twin, and ablations: what it is given in place of its due.
-  config.arms = (
-    "twin",
+  # Beside the twin, what it is given in place of its due.
+  config.ablations = (
     "shuffled_text",
     "shuffled_reference",
     "zero_base",

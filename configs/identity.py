@@ -18,7 +18,7 @@ from configs import common
 
 def get_config(variant="base"):
   config = common.training("identity", "identity", variant)
-  common.judge_by_others(config)
+  common.use_cohort_of_evaluators(config)
   config.patients = "train"  # or "validation": split to train on
   config.model = dict(
     stages=(64, 128, 128, 256, 256, 512),

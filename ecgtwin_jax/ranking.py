@@ -7,7 +7,7 @@ from scipy import stats
 
 def found_within(
   similarity: Float[np.ndarray, "n p"],
-  own: Int[np.ndarray, " n"],
+  target: Int[np.ndarray, " n"],
   k: int,
   gallery: int | None = None,
 ) -> Float[np.ndarray, " n"]:
@@ -20,7 +20,7 @@ def found_within(
 
   Args:
     similarity: of probes to the patients.
-    own: column of each probe's patient.
+    target: column of each probe's patient.
     k: 1 for the most similar alone.
     gallery: patients in it; None: all p.
 
@@ -31,7 +31,7 @@ def found_within(
   gallery = patients if gallery is None else gallery
   if not k <= gallery <= patients:
     raise ValueError(f"{gallery=} must be in {k=}..{patients=}")
-  mine = np.take_along_axis(similarity, own[:, None], axis=1)
+  mine = np.take_along_axis(similarity, target[:, None], axis=1)
   better = (similarity > mine).sum(axis=1)
   equal = (similarity == mine).sum(axis=1) - 1
   # chance[g]: fewer than k of g better ones are among gallery - 1 of p - 1.
@@ -64,9 +64,9 @@ def equal_error_rate(
       raise ValueError(f"{len(scores)} {name} scores must be some, and finite")
   same = np.repeat([1, 0], [len(genuine), len(impostor)])
   similarity = np.concatenate([genuine, impostor])
-  accepted, found, _ = roc_curve(same, similarity, drop_intermediate=False)
+  accepted, recalled, _ = roc_curve(same, similarity, drop_intermediate=False)
   # From the lowest threshold, at which everyone is accepted, to the highest.
-  return crossing(1 - found[::-1], accepted[::-1])
+  return crossing(1 - recalled[::-1], accepted[::-1])
 
 
 def crossing(

@@ -24,8 +24,8 @@ from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.evaluation import generate_examples
 from ecgtwin_jax.evaluation.evaluate import find_evaluator
+from ecgtwin_jax.evaluation.evaluators.clip import ClipSpace
 from ecgtwin_jax.evaluation.fidelity import frechet
-from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import bootstrap_interval
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import load_twin

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation.judges.clip import ClipSpace
+from ecgtwin_jax.evaluation.evaluators.clip import ClipSpace
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.clip import CLIP
 from ecgtwin_jax.text.statements import HashedEncoder, StatementTable

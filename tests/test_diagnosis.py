@@ -82,7 +82,7 @@ def test_measures_by_hand_and_by_sklearn():
 
 def outcome(own, stranger, labels):
   patients = np.repeat([f"p{i}" for i in range(len(labels) // 2)], 2)
-  return report.Outcome(
+  return report.Predictions(
     patients,
     patients,
     labels,

@@ -71,7 +71,7 @@ def test_a_workdir_of_something_else_is_refused(chain, evaluated):
     ("patients", 3),
     ("conditions", 2),
     ("num_samples", 2),
-    ("arms", ("twin",)),
+    ("ablations", ()),
     ("published_protocol", True),
     ("training_recordings", 21),
     ("sampling", {"steps": 3}),
@@ -108,8 +108,8 @@ def test_the_settings_of_generating_are_handed_on(chain, tmp_path, monkeypatch):
 
   handed = {}
   monkeypatch.setattr(evaluate.generate_examples, "make", make)
-  arms = ("twin", "zero_base")
-  changes = dict(seed=5, num_samples=3, arms=arms)
+  ablations = ("zero_base",)
+  changes = dict(seed=5, num_samples=3, ablations=ablations)
   with pytest.raises(Stopped):
     evaluate.run(make_config(chain, tmp_path, **changes))
   assert handed.items() >= {**changes, "steps": 2}.items()

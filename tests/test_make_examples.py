@@ -98,23 +98,23 @@ def test_strangers_are_strangers_and_matched_ones_alike():
   assert generate_examples.matched_rows(np.arange(3), now)[0] == 2
 
 
-def test_arms_differ_in_what_the_twin_was_given(data, twin, tmp_path):
+def test_ablations_differ_in_what_the_twin_was_given(data, twin, tmp_path):
   choice = generate_examples.choose(data, patients=3, conditions=1, seed=0)
   made = generate_examples.make(
     twin, data, choice, tmp_path, num_samples=2, steps=2, seed=1
   )
   assert made.twins.shape == (3, 2, 1024, 12)
   assert np.isfinite(made.twins).all() and made.decoded.shape == (3, 1024, 12)
-  for arm in generate_examples.ARMS[1:]:
-    assert made.generated[arm].shape == (3, 1, 1024, 12)
-    assert np.abs(made.generated[arm][:, 0] - made.twins[:, 0]).max() > 1e-6
+  for name in generate_examples.ABLATIONS:
+    assert made.generated[name].shape == (3, 1, 1024, 12)
+    assert np.abs(made.generated[name][:, 0] - made.twins[:, 0]).max() > 1e-6
   one = twin.generate(
     made.bases[1], made.conditions[1], num_samples=2, steps=2, seed=2
   )
   np.testing.assert_allclose(made.twins[1], one.signals, atol=1e-4)
 
 
-def test_each_arm_is_given_what_its_name_says(
+def test_each_variant_is_given_what_its_name_says(
   data, twin, tmp_path, monkeypatch
 ):
   given = []
@@ -142,19 +142,20 @@ def test_each_arm_is_given_what_its_name_says(
   decoded = twin.decode(np.stack([twin.networks.encode(ecg) for ecg in real]))
   np.testing.assert_allclose(made.decoded, decoded, atol=1e-4)
   assert np.abs(lead_residual(made.twins[:, 0])).max() < 1e-4
-  arms = dict(zip(generate_examples.ARMS, given, strict=True))
+  names = ("twin", *generate_examples.ABLATIONS)
+  variants = dict(zip(names, given, strict=True))
   strangers = made.patients[:, None] != made.patients
-  for arm, (used, shown) in arms.items():
-    if arm == "shuffled_text":
+  for name, (used, shown) in variants.items():
+    if name == "shuffled_text":
       continue
     assert shown == then
-    if arm == "zero_base":
+    if name == "zero_base":
       assert not used.any()
       continue
     same = (used[:, None] == bases).all(axis=-1)
     assert same.any(axis=1).all()
-    assert not (same & (strangers == (arm == "twin"))).any()
-  used, shown = arms["shuffled_text"]
+    assert not (same & (strangers == (name == "twin"))).any()
+  used, shown = variants["shuffled_text"]
   np.testing.assert_array_equal(used, bases)
   for i, one in enumerate(shown):
     assert (one.age, one.sex) == (then[i].age, then[i].sex)
@@ -167,7 +168,7 @@ def test_each_arm_is_given_what_its_name_says(
 def test_what_was_generated_is_read_again(data, twin, tmp_path, monkeypatch):
   choice = generate_examples.choose(data, patients=3, conditions=1, seed=0)
   monkeypatch.setattr(generate_examples, "_ROWS", 2)
-  arguments = dict(arms=("twin",), steps=2)
+  arguments = dict(ablations=(), steps=2)
   first = generate_examples.make(twin, data, choice, tmp_path, **arguments)
   pieces = sorted((tmp_path / "twin").iterdir())
   assert [p.name for p in pieces] == ["000000.npy", "000002.npy"]
@@ -188,16 +189,14 @@ def test_what_was_generated_is_read_again(data, twin, tmp_path, monkeypatch):
   np.testing.assert_array_equal(first.twins, again.twins)
 
 
-def test_unknown_arms_and_another_folder_are_refused(data, twin, tmp_path):
+def test_unknown_ablations_and_another_folder_are_refused(data, twin, tmp_path):
   choice = generate_examples.choose(data, patients=2, conditions=1, seed=0)
-  with pytest.raises(ValueError, match=r"arms=.*must be 'twin' and others of"):
-    generate_examples.make(
-      twin, data, choice, tmp_path, arms=("twin", "nobody")
-    )
-  generate_examples.claim(tmp_path, {"seed": 1, "arms": ("twin",)})
-  generate_examples.claim(tmp_path, {"seed": 1, "arms": ("twin",)})
+  with pytest.raises(ValueError, match=r"ablations=.*nobody.*must be of"):
+    generate_examples.make(twin, data, choice, tmp_path, ablations=("nobody",))
+  generate_examples.claim(tmp_path, {"seed": 1, "ablations": ("x",)})
+  generate_examples.claim(tmp_path, {"seed": 1, "ablations": ("x",)})
   with pytest.raises(ValueError, match="with seed=1, not 2: name another"):
-    generate_examples.claim(tmp_path, {"seed": 2, "arms": ("twin",)})
-  with pytest.raises(ValueError, match=r"with arms=\['twin'\], not None"):
+    generate_examples.claim(tmp_path, {"seed": 2, "ablations": ("x",)})
+  with pytest.raises(ValueError, match=r"with ablations=\['x'\], not None"):
     generate_examples.claim(tmp_path, {"seed": 1})
   assert json.loads((tmp_path / "evaluated.json").read_text())["seed"] == 1

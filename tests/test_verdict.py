@@ -3,7 +3,7 @@
 import pytest
 
 from ecgtwin_jax.evaluation.metric import NAN, Metric, missing
-from ecgtwin_jax.evaluation.verdict import judge, position
+from ecgtwin_jax.evaluation.verdict import give_verdicts, position
 
 
 def metric(name, value, low, high, baseline, reference, better="higher"):
@@ -26,7 +26,7 @@ GOOD = [
 
 def answers(*changed):
   known = {m.name: m for m in GOOD} | {m.name: m for m in changed}
-  text, person, real, replay, failed = judge(list(known.values()))
+  text, person, real, replay, failed = give_verdicts(list(known.values()))
   return {
     "text": text,
     "person": person,

@@ -19,7 +19,7 @@ from ecgtwin_jax.evaluation import generate_examples, report
 from ecgtwin_jax.evaluation.levels import LEVELS, EvaluationContext
 from ecgtwin_jax.evaluation.metric import Metric, missing
 from ecgtwin_jax.evaluation.privacy import risk
-from ecgtwin_jax.evaluation.verdict import judge
+from ecgtwin_jax.evaluation.verdict import give_verdicts
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.outputs import versions
@@ -52,7 +52,7 @@ def run(config) -> list[Metric]:
     data,
     choice,
     folder / "generated",
-    arms=tuple(config.arms),
+    ablations=tuple(config.ablations),
     num_samples=config.num_samples,
     seed=config.seed,
     **config.sampling.to_dict(),
@@ -70,8 +70,8 @@ def run(config) -> list[Metric]:
     print(f"{level}: {len(rows)} figures, {seconds:.0f} s", flush=True)
     print("\n".join(map(report.to_line, rows)), flush=True)
   report.write_metrics(folder, metrics)
-  for answer in judge(metrics):
-    print(f"{answer.question} {answer.word}. {answer.sentence}", flush=True)
+  for verdict in give_verdicts(metrics):
+    print(f"{verdict.question} {verdict.word}. {verdict.sentence}", flush=True)
   words = {"privacy": risk.describe(metrics)}
   page = report.write_html(
     folder, _about(config, context, folder), metrics, pictures, words
@@ -132,7 +132,7 @@ def _what(config, twin, data, evaluators) -> dict:
     "patients": config.patients,
     "conditions": config.conditions,
     "num_samples": config.num_samples,
-    "arms": list(config.arms),
+    "ablations": list(config.ablations),
     "published_protocol": config.published_protocol,
     "training_recordings": config.training_recordings,
     "seed": config.seed,
@@ -155,7 +155,7 @@ def _about(config, context: EvaluationContext, folder) -> dict[str, str]:
     + (": simulated ECGs, no claim about hearts" if simulated else ""),
     "targets": f"{len(examples.real)} of {patients} patients; "
     + ", ".join(
-      f"{arm} x {g.shape[1]}" for arm, g in examples.generated.items()
+      f"{variant} x {g.shape[1]}" for variant, g in examples.generated.items()
     ),
     "sampling": ", ".join(f"{k}={v}" for k, v in what["sampling"].items()),
     "protocol": "as published" if config.published_protocol else "default",

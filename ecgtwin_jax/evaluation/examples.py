@@ -11,10 +11,9 @@ from jaxtyping import Float32, Int
 
 from ecgtwin_jax.data.conditions import Condition
 
-# The twin as it should be, and ablations: what it was given in place of that,
-# to say how much of a score the condition and the reference earn.
-ARMS = (
-  "twin",  # as it should be
+# What the twin is given in place of its due, to say how much of a score the
+# condition and the reference earn.
+ABLATIONS = (
   "shuffled_text",  # condition of another row
   "shuffled_reference",  # base vector of another patient
   "zero_base",  # base vector 0
@@ -27,16 +26,16 @@ class Examples:
   """n targets and what was generated for them; signals are in mV.
 
   Attributes:
-    patients: dense number of each row's patient.
+    patients: a dense number of each row's patient.
     references: the earlier recording that stands for the patient.
     reference_conditions: what it shows.
     real: the recording under the target condition.
     conditions: the target conditions.
-    generated: {one of ARMS: (n, k, 1024, 12)}; "twin" always, the ablations as
-      far as they were asked for, with k of their own.
+    generated: {"twin" or one of ABLATIONS: (n, k, 1024, 12)}; "twin" always,
+      the ablations that were wanted, each with its own k.
     reference_ids: record ids, "patient/record".
     real_ids: record ids of the real targets.
-    decoded: the real ones after the autoencoder, where they were asked for.
+    decoded: the real ones after the autoencoder, where they are wanted.
     bases: the references' base vectors.
   """
 

@@ -12,7 +12,7 @@ from ecgtwin_jax.data.conditions import SEXES, Condition
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.data.whole_files import appear_whole
-from ecgtwin_jax.evaluation.examples import ARMS, Examples
+from ecgtwin_jax.evaluation.examples import ABLATIONS, Examples
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 
@@ -54,9 +54,9 @@ def choose(data: Dataset, patients: int, conditions: int, seed: int) -> Choice:
     reference, target = data.pairs.pair(np.arange(start, start + pairs))
     reference = reference[0]
     possible = np.unique(target[_later(data, reference, target)])
-    kept = np.sort(rng.permutation(possible)[:conditions])
-    targets.extend(kept)
-    references.extend([reference] * len(kept))
+    chosen = np.sort(rng.permutation(possible)[:conditions])
+    targets.extend(chosen)
+    references.extend([reference] * len(chosen))
   return Choice(np.array(references), np.array(targets))
 
 
@@ -137,7 +137,7 @@ def make(
   choice: Choice,
   folder: pathlib.Path,
   *,
-  arms: tuple[str, ...] = ARMS,
+  ablations: tuple[str, ...] = ABLATIONS,
   num_samples: int = 1,
   seed: int = 0,
   **settings,
@@ -149,18 +149,17 @@ def make(
     data: the split that was chosen from, with ECGs.
     choice: from `choose`.
     folder: where what is generated is kept.
-    arms: some of ARMS; "twin" is among them.
+    ablations: some of ABLATIONS, beside the twin as it should be.
     num_samples: ECGs per target of the twin; one of each ablation.
     seed: of sampling and of the shuffles.
     **settings: of sampling, as ECGTwin.generate has them.
 
   Raises:
-    ValueError: an unknown arm, or the folder holds an evaluation of something
-      else.
+    ValueError: an unknown ablation, or the folder holds an evaluation of
+      something else.
   """
-  unknown = [arm for arm in arms if arm not in ARMS]
-  if unknown or "twin" not in arms:
-    raise ValueError(f"{arms=} must be 'twin' and others of {', '.join(ARMS)}")
+  if set(ablations) - set(ABLATIONS):
+    raise ValueError(f"{ablations=} must be of {', '.join(ABLATIONS)}")
   folder.mkdir(parents=True, exist_ok=True)
   rng = np.random.default_rng([seed, 1])
   patients = data.patient_number[choice.targets]
@@ -183,10 +182,15 @@ def make(
     "matched_stranger": (bases[matched_rows(patients, now)], then),
   }
   generated = {}
-  for arm in arms:
-    count = num_samples if arm == "twin" else 1
-    generated[arm] = _generate(
-      twin, *inputs[arm], count, seed, folder / arm, Settings(**settings)
+  for variant in ("twin", *ablations):
+    count = num_samples if variant == "twin" else 1
+    generated[variant] = _generate(
+      twin,
+      *inputs[variant],
+      count,
+      seed,
+      folder / variant,
+      Settings(**settings),
     )
   encoded = np.stack([twin.networks.encode(ecg) for ecg in as_ecgs(real)])
   return Examples(
@@ -207,9 +211,12 @@ def _swap_texts(conditions, rows) -> tuple[Condition, ...]:
   """Statements and heart rate of other rows; age and sex stay."""
   return tuple(
     Condition(
-      conditions[row].statements, conditions[row].heart_rate, own.age, own.sex
+      conditions[row].statements,
+      conditions[row].heart_rate,
+      condition.age,
+      condition.sex,
     )
-    for own, row in zip(conditions, rows, strict=True)
+    for condition, row in zip(conditions, rows, strict=True)
   )
 
 

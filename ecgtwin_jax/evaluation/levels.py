@@ -20,9 +20,9 @@ from ecgtwin_jax.evaluation.condition import (
   heart_rate,
   rhythm,
 )
+from ecgtwin_jax.evaluation.evaluators.clip import ClipSpace
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.fidelity import amplitude, fidelity
-from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import Metric, missing
 from ecgtwin_jax.evaluation.person import (
   base_similarity,

@@ -9,7 +9,7 @@ import pathlib
 
 from ecgtwin_jax.evaluation.levels import LEVELS
 from ecgtwin_jax.evaluation.metric import BETTER, Metric, number
-from ecgtwin_jax.evaluation.verdict import judge
+from ecgtwin_jax.evaluation.verdict import give_verdicts
 
 FIELDS = Metric._fields
 _STYLE = """
@@ -132,13 +132,13 @@ def write_html(
     "failed. Failed measurements are counted, never replaced.</p>",
   ]
   for level in LEVELS:
-    own = [metric for metric in metrics if metric.level == level]
-    if not own:
+    of_level = [metric for metric in metrics if metric.level == level]
+    if not of_level:
       continue
     parts.append(f"<h2 id='{level}'>{html.escape(LEVELS[level].title)}</h2>")
     if level in words:
       parts.append(f"<p>{html.escape(words[level])}</p>")
-    parts.append(_table(own))
+    parts.append(_table(of_level))
     for picture in pictures.get(level, []):
       data = base64.b64encode(picture.read_bytes()).decode()
       alternative = picture.stem.replace("_", " ")
@@ -154,9 +154,9 @@ def write_html(
 def _verdict(metrics: list[Metric]) -> str:
   """A box with an answer per line, in its colour."""
   lines = [
-    f"<p class='{answer.colour}'><b>{html.escape(answer.question)} "
-    f"{html.escape(answer.word)}.</b> {html.escape(answer.sentence)}</p>"
-    for answer in judge(metrics)
+    f"<p class='{verdict.colour}'><b>{html.escape(verdict.question)} "
+    f"{html.escape(verdict.word)}.</b> {html.escape(verdict.sentence)}</p>"
+    for verdict in give_verdicts(metrics)
   ]
   return "\n".join(["<div class='verdict'>", *lines, "</div>"])
 

@@ -112,10 +112,10 @@ def mean_of_others(
   )
   if len(count) < 2:
     raise ValueError(f"{len(count)} patients: 2 are needed to find a stranger")
-  own = np.zeros((len(count), vectors.shape[1]))
-  np.add.at(own, number, vectors)
+  sums = np.zeros((len(count), vectors.shape[1]))
+  np.add.at(sums, number, vectors)
   others = len(number) - count
-  return ((own.sum(axis=0) - own) / others[:, None])[number]
+  return ((sums.sum(axis=0) - sums) / others[:, None])[number]
 
 
 def compare_halves(

@@ -214,7 +214,7 @@ def metrics(comparison: Comparison, *, seed: int = 0) -> list[Metric]:
   """
   truth, readings, _, rows = comparison
   leads, far, alike = _means(readings["twin"], truth.twin)
-  own_leads, own, own_alike = _compare(truth.again, truth.twin)
+  second_leads, second, second_alike = _compare(truth.again, truth.twin)
   stranger_leads, other, other_alike = _compare(truth.stranger, truth.twin)
 
   def mean(name, values, stranger, patient, chosen=slice(None), better="lower"):
@@ -232,9 +232,11 @@ def metrics(comparison: Comparison, *, seed: int = 0) -> list[Metric]:
     )
 
   figures = [
-    score(far, own, other, rows, seed),
-    mean("truth_distance_mv", far, other, own),
-    mean("truth_correlation", alike, other_alike, own_alike, better="higher"),
+    score(far, second, other, rows, seed),
+    mean("truth_distance_mv", far, other, second),
+    mean(
+      "truth_correlation", alike, other_alike, second_alike, better="higher"
+    ),
   ]
   for k, lead in enumerate(LEADS):
     figures.append(
@@ -242,7 +244,7 @@ def metrics(comparison: Comparison, *, seed: int = 0) -> list[Metric]:
         f"truth_distance_{lead}_mv",
         leads[:, k],
         stranger_leads[:, k],
-        own_leads[:, k],
+        second_leads[:, k],
       )
     )
   figures += _intervals(readings["twin"], truth, mean)
@@ -250,28 +252,28 @@ def metrics(comparison: Comparison, *, seed: int = 0) -> list[Metric]:
     if name in readings:
       distance = _means(readings[name], truth.twin)[1]
       title = "reference" if name == "references" else name
-      row = score(distance, own, other, rows, seed)
+      row = score(distance, second, other, rows, seed)
       figures.append(row._replace(name=f"truth_score_{title}"))
   return figures
 
 
 def score(
   generated: Float[np.ndarray, " n"],
-  own: Float[np.ndarray, " n"],
+  second: Float[np.ndarray, " n"],
   stranger: Float[np.ndarray, " n"],
   patients: np.ndarray,
   seed: int,
 ) -> Metric:
   """(s - g) / (s - r) of mean distances, where all three are known."""
-  good = np.isfinite(generated) & np.isfinite(own) & np.isfinite(stranger)
+  good = np.isfinite(generated) & np.isfinite(second) & np.isfinite(stranger)
   name, failed = "truth_score", f"{(~good).sum()} of {len(good)} rows failed"
   n = int(good.sum())
   if not n or 2 * n < len(good):
     return missing(name, LEVEL, failed, n, better="higher")
-  generated, own, stranger = generated[good], own[good], stranger[good]
+  generated, second, stranger = generated[good], second[good], stranger[good]
 
   def ratio(rows):
-    far, near = stranger[rows].mean(), own[rows].mean()
+    far, near = stranger[rows].mean(), second[rows].mean()
     if far <= near:
       return NAN
     return float((far - generated[rows].mean()) / (far - near))
@@ -310,7 +312,7 @@ def _intervals(generated, truth, mean):
     for readings in zip(*generated, strict=True)
   ]
   error = _mean_of(twins)
-  own, other = (np.abs(difference(x, true)) for x in (again, stranger))
+  second, other = (np.abs(difference(x, true)) for x in (again, stranger))
   figures = []
   for name in ("pr_ms", "qrs_ms", "qt_ms"):
     k = MEASURES.index(name)
@@ -320,7 +322,7 @@ def _intervals(generated, truth, mean):
     if not known.any():
       figures.append(missing(title, LEVEL, "not in any true twin"))
       continue
-    row = mean(title, error[:, k], other[:, k], own[:, k], known)
+    row = mean(title, error[:, k], other[:, k], second[:, k], known)
     absent = f"{int((~known).sum())} true twins have none"
     figures.append(row._replace(note=f"{row.note}; {absent}"))
   return figures

@@ -14,7 +14,7 @@ from ecgtwin_jax.evaluation.metric import BETTER, NAN, Metric, number
 _GOOD, _FAIR = 0.8, 0.4  # of the way from baseline to reference
 _MANY, _SOME = 0.2, 0.05  # of the measurements failed
 _REPLAYED = 2.0  # times what unseen recordings do: below it is no replay
-# Answers from the worst to the best, and their colours.
+# Verdicts from the worst to the best, and their colours.
 WORDS = {
   "No": "bad",
   "Cannot tell": "unknown",
@@ -40,8 +40,8 @@ class Question(NamedTuple):
   at_best: tuple[str, ...] = ()
 
 
-class Answer(NamedTuple):
-  """A question answered.
+class Verdict(NamedTuple):
+  """What the figures say to a question.
 
   Attributes:
     question: its text.
@@ -89,17 +89,17 @@ QUESTIONS = (
 )
 
 
-def judge(metrics: Sequence[Metric]) -> list[Answer]:
+def give_verdicts(metrics: Sequence[Metric]) -> list[Verdict]:
   """Answers QUESTIONS, whether recordings are replayed, and what failed."""
   known = {m.name: m for m in metrics if math.isfinite(m.value)}
   return [
-    *(_answer(question, known) for question in QUESTIONS),
-    _answer_replay(known.get("privacy_replay_share")),
-    _answer_failures(known.get("measurements_failed_share"), metrics),
+    *(_verdict_of(question, known) for question in QUESTIONS),
+    _verdict_of_replay(known.get("privacy_replay_share")),
+    _verdict_of_failures(known.get("measurements_failed_share"), metrics),
   ]
 
 
-def _answer(question, known):
+def _verdict_of(question, known):
   for figures in (question.figures, question.instead):
     there = [known[name] for name in figures if name in known]
     if there:
@@ -114,12 +114,12 @@ def _answer(question, known):
       )
       word = words[worst.name]
       sentence = describe(worst, figures[worst.name])
-      return Answer(question.text, word, WORDS[word], sentence)
+      return Verdict(question.text, word, WORDS[word], sentence)
   return _not_measured(question.text)
 
 
 def _not_measured(text):
-  return Answer(text, "Not measured", "unknown", "")
+  return Verdict(text, "Not measured", "unknown", "")
 
 
 def position(metric: Metric, at_best: bool = False) -> float:
@@ -163,7 +163,7 @@ def _word(metric, at_best):
   return "In part" if share >= _FAIR else "Hardly"
 
 
-def _answer_replay(metric):
+def _verdict_of_replay(metric):
   text = "Does it replay recordings?"
   if metric is None:
     return _not_measured(text)
@@ -171,13 +171,13 @@ def _answer_replay(metric):
     metric, "nearer to training recordings than 95% of unseen ones"
   )
   if metric.low > metric.reference:
-    return Answer(text, "Yes", "bad", sentence)
+    return Verdict(text, "Yes", "bad", sentence)
   if metric.high <= _REPLAYED * metric.reference:
-    return Answer(text, "No", "good", sentence)
-  return Answer(text, "Cannot tell", "unknown", sentence)
+    return Verdict(text, "No", "good", sentence)
+  return Verdict(text, "Cannot tell", "unknown", sentence)
 
 
-def _answer_failures(metric, metrics):
+def _verdict_of_failures(metric, metrics):
   text = "What share of measurements failed?"
   absent = sum(not math.isfinite(m.value) for m in metrics)
   missing = f"{absent} of {len(metrics)} figures show a dash."
@@ -187,7 +187,7 @@ def _answer_failures(metric, metrics):
   if metric.value > _MANY:
     colour = "bad"
   sentence = describe(metric, "intervals and waves of generated ECGs")
-  return Answer(text, f"{metric.value:.1%}", colour, f"{sentence} {missing}")
+  return Verdict(text, f"{metric.value:.1%}", colour, f"{sentence} {missing}")
 
 
 def describe(metric: Metric, what: str) -> str:

@@ -152,16 +152,16 @@ def evaluate(config, data, frozen, weights, put) -> dict:
   )
   place = sharding.replicated(batch["ecg"].sharding.mesh)
   similarity = np.asarray(_compare(config, place)(weights, batch))
-  similarity, own = similarity[:patients, :patients], np.arange(patients)
+  similarity, target = similarity[:patients, :patients], np.arange(patients)
   losses = optax.softmax_cross_entropy_with_integer_labels(
-    similarity / config.temperature, own
+    similarity / config.temperature, target
   )
   strangers = ~np.eye(patients, dtype=bool)
   return {
     "loss": float(losses.mean()),
-    "top1": float(found_within(similarity, own, 1).mean()),
+    "top1": float(found_within(similarity, target, 1).mean()),
     "top1_chance": 1 / patients,
-    "top5": float(found_within(similarity, own, min(5, patients)).mean()),
+    "top5": float(found_within(similarity, target, min(5, patients)).mean()),
     "equal_error_rate": equal_error_rate(
       np.diagonal(similarity), similarity[strangers]
     ),

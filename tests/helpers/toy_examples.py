@@ -3,8 +3,8 @@
 import numpy as np
 
 from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.evaluation.evaluators.clip import ClipSpace
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 
 
 def make_examples(

@@ -149,43 +149,43 @@ def compute(
     seed: of the bootstrap over patients.
   """
   names = tuple(classify.labels if labels is None else labels)
-  asked = label_reports(names, [c.statements for c in examples.conditions])
+  stated = label_reports(names, [c.statements for c in examples.conditions])
   real = classify(examples.real)[:, None]
   twins = _classify_samples(classify, examples.twins)
   shuffled = examples.generated.get("shuffled_text")
   ignorant = None if shuffled is None else _classify_samples(classify, shuffled)
-  every = np.arange(len(asked))
+  every = np.arange(len(stated))
   columns, rare = {}, {}
   for column, name in enumerate(names):
-    ones, zeros = (int((asked[:, column] == v).sum()) for v in (1, 0))
+    ones, zeros = (int((stated[:, column] == v).sum()) for v in (1, 0))
     if min(ones, zeros) < LEAST:
       rare[name] = ones, zeros
     else:
       columns[name] = [column]
-  kept = [column for (column,) in columns.values()]
-  if kept:
-    columns["mean"] = kept
+  frequent = [column for (column,) in columns.values()]
+  if frequent:
+    columns["mean"] = frequent
 
   def area(value, chosen, samples):
     low, high = bootstrap_interval(
       value, examples.patients, repeats=_REPEATS, seed=seed
     )
-    with_it = int((asked[:, chosen] == 1).sum())
-    unclear = int((asked[:, chosen] < 0).sum())
-    n = len(asked) * samples.shape[1]
+    with_it = int((stated[:, chosen] == 1).sum())
+    unclear = int((stated[:, chosen] < 0).sum())
+    n = len(stated) * samples.shape[1]
     return Area(value(every), low, high, with_it, unclear, n)
 
   def areas(samples):
     return {
       name: area(
-        functools.partial(_mean_area, samples, asked, chosen), chosen, samples
+        functools.partial(_mean_area, samples, stated, chosen), chosen, samples
       )
       for name, chosen in columns.items()
     }
 
   def lost(rows):
-    real_area = _mean_area(real, asked, kept, rows)
-    return real_area - _mean_area(twins, asked, kept, rows)
+    real_area = _mean_area(real, stated, frequent, rows)
+    return real_area - _mean_area(twins, stated, frequent, rows)
 
   return Areas(
     areas(twins),
@@ -193,10 +193,10 @@ def compute(
     None
     if ignorant is None
     else {
-      name: _mean_area(ignorant, asked, chosen, every)
+      name: _mean_area(ignorant, stated, chosen, every)
       for name, chosen in columns.items()
     },
-    area(lost, kept, twins) if kept else None,
+    area(lost, frequent, twins) if frequent else None,
     rare,
     names,
   )
@@ -208,12 +208,12 @@ def _classify_samples(classify, samples):
   return flat.reshape(n, k, -1)
 
 
-def _mean_area(probabilities, asked, columns, rows):
+def _mean_area(probabilities, stated, columns, rows):
   """Mean over columns of the area of these rows; each sample counts."""
   areas = []
   for column in columns:
     scored = probabilities[rows, :, column]
-    answers = np.repeat(asked[rows, column], scored.shape[1])
+    answers = np.repeat(stated[rows, column], scored.shape[1])
     areas.append(auroc(scored.reshape(-1).astype(np.float64), answers))
   return float(np.mean(areas))
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.evaluation.evaluators.clip import ClipSpace
 from ecgtwin_jax.evaluation.examples import Examples
-from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import (
   NAN,
   Metric,
@@ -293,7 +293,7 @@ def retrieve(
   """
   place = {key: row for row, key in reversed(list(enumerate(keys)))}
   order = {key: number for number, key in enumerate(place)}
-  own = np.array([order[key] for key in keys])
+  places = np.array([order[key] for key in keys])
   different = _normalized(texts[list(place.values())])
   count = min(candidates, len(different))
   rng = np.random.default_rng([seed, 3])
@@ -301,8 +301,8 @@ def retrieve(
   for row, queries in enumerate(_normalized(samples)):
     # Of the others: all but its own, which is skipped over.
     others = rng.permutation(len(different) - 1)[: count - 1]
-    others += others >= own[row]
-    nearness = queries @ different[np.append(others, own[row])].T
+    others += others >= places[row]
+    nearness = queries @ different[np.append(others, places[row])].T
     mine = nearness[:, -1:]
     better = (nearness[:, :-1] > mine + 1e-9).sum(axis=1)
     tied = 1 + (np.abs(nearness[:, :-1] - mine) <= 1e-9).sum(axis=1)

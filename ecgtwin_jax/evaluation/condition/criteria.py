@@ -29,7 +29,7 @@ class Shares(NamedTuple):
   """Who meets a criterion, row by row, and which rows are asked for it.
 
   Attributes:
-    asked: rows whose report asks for it.
+    stated: rows whose report asks for it.
     free: rows whose report neither asks for it nor shows its likeness.
     real: 1 where the real ECG meets it, else 0.
     twins: share of the row's generated ECGs that meet it.
@@ -37,7 +37,7 @@ class Shares(NamedTuple):
     decoded: of the real ECG after the autoencoder; None where there is none.
   """
 
-  asked: Bool[np.ndarray, " n"]
+  stated: Bool[np.ndarray, " n"]
   free: Bool[np.ndarray, " n"]
   real: Float[np.ndarray, " n"]
   twins: Float[np.ndarray, " n"]
@@ -133,26 +133,26 @@ def metrics(checked: Checked, *, seed: int = 0) -> list[Metric]:
 
 
 def _criterion(criterion, share, patients, note, seed):
-  asked, free = share.asked, share.free
+  stated, free = share.stated, share.free
   name = f"criterion_{criterion}"
-  if not asked.any():
+  if not stated.any():
     why = "no report asks for it"
     return [missing(f"{name}_share", LEVEL, why, better="higher")]
   baseline, words = mean_of(share.real[free]), "real ECGs not asked for it"
   if share.shuffled is not None:
-    baseline, words = mean_of(share.shuffled[asked]), "with another's text"
+    baseline, words = mean_of(share.shuffled[stated]), "with another's text"
   said = f"baseline: {words}; reference: real ECGs of the same reports"
   if share.decoded is not None:
-    said += f", after the autoencoder {share.decoded[asked].mean():.3f}"
+    said += f", after the autoencoder {share.decoded[stated].mean():.3f}"
   rows = [
     mean_metric(
       f"{name}_share",
-      share.twins[asked],
-      patients[asked],
+      share.twins[stated],
+      patients[stated],
       LEVEL,
       better="higher",
       baseline=baseline,
-      reference=mean_of(share.real[asked]),
+      reference=mean_of(share.real[stated]),
       note=f"{said}; {note}",
       seed=seed,
     )
@@ -198,18 +198,18 @@ def index(
   ratios = []
   for share in shares.values():
     values = getattr(share, which)
-    asked, free = rows[share.asked[rows]], rows[share.free[rows]]
-    if not _is_clear(share) or not (len(asked) and len(free)):
+    stated, free = rows[share.stated[rows]], rows[share.free[rows]]
+    if not _is_clear(share) or not (len(stated) and len(free)):
       continue
-    real = share.real[share.asked].mean() - share.real[share.free].mean()
-    ratios.append((values[asked].mean() - values[free].mean()) / real)
+    real = share.real[share.stated].mean() - share.real[share.free].mean()
+    ratios.append((values[stated].mean() - values[free].mean()) / real)
   return float(np.mean(ratios)) if ratios else NAN
 
 
 def _is_clear(share):
-  if share.asked.sum() < _FEW or not share.free.any():
+  if share.stated.sum() < _FEW or not share.free.any():
     return False
-  gap = share.real[share.asked].mean() - share.real[share.free].mean()
+  gap = share.real[share.stated].mean() - share.real[share.free].mean()
   return gap >= _WEAK
 
 
@@ -245,16 +245,16 @@ def draw(checked: Checked):
   """
   from matplotlib.figure import Figure
 
-  shares = {k: v for k, v in checked.shares.items() if v.asked.any()}
+  shares = {k: v for k, v in checked.shares.items() if v.stated.any()}
   figure = Figure(figsize=(10, 4), layout="constrained")
   axes = figure.subplots()
   place = np.arange(len(shares))
   bars = {
-    "real, asked": [s.real[s.asked] for s in shares.values()],
-    "generated, asked": [s.twins[s.asked] for s in shares.values()],
+    "real, asked": [s.real[s.stated] for s in shares.values()],
+    "generated, asked": [s.twins[s.stated] for s in shares.values()],
   }
   if all(s.shuffled is not None for s in shares.values()):
-    bars["another's text"] = [s.shuffled[s.asked] for s in shares.values()]
+    bars["another's text"] = [s.shuffled[s.stated] for s in shares.values()]
   bars["generated, not asked"] = [s.twins[s.free] for s in shares.values()]
   bars["real, not asked"] = [s.real[s.free] for s in shares.values()]
   width = 0.8 / len(bars)
@@ -264,7 +264,7 @@ def draw(checked: Checked):
       place + (k - len(bars) / 2 + 0.5) * width, height, width, label=label
     )
   axes.set_xticks(
-    place, [f"{k}\n({v.asked.sum()} asked)" for k, v in shares.items()]
+    place, [f"{k}\n({v.stated.sum()} asked)" for k, v in shares.items()]
   )
   axes.tick_params(axis="x", labelsize=8)
   axes.set_ylabel("share that meets the criterion")

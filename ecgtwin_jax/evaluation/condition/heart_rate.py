@@ -36,7 +36,7 @@ class Rates(NamedTuple):
   """Heart rates in bpm, a row per target.
 
   Attributes:
-    asked: of the conditions.
+    requested: of the conditions.
     reference: of the references' conditions.
     real: found in the real ECGs; NaN where none was found.
     generated: {"twin" or "shuffled_text": (n, k)} found in the generated ECGs.
@@ -44,7 +44,7 @@ class Rates(NamedTuple):
     failed_as: bpm that a failed detection counts as; NaN: left out and counted.
   """
 
-  asked: Float[np.ndarray, " n"]
+  requested: Float[np.ndarray, " n"]
   reference: Float[np.ndarray, " n"]
   real: Float[np.ndarray, " n"]
   generated: dict[str, Float[np.ndarray, "n _"]]
@@ -89,7 +89,7 @@ def compute(examples: Examples, *, published_protocol: bool = False) -> Rates:
     if examples.decoded is None:
       raise ValueError("published_protocol needs examples.decoded, not None")
     real = examples.decoded
-  arms = [a for a in ("twin", "shuffled_text") if a in examples.generated]
+  variants = [a for a in ("twin", "shuffled_text") if a in examples.generated]
 
   def detect(signals):
     return detect_rates(signals, published_protocol=published_protocol)
@@ -98,7 +98,7 @@ def compute(examples: Examples, *, published_protocol: bool = False) -> Rates:
     np.array([c.heart_rate for c in examples.conditions]),
     np.array([c.heart_rate for c in examples.reference_conditions]),
     detect(real),
-    {arm: detect(examples.generated[arm]) for arm in arms},
+    {variant: detect(examples.generated[variant]) for variant in variants},
     examples.patients,
     0.0 if published_protocol else NAN,
   )
@@ -119,8 +119,8 @@ def metrics(rates: Rates, *, seed: int = 0) -> list[Metric]:
   rates = rates._replace(
     real=np.where(np.isnan(rates.real), rates.failed_as, rates.real),
     generated={
-      arm: np.where(np.isnan(detected), rates.failed_as, detected)
-      for arm, detected in rates.generated.items()
+      variant: np.where(np.isnan(detected), rates.failed_as, detected)
+      for variant, detected in rates.generated.items()
     },
   )
   twin, real = _pairs(rates, "twin"), _pairs(rates, "real")
@@ -130,12 +130,12 @@ def metrics(rates: Rates, *, seed: int = 0) -> list[Metric]:
   rows = [
     _error("mae_bpm", twin, wrong, real, words, seed),
     bias._replace(
-      reference=mean_of(real.detected - real.asked),
+      reference=mean_of(real.detected - real.requested),
       note=f"{bias.note}; reference: real ECGs",
     ),
     _slope("heart_rate_slope", twin, words, seed)._replace(
-      baseline=_slope_of(wrong.detected, wrong.asked),
-      reference=_slope_of(real.detected, real.asked),
+      baseline=_slope_of(wrong.detected, wrong.requested),
+      reference=_slope_of(real.detected, real.requested),
     ),
     failures,
   ]
@@ -144,12 +144,12 @@ def metrics(rates: Rates, *, seed: int = 0) -> list[Metric]:
     chosen = (pairs.where(*ends) for pairs in (twin, wrong, real))
     note = f"asked {distance} bpm from the reference's; {words}"
     rows.append(_error(f"mae_bpm_{name}", *chosen, note, seed))
-  own = "the detector's own, on real ECGs"
+  of_detector = "the detector's own, on real ECGs"
   return [
     *rows,
-    _error("mae_bpm_real", real, None, None, own, seed),
-    _bias("heart_rate_bias_bpm_real", real, own, seed),
-    _slope("heart_rate_slope_real", real, own, seed),
+    _error("mae_bpm_real", real, None, None, of_detector, seed),
+    _bias("heart_rate_bias_bpm_real", real, of_detector, seed),
+    _slope("heart_rate_slope_real", real, of_detector, seed),
   ]
 
 
@@ -157,7 +157,7 @@ class _Pairs(NamedTuple):
   """Rates found and asked for, one after the other."""
 
   detected: np.ndarray
-  asked: np.ndarray
+  requested: np.ndarray
   change: np.ndarray  # |asked less the reference's|
   patients: np.ndarray
 
@@ -166,11 +166,13 @@ class _Pairs(NamedTuple):
     return _Pairs(*(column[chosen] for column in self))
 
 
-def _pairs(rates, arm, asked=None):
-  detected = rates.real[:, None] if arm == "real" else rates.generated[arm]
+def _pairs(rates, variant, requested=None):
+  detected = (
+    rates.real[:, None] if variant == "real" else rates.generated[variant]
+  )
   columns = (
-    rates.asked if asked is None else asked,
-    np.abs(rates.asked - rates.reference),
+    rates.requested if requested is None else requested,
+    np.abs(rates.requested - rates.reference),
     rates.patients,
   )
   return _Pairs(
@@ -188,7 +190,7 @@ def _baseline(rates, seed):
   if len(np.unique(patients)) < 2:
     return _Pairs(*[np.zeros(0)] * 4), "no baseline: one patient"
   draws = [
-    _pairs(rates, "twin", rates.asked[rows_of_others(patients, s)])
+    _pairs(rates, "twin", rates.requested[rows_of_others(patients, s)])
     for s in range(_STRANGERS * seed, _STRANGERS * (seed + 1))
   ]
   words = "baseline: against the rates of other patients"
@@ -198,7 +200,7 @@ def _baseline(rates, seed):
 def _error(name, pairs, wrong, real, note, seed):
   return mean_metric(
     f"heart_rate_{name}",
-    np.abs(pairs.detected - pairs.asked),
+    np.abs(pairs.detected - pairs.requested),
     pairs.patients,
     _LEVEL,
     better="lower",
@@ -210,11 +212,13 @@ def _error(name, pairs, wrong, real, note, seed):
 
 
 def _mean_error(pairs):
-  return NAN if pairs is None else mean_of(np.abs(pairs.detected - pairs.asked))
+  return (
+    NAN if pairs is None else mean_of(np.abs(pairs.detected - pairs.requested))
+  )
 
 
 def _bias(name, pairs, note, seed):
-  errors = pairs.detected - pairs.asked
+  errors = pairs.detected - pairs.requested
   return mean_metric(
     name,
     errors,
@@ -240,27 +244,27 @@ def _failures(rates, seed):
   )
 
 
-def _slope_of(detected, asked):
+def _slope_of(detected, requested):
   good = np.isfinite(detected)
-  detected, asked = detected[good], asked[good]
-  if len(asked) < 3 or np.ptp(asked) == 0:
+  detected, requested = detected[good], requested[good]
+  if len(requested) < 3 or np.ptp(requested) == 0:
     return NAN
-  centred = asked - asked.mean()
+  centred = requested - requested.mean()
   return float(centred @ detected / (centred @ centred))
 
 
 def _slope(name, pairs, note, seed):
   """Least squares: detected = a + slope * asked."""
   good = np.isfinite(pairs.detected)
-  detected, asked, _, patients = (column[good] for column in pairs)
-  slope = _slope_of(detected, asked)
+  detected, requested, _, patients = (column[good] for column in pairs)
+  slope = _slope_of(detected, requested)
   if np.isnan(slope) or 2 * len(detected) < len(good):
     why = "needs 3 rates that were found, asked for differently"
     if 2 * len(detected) < len(good):
       why = f"{len(good) - len(detected)} of {len(good)} failed"
     return missing(name, _LEVEL, why, len(detected), better="higher")
   low, high = bootstrap_interval(
-    lambda rows: _slope_of(detected[rows], asked[rows]), patients, seed=seed
+    lambda rows: _slope_of(detected[rows], requested[rows]), patients, seed=seed
   )
   note = f"of the rate found on that asked for; best at 1; {note}"
   better, n = direction(slope, 1.0), len(detected)
@@ -279,14 +283,18 @@ def draw(rates: Rates):
   low, high = 20, 220
   twins = rates.generated["twin"]
   panels = {
-    "generated": (np.repeat(rates.asked, twins.shape[1]), twins.ravel()),
-    "real": (rates.asked, rates.real),
+    "generated": (np.repeat(rates.requested, twins.shape[1]), twins.ravel()),
+    "real": (rates.requested, rates.real),
   }
   axes = figure.subplots(1, 2, sharex=True, sharey=True)
-  for axis, (name, (asked, detected)) in zip(axes, panels.items(), strict=True):
+  for axis, (name, (requested, detected)) in zip(
+    axes, panels.items(), strict=True
+  ):
     failed = int(np.isnan(detected).sum())
     axis.plot([low, high], [low, high], color="0.6", linewidth=1)
-    axis.scatter(asked, detected, s=8, alpha=0.5, linewidths=0, color="#0072b2")
+    axis.scatter(
+      requested, detected, s=8, alpha=0.5, linewidths=0, color="#0072b2"
+    )
     axis.set_title(f"{name}: {failed} of {len(detected)} not found")
     axis.set_xlabel("asked for, bpm")
     axis.set_aspect("equal")

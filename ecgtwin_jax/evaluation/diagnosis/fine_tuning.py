@@ -68,7 +68,7 @@ def tune(
     labels: 0 normal, 1 abnormal.
     settings: batch_size, passes, class_weights, optimizer (as config.optimizer
       of a training).
-    seed: of order and dropout.
+    seed: what order and dropout are drawn from.
   """
   steps, size = count_steps(len(signals), settings.batch_size, settings.passes)
   tx = optimizer.make_optimizer(settings.optimizer, steps)

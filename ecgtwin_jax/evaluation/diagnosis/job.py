@@ -44,7 +44,7 @@ from ecgtwin_jax.training.json_lines import append_line, read_lines
 LINES = "patients.jsonl"
 
 
-class Job:
+class DiagnosisRun:
   """One run over validation and test patients, resumable per patient."""
 
   def __init__(self, config):
@@ -136,7 +136,7 @@ class Job:
     )
     metrics = report.write(
       self.folder,
-      self._outcomes(),
+      self._predictions(),
       shares,
       self.config.seed,
       self.notes,
@@ -168,10 +168,10 @@ class Job:
     for start in range(0, len(people), size):
       group = list(enumerate(people))[start : start + size]
       if not all(self._is_done(split, person) for _, person in group):
-        made = make_twins(
+        twins_of_group = make_twins(
           self.context, self.data[split], [person for _, person in group]
         )
-        for (place, person), twins in zip(group, made, strict=True):
+        for (place, person), twins in zip(group, twins_of_group, strict=True):
           if not self._is_done(split, person):
             self._diagnose(split, place, person, twins)
       self.progress.update(len(group))
@@ -196,7 +196,7 @@ class Job:
       self.context, twins, self.labels, seed, tests
     )
     if split == "validation":
-      self._keep_for_crowd(person, twins, seed)
+      self._save_for_crowd(person, twins, seed)
     if split == "test" and place == 0:
       self._draw_example(person, twins)
     data = self.data[split]
@@ -212,8 +212,8 @@ class Job:
     append_line(self.folder / LINES, line)
     self.lines[split, person.patient] = line
 
-  def _keep_for_crowd(self, person, twins, seed):
-    """Keeps a share of the twins, so that all shares are as many as one's."""
+  def _save_for_crowd(self, person, twins, seed):
+    """Saves a share of the twins: all shares together are as many as one's."""
     share = -(-len(twins) // len(self.people["validation"]))
     rows = np.random.default_rng(seed).permutation(len(twins))[:share]
     path = self._pool(person)
@@ -244,14 +244,14 @@ class Job:
       ],
     )
 
-  def _outcomes(self) -> dict[str, report.Outcome]:
-    """{split: scores of each control, a row per later recording}."""
+  def _predictions(self) -> dict[str, report.Predictions]:
+    """{split: scores of each variant, a row per later recording}."""
     pools = [np.load(self._pool(p)) for p in self.people["validation"]]
     order = number_of(self.config.seed, "crowd")
     rows = np.random.default_rng(order).permutation(
       sum(len(pool["labels"]) for pool in pools)
     )[: len(self.labels)]
-    of_crowd, _ = classify_after_tuning(
+    crowd_scores, _ = classify_after_tuning(
       self.context,
       np.concatenate([pool["signals"] for pool in pools])[rows],
       np.concatenate([pool["labels"] for pool in pools])[rows],
@@ -263,31 +263,31 @@ class Job:
         for split, people in self.people.items()
       },
     )
-    of_strangers = {}
+    stranger_scores = {}
     for place, person in enumerate(self.people["validation"]):
       scores = self.lines["validation", person.patient]["scores"]
       for split, guest in self.guests[place]:
         name = f"{split}/{guest.patient}"
-        of_strangers[split, guest.patient] = scores[name]
+        stranger_scores[split, guest.patient] = scores[name]
     return {
-      split: self._outcome(split, of_crowd[split], of_strangers)
+      split: self._predictions_of(split, crowd_scores[split], stranger_scores)
       for split in self.people
     }
 
-  def _outcome(self, split, of_crowd, of_strangers):
+  def _predictions_of(self, split, crowd_scores, stranger_scores):
     lines = [self.lines[split, p.patient] for p in self.people[split]]
 
     def join(parts):
       return np.concatenate([np.asarray(part) for part in parts])
 
-    return report.Outcome(
+    return report.Predictions(
       patients=join([[x["patient"]] * len(x["labels"]) for x in lines]),
       records=join([x["records"] for x in lines]),
       labels=join([x["labels"] for x in lines]),
       scores={
         "own": join([x["scores"]["own"] for x in lines]),
-        "stranger": join([of_strangers[split, x["patient"]] for x in lines]),
-        "crowd": np.asarray(of_crowd),
+        "stranger": join([stranger_scores[split, x["patient"]] for x in lines]),
+        "crowd": np.asarray(crowd_scores),
       },
     )
 
@@ -305,4 +305,4 @@ def run(config, config_file: str = "") -> list[Metric]:
       several processes.
   """
   del config_file
-  return Job(config).run()
+  return DiagnosisRun(config).run()

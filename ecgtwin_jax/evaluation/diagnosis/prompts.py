@@ -14,7 +14,7 @@ class Prompt:
   """What some of the twins shall show.
 
   Attributes:
-    statements: of the report.
+    statements: what the report says.
     heart_rate: bpm, before the jitter.
     label: 0 normal, 1 abnormal.
     count: how many twins.
@@ -61,7 +61,7 @@ _ABNORMAL = tuple(
 # Source: Lai et al., arXiv 2508.02720 (personalised auto-diagnosis).
 PROMPTS = _NORMAL + _ABNORMAL
 _RATE_JITTER = (-10, 10)  # bpm, the upper end excluded
-_AGE_JITTER = (0, 20)  # years, likewise
+_AGE_JITTER = (0, 20)  # years, the upper end excluded
 _OLDEST = 120
 
 
@@ -81,16 +81,16 @@ def translate(
   replaced = {}
 
   def words(statement):
-    found = reword(statement, known)
-    if found.how in ("meaning", "nearest"):
-      replaced[statement] = found.statements
-    return found.statements or (statement,)
+    wording = reword(statement, known)
+    if wording.how in ("meaning", "nearest"):
+      replaced[statement] = wording.statements
+    return wording.statements or (statement,)
 
-  made = []
+  translated = []
   for prompt in prompts:
     statements = dict.fromkeys(w for s in prompt.statements for w in words(s))
-    made.append(dataclasses.replace(prompt, statements=tuple(statements)))
-  return made, replaced
+    translated.append(dataclasses.replace(prompt, statements=tuple(statements)))
+  return translated, replaced
 
 
 def scale_counts(prompts: Sequence[Prompt], factor: float) -> list[Prompt]:
@@ -119,16 +119,16 @@ def draw_conditions(
   120 at most), drawn once.
 
   Args:
-    prompts: `count` conditions of each.
-    age: the patient's, years; None where not known.
-    sex: likewise.
+    prompts: what the twins show; each gives `count` conditions.
+    age: the patient's age in years; None where not known.
+    sex: the patient's sex, "F" or "M"; None where not known.
     rng: source of the jitter.
   """
-  made = []
+  conditions = []
   for prompt in prompts:
     rates = prompt.heart_rate + rng.integers(*_RATE_JITTER, prompt.count)
     years = rng.integers(*_AGE_JITTER, prompt.count)
-    made += [
+    conditions += [
       Condition(
         prompt.statements,
         float(rate),
@@ -137,7 +137,7 @@ def draw_conditions(
       )
       for rate, year in zip(rates, years)
     ]
-  return made
+  return conditions
 
 
 def labels_of(prompts: Sequence[Prompt]) -> list[int]:

@@ -21,7 +21,7 @@ from ecgtwin_jax.text.findings import auroc
 
 LEVEL = "diagnosis"
 # What the classifier of a patient's later recordings was fine-tuned on.
-ARMS = {
+VARIANTS = {
   "population": "no fine-tuning",
   "own": "twins of the patient",
   "own_whole_pass": "twins of the patient, a whole pass as published",
@@ -31,15 +31,15 @@ ARMS = {
 _CONTROLS = ("population", "stranger", "crowd")
 
 
-class Outcome(NamedTuple):
+class Predictions(NamedTuple):
   """Later recordings and what was said of them, a row each.
 
   Attributes:
     patients: names.
     records: names.
     labels: 0 normal, 1 abnormal.
-    scores: {of ARMS: probability of abnormal before fine-tuning and after each
-      of its steps, (n, steps + 1)}.
+    scores: {one of VARIANTS: probability of abnormal before fine-tuning and
+      after each of its steps, (n, steps + 1)}.
   """
 
   patients: np.ndarray
@@ -60,11 +60,11 @@ def macro_f1(
 ) -> float:
   """Mean over both classes of 2 TP / (2 TP + FP + FN).
 
-  A class that neither occurs nor is given is left out of the mean.
+  A class that neither occurs nor is predicted is left out of the mean.
   """
-  given, true = scores > 0.5, labels == 1
+  abnormal, true = scores > 0.5, labels == 1
   parts = []
-  for a, b in ((given, true), (~given, ~true)):
+  for a, b in ((abnormal, true), (~abnormal, ~true)):
     size = int(a.sum() + b.sum())
     if size:
       parts.append(2 * int((a & b).sum()) / size)
@@ -84,19 +84,22 @@ def choose_step(
 
 
 def choose_scores(
-  validation: Outcome, test: Outcome
+  validation: Predictions, test: Predictions
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
   """One probability per test recording and control, steps from validation.
 
   Returns:
-    {arm: scores}, "own_whole_pass" (as published) among them, and {arm: step}.
+    {variant: scores}, "own_whole_pass" (as published) among them, and
+    {variant: step}.
   """
   steps = {
-    arm: choose_step(validation.scores[arm], validation.labels)
-    for arm in ("own", "stranger", "crowd")
+    variant: choose_step(validation.scores[variant], validation.labels)
+    for variant in ("own", "stranger", "crowd")
   }
   chosen = {"population": test.scores["own"][:, 0]}
-  chosen |= {arm: test.scores[arm][:, step] for arm, step in steps.items()}
+  chosen |= {
+    variant: test.scores[variant][:, step] for variant, step in steps.items()
+  }
   chosen["own_whole_pass"] = test.scores["own"][:, -1]
   return chosen, steps
 
@@ -109,9 +112,9 @@ def _baseline(measure, labels):
   return MEASURES[measure](common, labels)
 
 
-def _pooled(name, value, outcome, baseline, note, seed):
-  low, high = bootstrap_interval(value, outcome.patients, seed=seed)
-  every = np.arange(len(outcome.labels))
+def _pooled(name, value, predictions, baseline, note, seed):
+  low, high = bootstrap_interval(value, predictions.patients, seed=seed)
+  every = np.arange(len(predictions.labels))
   return Metric(
     name,
     value(every),
@@ -127,7 +130,7 @@ def _pooled(name, value, outcome, baseline, note, seed):
 
 
 def measure(
-  validation: Outcome, test: Outcome, *, seed: int = 0
+  validation: Predictions, test: Predictions, *, seed: int = 0
 ) -> list[Metric]:
   """Accuracy, macro F1 and AUROC of each control, and what the own twins add.
 
@@ -135,53 +138,53 @@ def measure(
   both classes); intervals by bootstrap over patients.
 
   Args:
-    validation: on which steps are chosen.
-    test: on which all is measured.
-    seed: of the bootstrap.
+    validation: predictions that the steps are chosen by.
+    test: predictions that are measured.
+    seed: what the bootstrap draws from.
   """
   chosen, steps = choose_scores(validation, test)
   labels, metrics = test.labels, []
-  for arm, scores in chosen.items():
-    note = ARMS[arm]
-    if arm in steps:
-      note += f"; step {steps[arm]}, chosen on validation patients"
+  for variant, scores in chosen.items():
+    note = VARIANTS[variant]
+    if variant in steps:
+      note += f"; step {steps[variant]}, chosen on validation patients"
     note += "; baseline: always the commoner class"
     for name, function in MEASURES.items():
 
       def value(rows, scores=scores, function=function):
         return function(scores[rows], labels[rows])
 
-      full = f"diagnosis_{arm}_{name}"
+      full = f"diagnosis_{variant}_{name}"
       baseline = _baseline(name, labels)
       metrics += [
         _pooled(full, value, test, baseline, note, seed),
         _per_patient(f"{full}_per_patient", name, scores, test, note, seed),
       ]
-  for arm in _CONTROLS:
+  for variant in _CONTROLS:
     for name, function in MEASURES.items():
 
-      def gain(rows, arm=arm, function=function):
+      def gain(rows, variant=variant, function=function):
         return function(chosen["own"][rows], labels[rows]) - function(
-          chosen[arm][rows], labels[rows]
+          chosen[variant][rows], labels[rows]
         )
 
       metrics.append(
         _pooled(
-          f"diagnosis_own_minus_{arm}_{name}",
+          f"diagnosis_own_minus_{variant}_{name}",
           gain,
           test,
           0.0,
-          f"own twins against {ARMS[arm]}; baseline: no difference",
+          f"own twins against {VARIANTS[variant]}; baseline: no difference",
           seed,
         )
       )
   return metrics
 
 
-def _per_patient(name, measure, scores, outcome, note, seed):
-  names, place = np.unique(outcome.patients, return_inverse=True)
+def _per_patient(name, measure, scores, predictions, note, seed):
+  names, place = np.unique(predictions.patients, return_inverse=True)
   rows = [np.flatnonzero(place == i) for i in range(len(names))]
-  labels = outcome.labels
+  labels = predictions.labels
 
   def each(scores):
     function = MEASURES[measure]
@@ -207,14 +210,14 @@ def _per_patient(name, measure, scores, outcome, note, seed):
 
 
 def measure_shares(
-  shares: Sequence, test: Outcome, *, seed: int = 0
+  shares: Sequence, test: Predictions, *, seed: int = 0
 ) -> list[Metric]:
   """AUROC, accuracy and macro F1 by the share of synthetic training ECGs.
 
   Args:
-    shares: synthetic_training.Share of each training.
-    test: whose recordings they classified.
-    seed: of the bootstrap.
+    shares: the synthetic_training.Share of each training.
+    test: predictions whose recordings they classified.
+    seed: what the bootstrap draws from.
   """
   metrics = []
   for share in shares:
@@ -241,7 +244,7 @@ def measure_shares(
 
 def write(
   folder: pathlib.Path,
-  outcomes: dict[str, Outcome],
+  predictions: dict[str, Predictions],
   shares: Sequence,
   seed: int,
   notes: Sequence[str],
@@ -249,14 +252,14 @@ def write(
   """Writes metrics.json, diagnosis.csv, recordings.csv and diagnosis.png.
 
   Args:
-    folder: where.
-    outcomes: of "validation" and "test".
-    shares: of synthetic_training.
-    seed: of the bootstrap.
+    folder: where to write; it must exist.
+    predictions: {"validation" or "test": predictions}.
+    shares: what synthetic_training.run gives.
+    seed: what the bootstrap draws from.
     notes: what was left out or replaced; joins the metrics in the file.
   """
-  test = outcomes["test"]
-  metrics = measure(outcomes["validation"], test, seed=seed)
+  test = predictions["test"]
+  metrics = measure(predictions["validation"], test, seed=seed)
   metrics += measure_shares(shares, test, seed=seed)
   if not shares:
     why = "config.synthetic.shares is empty"
@@ -270,7 +273,7 @@ def write(
     table = csv.DictWriter(file, FIELDS)
     table.writeheader()
     table.writerows(entries)
-  chosen, _ = choose_scores(outcomes["validation"], test)
+  chosen, _ = choose_scores(predictions["validation"], test)
   with (folder / "recordings.csv").open("w", newline="") as file:
     table = csv.writer(file)
     table.writerow(["patient", "record", "abnormal", *chosen])
@@ -297,19 +300,19 @@ def draw(metrics: Sequence[Metric]):
   figure = Figure(figsize=(12, 6.5), layout="constrained")
   top, bottom = figure.subplots(2, 3)
   for axes, name in zip(top, MEASURES):
-    for place, arm in enumerate(ARMS):
+    for place, variant in enumerate(VARIANTS):
       for suffix, up, color in (
         ("", -0.12, "#0072b2"),
         ("_per_patient", 0.12, "#e69f00"),
       ):
-        metric = known[f"diagnosis_{arm}_{name}{suffix}"]
+        metric = known[f"diagnosis_{variant}_{name}{suffix}"]
         label = "per patient" if suffix else "pooled"
         _point(axes, metric, place + up, color, None if place else label)
     baseline = known[f"diagnosis_own_{name}"].baseline
     axes.axvline(baseline, color="#d55e00", ls=":", label="baseline")
     axes.set_yticks(
-      range(len(ARMS)),
-      [words.replace(", a", ",\na") for words in ARMS.values()]
+      range(len(VARIANTS)),
+      [words.replace(", a", ",\na") for words in VARIANTS.values()]
       if name == "accuracy"
       else [],
     )
@@ -331,9 +334,9 @@ def _point(axes, metric, place, color, label):
 
 
 def _draw_gains(axes, known):
-  names = [(arm, name) for arm in _CONTROLS for name in MEASURES]
-  for place, (arm, name) in enumerate(names):
-    metric = known[f"diagnosis_own_minus_{arm}_{name}"]
+  names = [(variant, name) for variant in _CONTROLS for name in MEASURES]
+  for place, (variant, name) in enumerate(names):
+    metric = known[f"diagnosis_own_minus_{variant}_{name}"]
     _point(axes, metric, place, "#0072b2", None)
   axes.axvline(0, color="#d55e00", ls=":")
   axes.set_yticks(

@@ -34,9 +34,9 @@ class Share(NamedTuple):
   """What a classifier says that was trained on a share of synthetic ECGs.
 
   Attributes:
-    share: of the training recordings, 0..1.
-    real: probabilities of abnormal of the test patients' later recordings.
-    synthetic: likewise of their synthetic counterparts.
+    share: share of the training recordings that is synthetic, 0..1.
+    real: probabilities that the test patients' later recordings are abnormal.
+    synthetic: probabilities that their synthetic counterparts are abnormal.
   """
 
   share: float
@@ -152,7 +152,7 @@ def run(
     [np.full(len(p.tests), p.reference) for p in people["test"]]
   )
   test = data["test"]
-  asked = {
+  recordings_mv = {
     "real": signals_mv(test, tests),
     "synthetic": counterparts(
       "test", test, tests, sources, seed=config.seed + 1
@@ -163,19 +163,19 @@ def run(
   shares = []
   for share in tqdm(settings.shares, desc="shares", disable=None):
     if share not in known:
-      given = mix(real, synthetic, share, config.seed)
+      mixed = mix(real, synthetic, share, config.seed)
       known[share] = _train(
-        classifier.module, given, labels, settings, config.seed, asked
+        classifier.module, mixed, labels, settings, config.seed, recordings_mv
       )
       append_line(folder / LINES, {"share": share, **known[share]})
-    found = known[share]
+    scores = known[share]
     shares.append(
-      Share(share, np.array(found["real"]), np.array(found["synthetic"]))
+      Share(share, np.array(scores["real"]), np.array(scores["synthetic"]))
     )
   return shares
 
 
-def _train(module, signals, labels, settings, seed, asked) -> dict:
+def _train(module, signals, labels, settings, seed, recordings_mv) -> dict:
   start = module.init(jax.random.key(seed), jnp.zeros((1, MODEL_SAMPLES, 12)))
   *_, variables = fine_tuning.tune(
     module, dict(start), signals, labels, settings, seed
@@ -184,5 +184,5 @@ def _train(module, signals, labels, settings, seed, asked) -> dict:
     name: np.round(
       predict(module, "binary", variables, recordings)[:, 0].astype(float), 6
     ).tolist()
-    for name, recordings in asked.items()
+    for name, recordings in recordings_mv.items()
   }

@@ -42,16 +42,16 @@ def make_twins(
   for person, condition in zip(people, now):
     seed = number_of(context.seed, person.patient)
     rng = np.random.default_rng(seed)
-    own = prompts.draw_conditions(
+    drawn = prompts.draw_conditions(
       context.prompts, condition.age, condition.sex, rng
     )
-    conditions.append(own)
+    conditions.append(drawn)
     seeds.append(seed)
   n = len(conditions[0])
   bases = context.twin.extract_bases(references, now)
   signals = context.twin.generate_rows(
     np.repeat(bases, n, axis=0),
-    [condition for own in conditions for condition in own],
+    [condition for drawn in conditions for condition in drawn],
     np.repeat(seeds, n).tolist(),
     list(range(n)) * len(people),
     Settings(**context.sampling),
@@ -69,10 +69,10 @@ def classify_after_tuning(
   """Fine-tunes on twins, and classifies recordings after each step.
 
   Args:
-    context: with the population's classifier.
+    context: what holds the population's classifier.
     twins: (n, 1024, 12) mV, all there is to learn from.
-    labels: of the twins.
-    seed: of the fine-tuning.
+    labels: 0 normal or 1 abnormal, of each twin.
+    seed: what the fine-tuning draws from.
     tests: {name: recordings in mV}.
 
   Returns:

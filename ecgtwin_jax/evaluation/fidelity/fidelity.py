@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from threadpoolctl import threadpool_limits
 
+from ecgtwin_jax.evaluation.evaluators.clip import ClipSpace
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.fidelity import frechet, precision_recall
-from ecgtwin_jax.evaluation.judges.clip import ClipSpace
 from ecgtwin_jax.evaluation.metric import (
   NAN,
   Metric,
@@ -34,7 +34,7 @@ _LEVEL = "fidelity"
 _COLLAPSED = "baseline: one point, the mean of the real ECGs, over and over"
 
 
-class Plan(NamedTuple):
+class ComparisonPlan(NamedTuple):
   """Which rows are compared with which.
 
   Attributes:
@@ -63,7 +63,7 @@ def plan(
   seed: int = 0,
   splits: int = SPLITS,
   limit: int = LIMIT,
-) -> Plan:
+) -> ComparisonPlan:
   """Real ECGs of one half of the patients against those of the other half.
 
   Both are compared with the same real set, so that a generator that is as good
@@ -82,7 +82,7 @@ def plan(
   for split in range(splits):
     one, other = draw_halves(patients, seed + split, limit)
     pairs += [(one, other), (other, one)]
-  return Plan(
+  return ComparisonPlan(
     pairs,
     pairs,
     None,
@@ -91,11 +91,11 @@ def plan(
   )
 
 
-def published_plan(patients: Shaped[np.ndarray, " n"]) -> Plan:
+def published_plan(patients: Shaped[np.ndarray, " n"]) -> ComparisonPlan:
   """All rows against their first sample; halves of the real in file order."""
   every = np.arange(len(patients))
   one, other = file_halves(patients)
-  return Plan(
+  return ComparisonPlan(
     [(every, every)],
     [(one, other)],
     1,
@@ -118,7 +118,7 @@ class Points(NamedTuple):
   real: Float[np.ndarray, "n p"]
   sets: dict[str, Float[np.ndarray, "n _ p"]]
   patients: Shaped[np.ndarray, " n"]
-  plan: Plan | None
+  plan: ComparisonPlan | None
 
 
 def compute(
@@ -145,7 +145,8 @@ def compute(
   patients = examples.patients
   real = space.ecgs(examples.decoded if published_protocol else examples.real)
   sets = {
-    arm: space.samples(signals) for arm, signals in examples.generated.items()
+    variant: space.samples(signals)
+    for variant, signals in examples.generated.items()
   }
   if examples.decoded is not None and not published_protocol:
     sets["decoded"] = space.ecgs(examples.decoded)[:, None]

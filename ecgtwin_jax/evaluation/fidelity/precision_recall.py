@@ -61,9 +61,9 @@ def find_hits(
     radii = neighbour_radii(known, k)
     for j in range(points.shape[1])[:samples]:
       compared = points[other, j]
-      own = neighbour_radii(compared, k)
+      compared_radii = neighbour_radii(compared, k)
       precise[0, other] += inside_any(compared, known, radii)
-      recalled[0, one] += inside_any(known, compared, own)
+      recalled[0, one] += inside_any(known, compared, compared_radii)
       precise[1, other] += 1
       recalled[1, one] += 1
   return Hits(_shares(*precise), _shares(*recalled))

@@ -34,9 +34,9 @@ class Bases(NamedTuple):
   """Base vectors of all ECGs, extracted under the condition each shows.
 
   Attributes:
-    sets: {"reference": (n, 1, d), "real": (n, 1, d), one of ARMS: (n, k, d)},
-      and "stranger", (n, 1, d), real ECGs of other patients under the row's
-      condition.
+    sets: {"reference": (n, 1, d), "real": (n, 1, d), "twin" or one of
+      ABLATIONS: (n, k, d)}, and "stranger", (n, 1, d), real ECGs of other
+      patients under the row's condition.
     patients: of each row.
   """
 
@@ -63,12 +63,12 @@ def compute(examples: Examples, extract: Extract, *, seed: int = 0) -> Bases:
   sets["reference"] = np.asarray(bases)[:, None]
   if examples.decoded is not None:
     sets["decoded"] = extract(examples.decoded, examples.conditions)[:, None]
-  for arm, signals in examples.generated.items():
+  for variant, signals in examples.generated.items():
     count, samples = signals.shape[:2]
     conditions = [c for c in examples.conditions for _ in range(samples)]
     flat = signals.reshape(count * samples, *signals.shape[2:])
     bases = extract(flat, tuple(conditions))
-    sets[arm] = np.asarray(bases).reshape(count, samples, -1)
+    sets[variant] = np.asarray(bases).reshape(count, samples, -1)
   return Bases(sets, examples.patients)
 
 
@@ -123,10 +123,10 @@ def metrics(bases: Bases, *, seed: int = 0) -> list[Metric]:
   if "decoded" in sets:
     note = f"real ECGs after the autoencoder; {words}"
     rows.append(mean("base_similarity_decoded", "decoded", strange, note))
-  for arm, what in _ABLATIONS.items():
-    if arm in sets:
+  for variant, what in _ABLATIONS.items():
+    if variant in sets:
       note = f"{what}; {words}"
-      rows.append(mean(f"base_similarity_{arm}", arm, strange, note))
+      rows.append(mean(f"base_similarity_{variant}", variant, strange, note))
   return rows + _silhouettes(sets, patients, seed)
 
 

@@ -77,11 +77,11 @@ class Lookup(NamedTuple):
 
   Attributes:
     similarity: cosine of each probe to each patient's reference.
-    own: column of the patient that a probe is to be.
+    target: column of the patient that a probe is to be.
   """
 
   similarity: Float[np.ndarray, "q p"]
-  own: Int[np.ndarray, " q"]
+  target: Int[np.ndarray, " q"]
 
 
 def compute(
@@ -101,23 +101,23 @@ def compute(
     {arm, "real_second" or "real_second_decoded": Lookup}; the last where the
     real ECGs went through the autoencoder, too.
   """
-  _, first, own = np.unique(
+  _, first, target = np.unique(
     examples.patients, return_index=True, return_inverse=True
   )
   gallery = _unit(embed(examples.references[first]))
   listed = {examples.reference_ids[i] for i in first}
   second = [i for i, name in enumerate(examples.real_ids) if name not in listed]
   lookups = {}
-  for arm, signals in examples.generated.items():
+  for variant, signals in examples.generated.items():
     n, k = signals.shape[:2]
     probes = _unit(embed(signals.reshape(n * k, *signals.shape[2:])))
-    lookups[arm] = Lookup(probes @ gallery.T, np.repeat(own, k))
+    lookups[variant] = Lookup(probes @ gallery.T, np.repeat(target, k))
   real = {CEILING: examples.real}
   if examples.decoded is not None:
     real[DECODED] = examples.decoded
   for name, signals in real.items():
     probes = _unit(embed(signals[second]))
-    lookups[name] = Lookup(probes @ gallery.T, own[second])
+    lookups[name] = Lookup(probes @ gallery.T, target[second])
   return lookups
 
 
@@ -142,7 +142,7 @@ def metrics(
   """
   patients = lookups["twin"].similarity.shape[1]
   if patients < 2:
-    why, n = "a gallery needs two patients", len(lookups["twin"].own)
+    why, n = "a gallery needs two patients", len(lookups["twin"].target)
     return [missing("identity_top1_share", _LEVEL, why, n, better="higher")]
   gallery = min(gallery, patients)
   sets = {
@@ -176,7 +176,7 @@ def metrics(
 def _measure_set(name, lookup, gallery, patients, seed):
   """Metrics of one set of probes; the baseline is chance."""
   suffix = "" if name == "twin" else f"_{name}"
-  count = len(lookup.own)
+  count = len(lookup.target)
   if not count:
     why = "no probes"
     return [
@@ -191,9 +191,9 @@ def _measure_set(name, lookup, gallery, patients, seed):
       why = f"a gallery of {gallery} patients"
       metrics.append(missing(title, _LEVEL, why, count, better="higher"))
       continue
-    hits = found_within(lookup.similarity, lookup.own, k, gallery)
+    hits = found_within(lookup.similarity, lookup.target, k, gallery)
     low, high = bootstrap_interval(
-      lambda rows, hits=hits: hits[rows].mean(), lookup.own, seed=seed
+      lambda rows, hits=hits: hits[rows].mean(), lookup.target, seed=seed
     )
     note = f"gallery of {gallery} of {patients} patients"
     note += f", chance {k / gallery:.3g}"
@@ -222,8 +222,8 @@ def _measure_set(name, lookup, gallery, patients, seed):
 
 def _error_rate(lookup: Lookup, seed: int):
   """The equal error rate, and its interval from counts per level."""
-  similarity, own = lookup
-  itself = np.arange(similarity.shape[1]) == own[:, None]
+  similarity, target = lookup
+  itself = np.arange(similarity.shape[1]) == target[:, None]
   genuine, impostor = similarity[itself], similarity[~itself]
   levels = np.linspace(0, 1, _LEVELS)
   edges = np.unique(
@@ -234,7 +234,7 @@ def _error_rate(lookup: Lookup, seed: int):
 
   def count_levels(chosen):
     """Of each probe, how many of its scores lie in each level."""
-    counts = np.zeros((len(own), len(edges) + 1))
+    counts = np.zeros((len(target), len(edges) + 1))
     rows, columns = np.nonzero(chosen)
     np.add.at(counts, (rows, place[rows, columns] + 1), 1)
     return counts.cumsum(axis=1)
@@ -246,7 +246,7 @@ def _error_rate(lookup: Lookup, seed: int):
     accepted = 1 - declined / declined[-1]
     return crossing(refused / refused[-1], accepted)
 
-  interval = bootstrap_interval(statistic, own, seed=seed)
+  interval = bootstrap_interval(statistic, target, seed=seed)
   return equal_error_rate(genuine, impostor), interval
 
 
@@ -266,7 +266,7 @@ def draw(lookups: dict[str, Lookup]) -> Any:
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.add_subplot()
   for name, lookup in lookups.items():
-    if not len(lookup.own):
+    if not len(lookup.target):
       continue
     shares = [found_within(*lookup, int(k)).mean() for k in ranks]
     axes.plot(ranks, shares, marker=".", label=name.replace("_", " "))

@@ -80,10 +80,10 @@ def find_groups(
   """Rows of each rhythm, by what is asked for; of some reports, of none."""
   wants = {
     name: [
-      [asks_for(c.statements, criterion) for criterion in asked]
+      [asks_for(c.statements, criterion) for criterion in criteria]
       for c in conditions
     ]
-    for name, asked in _ASKS.items()
+    for name, criteria in _ASKS.items()
   }
   groups = {
     name: np.array([any(row) for row in rows]) for name, rows in wants.items()

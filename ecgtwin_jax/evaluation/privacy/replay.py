@@ -77,8 +77,8 @@ def nearest(
   ]
   for number in chunks(len(pool), columns, fill=True):
     recordings = spectra(jnp.asarray(pool[number], jnp.float32))
-    for place, asked in pieces:
-      values = np.asarray(_block(asked, recordings, length))
+    for place, queries in pieces:
+      values = np.asarray(_block(queries, recordings, length))
       nearest_one = values.argmax(axis=1)
       values = values[np.arange(len(values)), nearest_one]
       better = values > best[place]

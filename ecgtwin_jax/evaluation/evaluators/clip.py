@@ -118,8 +118,8 @@ class ClipSpace:
     # What a request would be warned of is no news of recorded conditions.
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
-      given = self._conditioner.arrays(condition, missing_allowed=True)
-    return given.statements[given.mask].mean(axis=0)
+      arrays = self._conditioner.arrays(condition, missing_allowed=True)
+    return arrays.statements[arrays.mask].mean(axis=0)
 
   def _in_batches(
     self, method: str, rows: Float[np.ndarray, "n ..."]
