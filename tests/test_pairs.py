@@ -121,3 +121,26 @@ def test_missing_heart_rate_is_refused():
   data["heart_rate"][1] = np.nan
   with pytest.raises(ValueError, match="must have a heart rate"):
     PairIndex.from_columns(**data)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_recordings_without_a_pair_are_their_own_reference(seed):
+  data = columns(np.random.default_rng(seed), recordings=30, patients=20)
+  plain = PairIndex.from_columns(**data)
+  index = PairIndex.from_columns(**data, own=True)
+  numbers = np.arange(len(index))
+  reference, target = index.pair(numbers)
+  two = len(plain)
+  np.testing.assert_array_equal(
+    np.stack([reference, target])[:, :two], np.stack(plain.pair(numbers[:two]))
+  )
+  np.testing.assert_array_equal(reference[two:], target[two:])
+  paired = set(data["patient_id"][target[:two]])
+  lonely = [i for i in range(30) if data["patient_id"][i] not in paired]
+  assert lonely and sorted(target[two:].tolist()) == lonely
+  # In any order, and beside one another.
+  mixed = np.array([len(index) - 1, 0, two])
+  np.testing.assert_array_equal(index.pair(mixed)[1], target[mixed])
+  first, count = index.patients()
+  assert count.sum() == len(index)
+  assert set(first) >= set(range(two, len(index)))

@@ -2,7 +2,9 @@
 
 A pair is an earlier recording (the reference) and a later one (the target) of
 the same patient, unless the two share both heart rate and text. Patients with n
-recordings have up to n (n - 1) / 2 pairs; this index needs memory for n.
+recordings have up to n (n - 1) / 2 pairs; this index needs memory for n. Where
+it is asked for, a recording whose patient has no pair stands for its own
+reference; these pairs come last.
 """
 
 import dataclasses
@@ -23,7 +25,8 @@ class PairIndex:
   (the caller's row), `starts` (position of the patient's first recording),
   `ends` (number of pairs up to and with this target), `condition` (number of
   the patient's heart rate and text); `skip` is sorted and tells how many
-  recordings of the target's own condition to pass over.
+  recordings of the target's own condition to pass over; `own` holds the rows
+  that are their own reference.
   """
 
   rows: Int[np.ndarray, " n"]
@@ -33,6 +36,7 @@ class PairIndex:
   skip: Int[np.ndarray, " n"]
   condition_starts: Int[np.ndarray, " c"]
   patient_ends: Int[np.ndarray, " p"]
+  own: Int[np.ndarray, " o"]
 
   @classmethod
   def from_columns(
@@ -43,6 +47,7 @@ class PairIndex:
     record_id: Shaped[np.ndarray, " n"],
     heart_rate: Float[np.ndarray, " n"],
     statement_ids: Int[np.ndarray, "n s"],
+    own: bool = False,
   ) -> "PairIndex":
     """Indexes the recordings whose columns are given.
 
@@ -52,6 +57,8 @@ class PairIndex:
       record_id: numbers or strings; decides where times are equal.
       heart_rate: bpm, compared after rounding to 0.1 bpm.
       statement_ids: of the report, in its order, padded with -1.
+      own: whether recordings of patients without a pair are their own
+        reference.
 
     Raises:
       ValueError: a heart rate is not finite.
@@ -85,6 +92,10 @@ class PairIndex:
     # and that number in one key: one sorted array serves all conditions.
     skip = number * (n + 1) + different[together]
     last = np.flatnonzero(np.diff(patient, append=-1)) if n else position
+    alone = np.diff(ends[last], prepend=0) == 0
+    without = (
+      np.isin(patient, patient[last[alone]]) if own else np.zeros(n, bool)
+    )
     return cls(
       rows=rows,
       starts=starts,
@@ -93,10 +104,16 @@ class PairIndex:
       skip=skip,
       condition_starts=condition_starts,
       patient_ends=ends[last],
+      own=rows[without],
     )
 
-  def __len__(self) -> int:
+  @property
+  def _of_two(self) -> int:
+    """Number of pairs of two recordings."""
     return int(self.ends[-1]) if len(self.ends) else 0
+
+  def __len__(self) -> int:
+    return self._of_two + len(self.own)
 
   def pair(
     self, k: Int[np.ndarray, " b"]
@@ -114,6 +131,16 @@ class PairIndex:
       raise ValueError(
         f"numbers of pairs {k.min()}..{k.max()} must be in 0..{len(self) - 1}"
       )
+    if len(self.own):
+      alone = k >= self._of_two
+      own = self.own[np.where(alone, k - self._of_two, 0)]
+      if alone.all():
+        return own, own
+      reference, target = self._pair_of_two(np.where(alone, 0, k))
+      return np.where(alone, own, reference), np.where(alone, own, target)
+    return self._pair_of_two(k)
+
+  def _pair_of_two(self, k):
     target = np.searchsorted(self.ends, k, side="right")
     before = np.where(target > 0, self.ends[target - 1], 0)
     # The wanted reference is number `nth` among those that differ from the
@@ -132,7 +159,11 @@ class PairIndex:
     """Returns, of each patient with pairs, the first pair and their count."""
     counts = np.diff(self.patient_ends, prepend=0)
     some = counts > 0
-    return (self.patient_ends - counts)[some], counts[some]
+    alone = self._of_two + np.arange(len(self.own))
+    return (
+      np.concatenate([(self.patient_ends - counts)[some], alone]),
+      np.concatenate([counts[some], np.ones_like(alone)]),
+    )
 
 
 def _number_rows(table: Int[np.ndarray, "n s"]) -> Int[np.ndarray, " n"]:
