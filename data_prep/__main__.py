@@ -156,9 +156,17 @@ def _add_wfdb_folder(parser: argparse.ArgumentParser) -> None:
     metavar="FILE",
     help="CSV file with the columns record (path without suffix), patient_id,"
     " time (date or seconds), heart_rate (bpm; a blank or no such column:"
-    " detected), age (years), sex (F or M), statements (separated by '|');"
+    " detected), age (years), sex (F or M), statements (separated by '|';"
+    " a blank or no such column: no report, for the autoencoder alone);"
     " blank ages and sexes are stored as missing (default: recordings.csv in"
     " the input)",
+  )
+  parser.add_argument(
+    "--licence",
+    default="",
+    metavar="TEXT",
+    help="of the recordings; it goes into the card of the data set, and of"
+    " every twin that is trained on it (default: not stated)",
   )
   _add_numbers(
     parser,

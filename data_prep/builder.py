@@ -24,6 +24,8 @@ class Builder(tfds.core.ShardBasedBuilder):
   reads: a row of a table, or a patient with several recordings.
   """
 
+  licence = ""  # of the recordings, for card.json; "": not stated
+
   @abc.abstractmethod
   def options(self) -> dict:
     """Returns all that the content depends on, as JSON can hold it."""
@@ -146,7 +148,7 @@ def prepare(
     total=builder.total(),
     workers=workers,
     beam_options=beam_options,
-    card={"scale": SCALE},
+    card={"scale": SCALE, "licence": builder.licence},
   )
 
 

@@ -48,6 +48,10 @@ def _count_statements(splits: dict[str, Dataset]) -> dict[str, np.ndarray]:
   }
 
 
+def _unreported(split: Dataset) -> int:
+  return int((split.statement_ids < 0).all(axis=1).sum())
+
+
 def _numbers(scale: float | list[float]) -> str:
   return " ".join(f"{x:.5g}" for x in np.ravel(scale))
 
@@ -85,6 +89,7 @@ def _summary(directory, card, splits, counts) -> str:
     f"age: {_spread(ages[ages >= 0])} years, {(ages < 0).sum():,} missing",
     f"sex: {(sexes == 0).sum():,} female, {(sexes == 1).sum():,} male,"
     f" {(sexes < 0).sum():,} missing",
+    f"reports: {sum(map(_unreported, splits.values())):,} missing",
     f"statements: {(total > 0).sum():,} of {len(table):,} occur,"
     f" {total.sum() / max(1, len(rates)):.1f} per ECG, vectors by"
     f" {table.encoder}",

@@ -16,13 +16,12 @@ from data_prep.beats import FindBeats, open_finder
 from data_prep.writing import write
 from ecgtwin_jax.beats import rhythm
 from ecgtwin_jax.data.dataset import SPLITS, Dataset, load_card, load_split
+from ecgtwin_jax.data.latents import DRAWS, measure_scale
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.vae import Encoder
 from ecgtwin_jax.text.statements import StatementTable
 from ecgtwin_jax.training import checkpoint
 
-CLIP_QUANTILE = 0.9999  # share of the latents' values that clipping keeps
-DRAWS = 16_384  # of training latents that scale and clip are measured on
 PER_SHARD = 4096  # latents: a multiple of usual batches, so that few are padded
 
 
@@ -115,7 +114,11 @@ def encode(
       },
       make_table=lambda: StatementTable.load(data),
       total=total,
-      card={"vae": digest, "source": card["options"]},
+      card={
+        "vae": digest,
+        "source": card["options"],
+        "licence": card.get("licence", ""),
+      },
       latent_channels=encoder.latent_channels,
       measure=_measure,
     )
@@ -194,10 +197,4 @@ def _measure(directory: pathlib.Path) -> dict[str, float | list[float]]:
   """Returns latent_scale and latent_clip of the training split."""
   train = load_split(directory, "train", kind="latent")
   rows = np.linspace(0, len(train) - 1, DRAWS).astype(np.int64)
-  mean, std = (train.arrays[name][rows] for name in ("mean", "std"))
-  noise = np.random.default_rng(0).standard_normal(mean.shape, np.float32)
-  draws = mean.astype(np.float32) + std.astype(np.float32) * noise
-  scale = 1 / draws.std(axis=(0, 1), dtype=np.float64)
-  scaled = np.abs(draws) * scale.astype(np.float32)
-  clip = float(np.quantile(scaled, CLIP_QUANTILE))
-  return {"latent_scale": scale.tolist(), "latent_clip": clip}
+  return measure_scale(train.arrays["mean"][rows], train.arrays["std"][rows])

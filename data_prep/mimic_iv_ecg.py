@@ -82,6 +82,7 @@ class MimicIvEcg(RowBuilder):
   """
 
   VERSION = tfds.core.Version("1.0.0")
+  licence = "ODbL 1.0"
   builder_config: MimicIvEcgConfig
 
   def options(self) -> dict:

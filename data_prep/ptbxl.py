@@ -77,6 +77,7 @@ class Ptbxl(RowBuilder):
   """
 
   VERSION = tfds.core.Version("1.0.0")
+  licence = "CC BY 4.0"
   builder_config: PtbxlConfig
 
   def options(self) -> dict:

@@ -39,7 +39,8 @@ RULES = (
   Rule(
     "statements",
     f"1..{MAX_STATEMENTS}",
-    "no statement, too many, or one that cannot be understood",
+    "no statement (any folder of WFDB records: a blank is no report), too many,"
+    " or one that cannot be understood",
   ),
   Rule("split", "", "no fold, or another than the patient's other recordings"),
   Rule("missing_file", "", "a file of the record is not there"),

@@ -30,7 +30,7 @@ class Row:
     path: of its WFDB record.
     patient_id: the patient's name.
     time: in seconds.
-    statements: of its report.
+    statements: of its report; () where there is none.
     heart_rate: bpm, None where it has to be detected.
     age: years, None where not known.
     sex: "F", "M" or None where not known.
@@ -166,14 +166,20 @@ def _read(row: Row, exactly: bool) -> Record:
   facts = {
     "heart_rate_given": row.heart_rate is not None,
     "heart_rate_detected": row.heart_rate is None,
+    "report_missing": not row.statements,
     "age_missing": row.age is None,
     "sex_missing": row.sex is None,
   }
+  person = heart_rate, row.age, row.sex
+  if row.statements:
+    condition = Condition(row.statements, *person)
+  else:
+    condition = Condition.unreported(*person)
   return Record(
     record_id=row.name,
     patient_id=row.patient_id,
     time=row.time,
     ecg=ecg,
-    condition=Condition(row.statements, heart_rate, row.age, row.sex),
+    condition=condition,
     tally=tuple(fact for fact, true in facts.items() if true),
   )

@@ -45,6 +45,7 @@ class Simulated(builder.Builder):
   """
 
   VERSION = tfds.core.Version("1.0.0")
+  licence = "simulated: of no person"
   builder_config: SimulatedConfig
 
   def options(self) -> dict:

@@ -24,7 +24,8 @@ from data_prep.tables import (
 from ecgtwin_jax.data.errors import RecordingError
 
 TABLE = "recordings.csv"
-_COLUMNS = ("record", "patient_id", "time", "age", "sex", "statements")
+_COLUMNS = ("record", "patient_id", "time", "age", "sex")
+_OPTIONAL = ("heart_rate", "statements")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -36,6 +37,7 @@ class WfdbFolderConfig(tfds.core.BuilderConfig):
     table: CSV file; "" is recordings.csv in the folder.
     seed: of the splits.
     limit: rows of the table to read; None is all.
+    licence: of the recordings; "" is not stated.
   """
 
   name: str = "wfdb_folder"
@@ -43,6 +45,7 @@ class WfdbFolderConfig(tfds.core.BuilderConfig):
   table: str = ""
   seed: int = 0
   limit: int | None = None
+  licence: str = ""
 
   def __post_init__(self):
     builder.check_input(self.input, self.limit)
@@ -55,13 +58,18 @@ class WfdbFolder(RowBuilder):
   A CSV file has the columns record (path from the folder, with or without
   .hea), patient_id, time (a date with or without time, or seconds), heart_rate
   (bpm; may be left out, a blank is detected), age (years), sex (F or M) and
-  statements (separated by '|'). Blank ages and sexes are stored as missing. The
-  first 10 s of a record are taken.
+  statements (separated by '|'; may be left out). Blank ages and sexes are
+  stored as missing; a recording with blank statements is stored without a
+  report, for the autoencoder alone. The first 10 s of a record are taken.
   """
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   builder_config: WfdbFolderConfig
   exactly = False
+
+  @property
+  def licence(self) -> str:
+    return self.builder_config.licence
 
   def options(self) -> dict:
     config = self.builder_config
@@ -76,7 +84,7 @@ class WfdbFolder(RowBuilder):
     folder = pathlib.Path(config.input)
     table = pathlib.Path(config.table)
     builder.require_folder(folder, "give the folder of the records")
-    for number, cells in read_table(table, _COLUMNS, ("heart_rate",)):
+    for number, cells in read_table(table, _COLUMNS, _OPTIONAL):
       if config.limit is not None and number > config.limit:
         return
       name = cells["record"].removesuffix(".hea").removesuffix(".dat")
@@ -93,8 +101,12 @@ def _parse(cells: dict[str, str], folder: pathlib.Path) -> dict:
     "heart_rate": _parse_heart_rate(cells["heart_rate"]),
     "age": parse_age(cells["age"]),
     "sex": parse_sex(cells["sex"]),
-    "statements": parse_statements(cells["statements"].split("|")),
+    "statements": _parse_statements(cells["statements"]),
   }
+
+
+def _parse_statements(cell: str) -> tuple[str, ...]:
+  return () if is_blank(cell) else parse_statements(cell.split("|"))
 
 
 def _parse_heart_rate(cell: str) -> float | None:
@@ -113,6 +125,7 @@ def prepare(
   table: str | os.PathLike = "",
   seed: int = 0,
   limit: int | None = None,
+  licence: str = "",
   **options,
 ) -> pathlib.Path:
   """Writes a folder of WFDB records as a data set.
@@ -123,6 +136,7 @@ def prepare(
     table: CSV file, see `WfdbFolder`.
     seed: of the splits.
     limit: rows of the table to read; None is all.
+    licence: of the recordings, for the card; "" is not stated.
     **options: of `data_prep.builder.prepare`.
 
   Raises:
@@ -131,6 +145,10 @@ def prepare(
       is at the output.
   """
   config = WfdbFolderConfig(
-    input=os.fspath(input), table=os.fspath(table), seed=seed, limit=limit
+    input=os.fspath(input),
+    table=os.fspath(table),
+    seed=seed,
+    limit=limit,
+    licence=licence,
   )
   return builder.prepare(WfdbFolder, config, output, **options)

@@ -133,6 +133,26 @@ def test_no_column_of_heart_rates(folder, tmp_path):
   assert found["split"] == hashed_split("x", 3)
 
 
+def test_a_recording_without_a_report(folder, tmp_path, capsys):
+  rows = [EXAMPLE, row(318, statements=""), row(448, age="300", sex="f")]
+  write_csv(folder / "recordings.csv", rows)
+  directory = wfdb_folder.prepare(
+    folder, tmp_path / "data", licence="CC BY 4.0"
+  )
+  found = recordings(directory)
+  assert [each["statements"] for each in found.values()].count([]) == 1
+  assert found["xl/00000/00318_hr"]["statements"] == []
+  assert found["xl/00000/00448_hr"]["age"] == 90
+  assert card(directory)["tally"]["report_missing"] == 1
+  assert card(directory)["licence"] == "CC BY 4.0"
+  assert main(["describe", str(directory)]) == 0
+  assert "reports: 1 missing" in capsys.readouterr().out
+  without = [{k: v for k, v in r.items() if k != "statements"} for r in rows]
+  write_csv(folder / "recordings.csv", without)
+  found = recordings(wfdb_folder.prepare(folder, tmp_path / "none"))
+  assert [each["statements"] for each in found.values()] == [[], [], []]
+
+
 def test_command_line(folder, tmp_path, capsys):
   arguments = ["wfdb_folder", "--input", str(folder), "--workers", "1"]
   arguments += ["--output", str(tmp_path / "data")]

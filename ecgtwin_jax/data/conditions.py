@@ -63,6 +63,21 @@ class Condition:
     for name, value in values.items():
       object.__setattr__(self, name, value)
 
+  @classmethod
+  def unreported(
+    cls, heart_rate: float, age: float | None = None, sex: str | None = None
+  ) -> "Condition":
+    """Of a recording that nobody wrote a report of: its statements are ().
+
+    Only an autoencoder can be trained on it; nothing is generated from it.
+
+    Raises:
+      ValueError: as of any other.
+    """
+    condition = cls(("No report",), heart_rate, age, sex)
+    object.__setattr__(condition, "statements", ())
+    return condition
+
   def text(self) -> str:
     """The report as one string: its statements joined by '|'."""
     return "|".join(self.statements)

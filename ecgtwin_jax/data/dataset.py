@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import pathlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
@@ -50,6 +51,20 @@ _MAKE = {
 }
 
 
+class Mixed(NamedTuple):
+  """Of a data set made of several: whose its rows are, and their shares.
+
+  Attributes:
+    part: (n,) number of the row's data set.
+    names: of the data sets.
+    shares: of the batches, which sum to 1.
+  """
+
+  part: np.ndarray
+  names: tuple[str, ...]
+  shares: tuple[float, ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
   """One split of a data set: a row per recording.
@@ -63,21 +78,24 @@ class Dataset:
       `std` (n, 128, 4) float16, and what `beats.rhythm` finds: `beat_time`
       (n, 48) float32 seconds, `beat_kind` and `beat_p` (n, 48) int8,
       `median_beat` (n, 80, 12) float16 mV and `median_beat_found` (n,) int8;
-      older latents are without these. In memory, or memory-mapped where large.
+      older latents are without these. In memory, or memory-mapped where large
+      (of several data sets then a `mixture.Stacked`).
     record_id: names of the recordings.
     patient_id: names of the patients.
     time: seconds; only their order within a patient means anything.
     heart_rate: bpm.
     age: years, -1 where missing.
     sex: 0 female, 1 male, -1 missing.
-    statement_ids: rows of the table, 18 as read, padded with -1.
+    statement_ids: rows of the table, 18 as read, padded with -1; none of a
+      recording without a report.
+    mixed: whose the rows are, where several data sets have shares.
   """
 
   directory: pathlib.Path
   split: str
   card: dict
   table: StatementTable
-  arrays: dict[str, np.ndarray]
+  arrays: dict[str, Any]
   record_id: np.ndarray
   patient_id: np.ndarray
   time: Int[np.ndarray, " n"]
@@ -85,6 +103,7 @@ class Dataset:
   age: Float[np.ndarray, " n"]
   sex: Int[np.ndarray, " n"]
   statement_ids: Int32[np.ndarray, "n s"]
+  mixed: Mixed | None = None
 
   def __len__(self) -> int:
     return len(self.record_id)
@@ -123,11 +142,20 @@ class Dataset:
     kept = self.select(known)
     return kept, len(self) - len(kept)
 
+  def with_reports(self) -> tuple["Dataset", int]:
+    """The recordings that have a report, and how many have none."""
+    reported = (self.statement_ids >= 0).any(axis=1)
+    if reported.all():
+      return self, 0
+    kept = self.select(reported)
+    return kept, len(self) - len(kept)
+
   def select(self, rows: np.ndarray) -> "Dataset":
     """Some of the recordings: a mask, or row numbers."""
     columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
     arrays = {name: array[rows] for name, array in self.arrays.items()}
-    return dataclasses.replace(self, arrays=arrays, **columns)
+    mixed = self.mixed and self.mixed._replace(part=self.mixed.part[rows])
+    return dataclasses.replace(self, arrays=arrays, mixed=mixed, **columns)
 
   def require(self, kind: str) -> None:
     """Refuses the data set unless it holds that kind, "ecg" or "latent".

@@ -4,7 +4,9 @@ Training batches are endless. Global batch number i is a function of data set,
 seed and i alone: process p of n holds its p-th part, as contiguous rows, and
 `{"next_index": i}` is the whole state of an iterator. What travels through
 grain is the number of a batch: its rows are found and gathered at once, so no
-work is done per record.
+work is done per record. Where several data sets have shares, each position of
+the endless sequence belongs to one of them, in turn, and each data set has
+epochs of its own.
 """
 
 import functools
@@ -13,13 +15,14 @@ from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from ecgtwin_jax.data.dataset import BEATS, Dataset
 
 _PREFETCH = 4  # batches
 
 Batch = dict[str, np.ndarray]
+Choose = Callable[[np.ndarray], np.ndarray]  # positions to rows, or pairs
 
 
 def ecg_batches(
@@ -50,7 +53,7 @@ def ecg_batches(
   dataset.require("ecg")
   if not len(dataset):
     raise ValueError(f"{_name(dataset)} holds 0 recordings")
-  order = _shuffle(len(dataset), seed)
+  order = _mix(dataset, seed, _recordings)
   return _iterate(
     lambda position: gather_ecgs(dataset, order(position)),
     batch_size,
@@ -81,7 +84,7 @@ def rhythm_batches(
   """
   if not len(dataset):
     raise ValueError(f"{_name(dataset)} holds 0 recordings with beats")
-  order = _shuffle(len(dataset), seed)
+  order = _mix(dataset, seed, _recordings)
   return _iterate(
     lambda position: gather_rhythms(dataset, order(position)),
     batch_size,
@@ -125,9 +128,9 @@ def pair_batches(
   """
   _require_pairs(dataset, "latent")
   if uniform_over == "pairs":
-    choose = _shuffle(len(dataset.pairs), seed)
+    choose = _mix(dataset, seed, _pairs)
   elif uniform_over == "patients":
-    choose = _draw_of_each_patient(dataset, seed)
+    choose = _mix(dataset, seed, _pairs_of_patients)
   else:
     raise ValueError(f"{uniform_over=} must be 'pairs' or 'patients'")
   return _iterate(
@@ -160,7 +163,7 @@ def ecg_pair_batches(
       divided.
   """
   _require_pairs(dataset, "ecg")
-  choose = _draw_of_each_patient(dataset, seed)
+  choose = _mix(dataset, seed, _pairs_of_patients)
   return _iterate(
     lambda position: gather_ecg_pairs(dataset, choose(position)),
     batch_size,
@@ -367,7 +370,7 @@ def _iterate(
   return iterator
 
 
-def _shuffle(count: int, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+def _shuffle(count: int, seed: int) -> Choose:
   """Returns position -> number: each of 0..count-1 once per epoch.
 
   grain's own shuffle costs 9 us per number, and 2 ms where there are but ten.
@@ -389,11 +392,42 @@ def _shuffle(count: int, seed: int) -> Callable[[np.ndarray], np.ndarray]:
   return order
 
 
-def _draw_of_each_patient(
-  dataset: Dataset, seed: int
-) -> Callable[[np.ndarray], np.ndarray]:
+def _recordings(
+  dataset: Dataset, seed: int, own: Bool[np.ndarray, " n"]
+) -> Choose | None:
+  """Returns position -> row, each of those rows once per epoch."""
+  rows = np.flatnonzero(own)
+  if not len(rows):
+    return None
+  order = _shuffle(len(rows), seed)
+  return lambda position: rows[order(position)]
+
+
+def _pairs(
+  dataset: Dataset, seed: int, own: Bool[np.ndarray, " n"]
+) -> Choose | None:
+  """Returns position -> pair, each of those patients' pairs once per epoch."""
+  first, count = _patients(dataset, own)
+  if not len(first):
+    return None
+  ends = np.cumsum(count)
+  order = _shuffle(int(ends[-1]), seed)
+
+  def choose(position: np.ndarray) -> np.ndarray:
+    number = order(position)
+    patient = np.searchsorted(ends, number, side="right")
+    return number - (ends - count)[patient] + first[patient]
+
+  return choose
+
+
+def _pairs_of_patients(
+  dataset: Dataset, seed: int, own: Bool[np.ndarray, " n"]
+) -> Choose | None:
   """Returns position -> pair: one of each patient, at random, per epoch."""
-  first, count = dataset.pairs.patients()
+  first, count = _patients(dataset, own)
+  if not len(first):
+    return None
   order = _shuffle(len(first), seed)
 
   def choose(position: np.ndarray) -> np.ndarray:
@@ -404,6 +438,56 @@ def _draw_of_each_patient(
     bits = generator.random_raw(4 * len(position))[::4]
     chosen = bits % count[patient].astype(np.uint64)
     return first[patient] + chosen.astype(np.int64)
+
+  return choose
+
+
+def _patients(dataset, own):
+  """First pair, and number of pairs, of the patients whose rows are given."""
+  first, count = dataset.pairs.patients()
+  _, target = dataset.pairs.pair(first)
+  return first[own[target]], count[own[target]]
+
+
+def _mix(
+  dataset: Dataset, seed: int, make: Callable[..., Choose | None]
+) -> Choose:
+  """Returns position -> what `make` counts, by the shares of several data sets.
+
+  Of the first p positions, floor(p * share) are the first data set's, and so on
+  with the rest. So position p of the sequence is found without its beginning,
+  and every batch holds the shares to within a row or two.
+
+  Raises:
+    ValueError: a data set with a share has nothing to give.
+  """
+  mixed = dataset.mixed
+  if mixed is None:
+    return make(dataset, seed, np.ones(len(dataset), bool))
+  chooses, of_rest, left = [], [], 1.0
+  for part, (name, share) in enumerate(zip(mixed.names, mixed.shares)):
+    choose = make(dataset, seed, mixed.part == part)
+    if choose is None:
+      what = "recordings" if make is _recordings else "pairs"
+      raise ValueError(
+        f"{name!r} has a share of the batches, but no {what} in split"
+        f" {dataset.split!r}: leave it out, or name all without shares"
+      )
+    chooses.append(choose)
+    of_rest.append(share / left)
+    left -= share
+  of_rest[-1] = 1.0
+
+  def choose(position: np.ndarray) -> np.ndarray:
+    out = np.empty(len(position), np.int64)
+    places, rest = np.arange(len(position)), position
+    for choose_own, share in zip(chooses, of_rest):
+      before = np.floor(rest * share).astype(np.int64)
+      own = np.floor((rest + 1) * share).astype(np.int64) > before
+      if own.any():
+        out[places[own]] = choose_own(before[own])
+      places, rest = places[~own], (rest - before)[~own]
+    return out
 
   return choose
 

@@ -5,6 +5,7 @@ cohort, autoencoder, latents, base extractor, rhythm model. On other data, and
 where several processes train, an error names the command that makes it.
 """
 
+import functools
 import os
 import pathlib
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import jax
 
 from ecgtwin_jax.data.bucket import refuse_remote
-from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.data.mixture import (
+  describe_parts,
+  folders,
+  load_mixture,
+)
 from ecgtwin_jax.flags import beside, load_config
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.text.statements import StatementTable
@@ -62,6 +67,7 @@ def prepare(config, source: str) -> None:
     FileNotFoundError: something is missing, and config.data is not the
       simulated cohort or several processes wait for it; the message holds the
       command that makes it.
+    ValueError: config.latents names more or fewer data sets than config.data.
   """
   simulated = config.data == config.cohort.path
   several = jax.process_count() > 1
@@ -101,30 +107,47 @@ def prepare(config, source: str) -> None:
   cohort = config.cohort
   stages = {"vae": 0, "base_extractor": 1, "rhythm": 1, "denoiser": 2}
   depth = stages.get(config.stage, 0)
-  if depth == 0 or simulated or not _is_data_set(config.latents):
-    needed(
-      config.data,
-      _is_data_set(config.data),
-      "the data set",
-      f"python -m data_prep simulated --output {config.data} --patients "
-      f"{cohort.patients} --recordings {cohort.recordings} --seed "
-      f"{cohort.seed}",
-      lambda: _simulate(cohort),
-    )
+  encoded = folders(config.latents) if depth else ()
+  if depth == 0 or simulated or not all(map(_is_data_set, encoded)):
+    for data in folders(config.data):
+      needed(
+        data,
+        _is_data_set(data),
+        "the data set",
+        f"python -m data_prep simulated --output {data} --patients "
+        f"{cohort.patients} --recordings {cohort.recordings} --seed "
+        f"{cohort.seed}",
+        lambda: _simulate(cohort),
+      )
   if depth >= 1:
     need_earlier("vae", "the autoencoder")
+  for latents, data in _sources(config, encoded):
     needed(
-      config.latents,
-      _is_data_set(config.latents),
+      latents,
+      _is_data_set(latents),
       "the data set of latents",
-      f"python -m data_prep encode --data {config.data} --vae {config.vae} "
-      f"--output {config.latents}",
-      lambda: _encode(config.data, config.vae, config.latents),
+      f"python -m data_prep encode --data {data} --vae {config.vae} "
+      f"--output {latents}",
+      functools.partial(_encode, data, config.vae, latents),
     )
   if depth >= 2:
     need_earlier("stage1", "the base extractor")
   if depth >= 2 and _reads_beats(config):
     need_earlier("rhythm", "the rhythm model")
+
+
+def _sources(config, encoded: tuple[str, ...]) -> list[tuple[str, str]]:
+  """Each data set of latents that is missing, and the ECGs it is made of."""
+  missing = [path for path in encoded if not _is_data_set(path)]
+  if not missing:
+    return []
+  data = folders(config.data)
+  if len(data) != len(encoded):
+    raise ValueError(
+      f"config.latents={config.latents!r} lacks {missing[0]!r} and must name as"
+      f" many data sets as config.data={config.data!r}, in the same order"
+    )
+  return list(zip(encoded, data))
 
 
 def _reads_beats(config) -> bool:
@@ -162,17 +185,37 @@ def train_stage(config, source: str) -> None:
   if config.stage == "denoiser" and jax.process_index() == 0:
     output = os.path.join(config.workdir, "twin")
     simulated = config.data == config.cohort.path
-    note = SIMULATED_NOTE if simulated else f"Trained on {config.data}."
+    note = SIMULATED_NOTE if simulated else describe_data(config.latents)
     assemble(
       output,
       vae=config.vae,
       base_extractor=config.base_extractor,
       denoiser=config.workdir,
       rhythm=config.rhythm if _reads_beats(config) else None,
-      table=load_split(config.latents, "train").table,
+      table=load_mixture(config.latents, "train").table,
       note=note,
     )
     say(f"twin: {output}")
+
+
+def describe_data(given: str) -> str:
+  """What a model card says of the data sets that it was trained on.
+
+  Args:
+    given: as `data.mixture.parse_parts` has it.
+  """
+  lines = [
+    "Trained on:",
+    "",
+    "| data set | folder | share of the batches | licence |",
+    "|---|---|---|---|",
+  ]
+  for part in describe_parts(given):
+    share = "as it is large" if part["share"] is None else f"{part['share']:g}"
+    lines.append(
+      f"| {part['name']} | {part['directory']} | {share} | {part['licence']} |"
+    )
+  return "\n".join(lines)
 
 
 def assemble(

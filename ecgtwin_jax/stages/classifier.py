@@ -70,7 +70,7 @@ def load_data(config) -> Labelled:
     ValueError: a data set that does not fit, or without one of the two classes.
   """
   names = label_names(config)
-  data = splits.load_splits(config.data, "ecg")
+  data = splits.skip_unreported(splits.load_splits(config.data, "ecg"))
   labels = [
     findings.label_rows(names, split.table.statements, split.statement_ids)
     for split in data

@@ -21,7 +21,7 @@ from ecgtwin_jax.stages.losses import contrastive_losses
 
 
 def load_data(config) -> splits.Splits:
-  return splits.load_splits(config.data, "ecg")
+  return splits.skip_unreported(splits.load_splits(config.data, "ecg"))
 
 
 def load_frozen(config, data) -> dict:

@@ -20,7 +20,7 @@ import optax
 from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
-from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.data.mixture import load_mixture
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.ranking import equal_error_rate, found_within
 from ecgtwin_jax.stages import splits
@@ -44,7 +44,7 @@ def load_data(config) -> splits.Splits:
     return splits.load_splits(config.data, "ecg")
   if config.patients != "validation":
     raise ValueError(f"{config.patients=} must be 'train' or 'validation'")
-  whole = load_split(config.data, "validation", kind="ecg")
+  whole = load_mixture(config.data, "validation", kind="ecg")
   apart = whole.patient_number % _HELD_OUT == 0
   return splits.Splits(whole.select(~apart), whole.select(apart))
 

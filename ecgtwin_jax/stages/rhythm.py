@@ -30,14 +30,15 @@ _BEATS = ("beat_time", "beat_kind", "beat_p")
 
 
 def load_data(config) -> splits.Splits:
-  """Reads the recordings in which beats were found.
+  """Reads the recordings with a report in which beats were found.
 
   Raises:
     ValueError: the latents are without beats.
   """
-  data = splits.trim_reports(splits.load_splits(config.latents, "latent"))
+  data = splits.load_splits(config.latents, "latent")
   for split in data:
     split.require_beats()
+  data = splits.trim_reports(splits.skip_unreported(data))
   longest = max(
     (split.arrays["beat_kind"] >= 0).sum(axis=1).max(initial=2)
     for split in data

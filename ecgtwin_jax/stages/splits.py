@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ecgtwin_jax.data.dataset import Dataset, load_split
+from ecgtwin_jax.data.dataset import Dataset
+from ecgtwin_jax.data.mixture import load_mixture
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.training import checkpoint
 
@@ -30,20 +31,41 @@ class Splits(NamedTuple):
     return self.train.record_names(rows)
 
 
-def load_splits(directory: str, kind: str) -> Splits:
-  """Reads the training and the validation split of a data set."""
+def load_splits(given: str, kind: str) -> Splits:
+  """Reads the training and the validation split of one data set or several.
+
+  Args:
+    given: as `data.mixture.parse_parts` has it.
+    kind: "ecg" or "latent".
+  """
   return Splits(
-    *(load_split(directory, s, kind=kind) for s in ("train", "validation"))
+    *(load_mixture(given, s, kind=kind) for s in ("train", "validation"))
   )
+
+
+def skip_unreported(data: Splits) -> Splits:
+  """Leaves out the recordings without a report, and says how many."""
+  reported = []
+  for split in data:
+    kept, dropped = split.with_reports()
+    if dropped and jax.process_index() == 0:
+      print(
+        f"{split.split}: {dropped} of {len(split)} recordings have no report "
+        "and are skipped"
+      )
+    reported.append(kept)
+  return Splits(*reported)
 
 
 def load_pairs(config) -> Splits:
   """Reads the latents that stages 1 and 2 train on.
 
-  A model without a null condition cannot take a missing age or sex: such
-  recordings are left out, and how many is said.
+  Recordings without a report are left out. A model without a null condition
+  cannot take a missing age or sex: such recordings are left out, too. How many
+  is said.
   """
-  data = trim_reports(load_splits(config.latents, "latent"))
+  data = load_splits(config.latents, "latent")
+  data = trim_reports(skip_unreported(data))
   check_latents(config, data.train.card)
   if config.model.null_condition:
     return data

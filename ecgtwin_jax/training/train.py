@@ -20,6 +20,7 @@ from ml_collections import FrozenConfigDict
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.data.bucket import refuse_remote
+from ecgtwin_jax.data.mixture import describe_parts
 from ecgtwin_jax.training import (
   checkpoint,
   host_memory,
@@ -212,10 +213,16 @@ def _from_trees(trees: dict) -> TrainState:
 
 
 def _write_config(config, folder: pathlib.Path) -> None:
+  """Writes the configuration, and what data sets it names, into the workdir."""
   if jax.process_index() == 0:
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(json.loads(config.to_json()), indent=1)
-    (folder / "config.json").write_text(text)
+    given = config.latents if "latents" in config else config.data
+    content = {
+      **json.loads(config.to_json()),
+      "data_sets": describe_parts(given),
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def train(config, workdir, devices=None) -> dict:
