@@ -13,9 +13,9 @@ class Peer:
   """Makes calls of PyTorch, eager in float32, and compiled.
 
   Args:
-    threads: on CPU.
-    precision: of what is compiled ("float32", "bfloat16"); eager is float32,
-      with PyTorch's default settings, unless `compiled` is asked for.
+    threads: number of threads on a CPU.
+    precision: precision of what is compiled ("float32", "bfloat16"); eager is
+      float32, with PyTorch's default settings, unless `compiled` is asked for.
     compiled: whether to compile, too.
   """
 

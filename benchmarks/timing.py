@@ -42,7 +42,7 @@ def take_turns(
   """Times calls in turns, so that what else the machine does meets all.
 
   Args:
-    calls: by name; each returns when its work is done.
+    calls: {name: function that returns when its work is done}.
     runs: turns that count.
     warm: turns before them.
     clock: time.process_time counts the CPU's instead, all threads together,

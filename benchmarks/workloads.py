@@ -24,7 +24,7 @@ class Workload(NamedTuple):
   """One computation.
 
   Attributes:
-    name: of its row.
+    name: name of its row.
     batch: examples that it works on.
     call: does it once and waits.
     compiled: the XLA executable.

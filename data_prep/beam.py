@@ -12,8 +12,8 @@ def run(jobs: Sequence[Callable[[], int]], options: str) -> None:
   file system, or a bucket that is mounted.
 
   Args:
-    jobs: to run; picklable.
-    options: of the pipeline, as Beam's command line takes them, such as
+    jobs: jobs to run; picklable.
+    options: options of the pipeline, as Beam's command line takes them, such as
       `--runner=DirectRunner --direct_num_workers=4
       --direct_running_mode=multi_processing`.
 

@@ -45,8 +45,8 @@ def open_finder(workers: int, scale: float, total: int) -> Iterator[FindBeats]:
 
   Args:
     workers: processes; the result is the same for any number.
-    scale: of the ECGs, mV.
-    total: of the ECGs that will be asked for: few are not worth a process.
+    scale: unit of the ECGs, in mV.
+    total: number of ECGs to come: few are not worth a process.
   """
   find = functools.partial(find_beats, scale=scale)
   workers = min(workers, total // _AT_ONCE)

@@ -114,13 +114,13 @@ def prepare(
   """Writes a builder's data set, or finds it finished and does nothing.
 
   Args:
-    builder_class: of the data set.
-    config: of the builder.
+    builder_class: class of the data set.
+    config: configuration of the builder.
     output: directory of the data set.
     workers: processes. More than one must be started from a program whose main
       module is guarded by `if __name__ == "__main__"`.
     encoder: statement encoder, as `get_encoder` knows it.
-    beam_options: of an Apache Beam pipeline that takes the workers' place.
+    beam_options: options of an Apache Beam pipeline in the workers' place.
 
   Returns:
     The directory of the data set.

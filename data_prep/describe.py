@@ -16,7 +16,7 @@ def describe(directory: str | os.PathLike) -> pathlib.Path:
   """Prints what a data set holds and draws describe.png into it.
 
   Args:
-    directory: of the data set.
+    directory: folder of the data set.
 
   Returns:
     Path of the picture.

@@ -73,7 +73,7 @@ def encode(
     data: directory of the ECGs.
     output: directory of the latents.
     encoder: maps ({"params": params}, ecg in mV) to mean and log-variance.
-    params: of the encoder.
+    params: parameters of the encoder.
     batch_size: ECGs per call, on all local devices together.
     workers: processes that find the beats; more than one must be started from
       a program whose main module is guarded by `if __name__ == "__main__"`.

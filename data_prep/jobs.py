@@ -109,9 +109,9 @@ def run(
   Args:
     jobs: all shards.
     workers: processes.
-    beam_options: of an Apache Beam pipeline that takes their place, or None.
+    beam_options: options of an Apache Beam pipeline in their place, or None.
     total: recordings of all shards, for the progress bar.
-    name: of the progress bar.
+    name: name of the progress bar.
   """
   with tqdm(total=total, desc=name, unit="ECG", smoothing=0) as bar:
     todo = []

@@ -42,7 +42,7 @@ class MimicIvEcgConfig(tfds.core.BuilderConfig):
     patients: patients.csv of MIMIC-IV's module hosp, plain or .gz; without it
       age and sex are missing. "" looks for it in the folder and its hosp.
     exclude: text file with a study_id or path per line to leave out; or "".
-    seed: of the splits.
+    seed: seed that assigns patients to splits.
     limit: rows of record_list.csv to read; None is all.
   """
 
@@ -219,9 +219,9 @@ def prepare(
     output: directory of the data set.
     patients: patients.csv, see `MimicIvEcgConfig`.
     exclude: file of what to leave out.
-    seed: of the splits.
+    seed: seed that assigns patients to splits.
     limit: rows of record_list.csv to read; None is all.
-    **options: of `data_prep.builder.prepare`.
+    **options: arguments of `data_prep.builder.prepare`.
 
   Raises:
     FileNotFoundError: a table or the records are not there.

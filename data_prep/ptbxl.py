@@ -199,7 +199,7 @@ def prepare(
     output: directory of the data set.
     sampling_rate: 500 or 100 Hz: of records500 or records100.
     limit: rows of the table to read; None is all.
-    **options: of `data_prep.builder.prepare`.
+    **options: arguments of `data_prep.builder.prepare`.
 
   Raises:
     FileNotFoundError: a table or the records are not there.

@@ -24,7 +24,7 @@ class Record:
   Attributes:
     record_id: its name, unique in the data set.
     patient_id: the patient's name.
-    time: in seconds; only the order within a patient means anything.
+    time: time in seconds; only the order within a patient means anything.
     ecg: 10 s at any sampling rate.
     condition: what the recording shows, and of whom.
     tally: facts that card.json counts, such as how the heart rate was found.
@@ -51,8 +51,8 @@ def features(kind: str, latent_channels: int = 4) -> tfds.features.FeaturesDict:
   """Returns the columns of a data set of that kind, "ecg" or "latent".
 
   Args:
-    kind: which.
-    latent_channels: of the latents.
+    kind: "ecg" or "latent".
+    latent_channels: number of channels of latents.
   """
   tensor = functools.partial(
     tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES
@@ -130,7 +130,7 @@ def examples(
 
   Args:
     read: yields the named recordings, or rejections, of one key.
-    keys: of the shard.
+    keys: keys of the shard's records.
     statements: all that may occur, in the order of the table.
   """
   ids = {statement: number for number, statement in enumerate(statements)}

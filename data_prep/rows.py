@@ -26,10 +26,10 @@ class Row:
   """What a table says about a recording, or why it is left out.
 
   Attributes:
-    name: of the recording.
-    path: of its WFDB record.
+    name: name of the recording.
+    path: path of its WFDB record.
     patient_id: the patient's name.
-    time: in seconds.
+    time: time in seconds.
     statements: of its report; () where there is none.
     heart_rate: bpm, None where it has to be detected.
     age: years, None where not known.
@@ -80,9 +80,9 @@ def make_row(name: str, parse: Callable[..., dict], *args) -> Row:
   """Returns the row that `parse(*args)` describes, or its rejection.
 
   Args:
-    name: of the recording.
+    name: name of the recording.
     parse: returns the other attributes of the row, or raises RecordingError.
-    *args: of parse.
+    *args: arguments of `parse`.
   """
   try:
     return Row(name, **parse(*args))
@@ -131,7 +131,7 @@ def read_row(
   """Yields name and recording of a row, or why it is left out.
 
   Args:
-    row: of the table.
+    row: a row of the table.
     exactly: whether the recording has to be 10 s long; the first 10 s of a
       longer one are taken otherwise.
   """

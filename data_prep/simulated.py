@@ -19,8 +19,8 @@ class SimulatedConfig(tfds.core.BuilderConfig):
 
   Attributes:
     patients: number of patients.
-    recordings: of each patient.
-    seed: of all that is drawn.
+    recordings: number of recordings of each patient.
+    seed: seed of all that is drawn.
   """
 
   name: str = ""
@@ -99,9 +99,9 @@ def prepare(
   Args:
     output: directory of the data set.
     patients: number of patients.
-    recordings: of each patient.
-    seed: of all that is drawn.
-    **options: of `data_prep.builder.prepare`.
+    recordings: number of recordings of each patient.
+    seed: seed of all that is drawn.
+    **options: arguments of `data_prep.builder.prepare`.
 
   Raises:
     ValueError: a number is out of range, or something else is at the output.

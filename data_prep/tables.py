@@ -32,8 +32,8 @@ def read_table(
   is read as Latin-1.
 
   Args:
-    path: of the file.
-    columns: that must be there.
+    path: path of the file.
+    columns: names of columns that must be there.
     optional: columns that are empty where they are not there.
 
   Raises:
@@ -171,7 +171,7 @@ def parse_sex(cell: str, codes: Mapping[str, str] = _SEXES) -> str | None:
   """Returns "F" or "M"; None: not known.
 
   Args:
-    cell: of the table.
+    cell: text of a cell of the table.
     codes: sex of each code, in lower case.
 
   Raises:

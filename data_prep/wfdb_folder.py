@@ -35,7 +35,7 @@ class WfdbFolderConfig(tfds.core.BuilderConfig):
   Attributes:
     input: folder that the paths of the table start from.
     table: CSV file; "" is recordings.csv in the folder.
-    seed: of the splits.
+    seed: seed that assigns patients to splits.
     limit: rows of the table to read; None is all.
     licence: of the recordings; "" is not stated.
   """
@@ -134,10 +134,10 @@ def prepare(
     input: folder that the paths of the table start from.
     output: directory of the data set.
     table: CSV file, see `WfdbFolder`.
-    seed: of the splits.
+    seed: seed that assigns patients to splits.
     limit: rows of the table to read; None is all.
     licence: of the recordings, for the card; "" is not stated.
-    **options: of `data_prep.builder.prepare`.
+    **options: arguments of `data_prep.builder.prepare`.
 
   Raises:
     FileNotFoundError: the table or the folder is not there.

@@ -70,20 +70,20 @@ def write(
 
   Args:
     output: directory of the data set.
-    name: of the data set, in the names of its files.
+    name: name of the data set, in the names of its files.
     kind: "ecg" or "latent".
     options: all that the content depends on; kept in card.json, compared with
       a data set that is there already.
-    shards: of each split. With several workers they must be picklable.
+    shards: shards of each split. With several workers they must be picklable.
     make_table: makes the table of the statements that the examples count;
       called once, when the shards are written.
     total: number of recordings that the shards read.
     workers: processes.
-    beam_options: of an Apache Beam pipeline that takes the workers' place; see
-      `data_prep.beam.run`.
+    beam_options: options of an Apache Beam pipeline that takes the workers'
+      place; see `data_prep.beam.run`.
     card: more entries of card.json.
     measure: maps the written directory to more entries of card.json.
-    latent_channels: of latents.
+    latent_channels: number of channels of latents.
 
   Returns:
     The directory of the data set.

@@ -41,7 +41,7 @@ class Flags(NamedTuple):
   Attributes:
     config: the configuration, with its changes.
     source: what --config named; other configurations lie `beside` it.
-    workdir: where results go; None: where the configuration says.
+    workdir: folder of the results; None: the configuration's.
     multihost: whether this is one process of several.
     compile_for: TPU slices to compile a training's step for; None: run it.
   """
@@ -86,7 +86,7 @@ def _find_config(name: str) -> pathlib.Path:
   """Returns the file of a configuration.
 
   Args:
-    name: of one that comes with the package, such as "generate", or a path.
+    name: name of a configuration of the package, such as "generate", or a path.
 
   Raises:
     FileNotFoundError: no such file.
@@ -107,8 +107,8 @@ def beside(source: str, name: str, variant: str = "base") -> str:
 
   Args:
     source: what --config named, such as "configs/stage2.py:small" or "stage2".
-    name: of the other one, such as "vae".
-    variant: of it; "base" is not written.
+    name: name of the other configuration, such as "vae".
+    variant: variant of the other configuration; "base" is not written.
   """
   path = pathlib.Path(source.partition(":")[0])
   other = str(path.with_name(f"{name}{path.suffix}"))

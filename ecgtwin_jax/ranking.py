@@ -19,7 +19,7 @@ def found_within(
   patient by chance.
 
   Args:
-    similarity: of probes to the patients.
+    similarity: similarity of each probe to each patient.
     target: column of each probe's patient.
     k: 1 for the most similar alone.
     gallery: patients in it; None: all p.

@@ -70,7 +70,7 @@ def place_state(shapes, mesh: Mesh):
 
   Args:
     shapes: tree of ShapeDtypeStruct; the largest axis that divides is split.
-    mesh: as make_mesh gives it.
+    mesh: what make_mesh returns.
   """
   parts = mesh.shape["fsdp"]
 

@@ -32,7 +32,7 @@ def attention_share(
   """inside_s = sum_l c_l a_ls / sum_l a_ls, c_l the covered share of moment l.
 
   Args:
-    attention: of l equally long moments to s statements.
+    attention: shares that l equally long moments give to s statements.
     spans: first and last second of each span, such as those of ectopic beats;
       they may overlap and reach beyond the recording.
     duration: seconds that the l moments take together.
@@ -81,7 +81,7 @@ def beat_spans(
   """Seconds from the onset of the QRS to the end of the T wave of some beats.
 
   Args:
-    fiducials: of a simulated recording, where they are known.
+    fiducials: fiducials of a simulated recording, where they are known.
     kind: "normal", "pvc", "pac" or "paced".
   """
   chosen = fiducials.kind == kind

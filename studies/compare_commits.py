@@ -4,11 +4,14 @@
   python -m studies.compare_commits ../before .
 
 Runs in each checkout, by its own code: eight ECGs of the bundled recording with
-the older checkout's shipped twin; two training steps of each stage of the
-published recipe at small width; and the report on a small simulated cohort.
-Prints the largest difference of each, and ends with 1 where a number differs by
-more than rounding (relative 1e-5 of the largest value, figures of the report
-1e-6).
+a twin (--twin; the older checkout's shipped one); two training steps of each
+stage of the published recipe at small width; and the report on a small
+simulated cohort. Prints the largest difference of each, and ends with 1 where a
+number differs by more than rounding (relative 1e-5 of the largest value,
+figures of the report 1e-6).
+
+Compares commits that claim to change nothing: where recipes, file formats or
+figures were changed on purpose in between, it says so and is no use.
 """
 
 import argparse
@@ -30,12 +33,19 @@ SMALL = ["--config.model.width=32", "--config.model.heads=4"]
 COMMON = ["--config.steps=2", "--config.log_every=1"]
 
 
-def run(checkout, *arguments):
+def run(checkout, cache, *arguments):
   """Runs a command of that checkout; its last lines on failure."""
+  print(f"{checkout.name}: {' '.join(arguments[:3])}", flush=True)
   out = subprocess.run(
     [sys.executable, "-m", *arguments],
     cwd=checkout,
-    env={**os.environ, "PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"},
+    env={
+      **os.environ,
+      "PYTHONPATH": str(checkout),
+      "JAX_PLATFORMS": "cpu",
+      # Programs that are the same to the letter are compiled once.
+      "JAX_COMPILATION_CACHE_DIR": str(cache),
+    },
     capture_output=True,
     text=True,
   )
@@ -45,15 +55,18 @@ def run(checkout, *arguments):
     )
 
 
-def make(checkout, twin, data, folder):
+def make(checkout, twin, data, folder, steps):
   """Everything that is compared, made by the code of one checkout."""
-  main = "ecgtwin_jax.main"
+  main, cache = "ecgtwin_jax.main", data / "cache"
+  sampling = f"--config.sampling.steps={steps}"
   run(
     checkout,
+    cache,
     main,
     "--config=configs/generate.py",
     f"--config.twin={twin}",
     "--config.format=npz",
+    sampling,
     f"--workdir={folder}/generated",
   )
   stages = {
@@ -79,6 +92,7 @@ def make(checkout, twin, data, folder):
     }.get(stage, [])
     run(
       checkout,
+      cache,
       main,
       f"--config=configs/{stage}.py:paper",
       f"--config.data={data}/ecgs",
@@ -89,8 +103,10 @@ def make(checkout, twin, data, folder):
     )
   run(
     checkout,
+    cache,
     main,
     "--config=configs/evaluate.py",
+    sampling,
     f"--config.twin={twin}",
     f"--config.data={data}/ecgs",
     "--config.patients=12",
@@ -144,21 +160,27 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("before", type=pathlib.Path)
   parser.add_argument("after", type=pathlib.Path)
+  parser.add_argument("--twin", type=pathlib.Path, help="a twin directory")
+  parser.add_argument("--steps", type=int, default=20, help="of sampling")
   arguments = parser.parse_args()
-  before, after = (path.resolve() for path in vars(arguments).values())
+  before, after = arguments.before.resolve(), arguments.after.resolve()
   twin = before / "ecgtwin_jax" / "assets" / "simulated-small"
+  twin = arguments.twin.resolve() if arguments.twin else twin
   worst = 0.0
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary)
     data = folder / "data"
+    cache = data / "cache"
     run(
       before,
+      cache,
       "data_prep",
       "simulated",
       *("--output", f"{data}/ecgs", "--patients", "120", "--recordings", "3"),
     )
     run(
       before,
+      cache,
       "ecgtwin_jax.main",
       "--config=configs/vae.py:paper",
       f"--config.data={data}/ecgs",
@@ -169,6 +191,7 @@ def main():
     )
     run(
       before,
+      cache,
       "data_prep",
       "encode",
       *("--data", f"{data}/ecgs", "--vae", f"{data}/vae"),
@@ -176,7 +199,7 @@ def main():
     )
     folders = [folder / "before", folder / "after"]
     for checkout, place in zip((before, after), folders):
-      make(checkout, twin, data, place)
+      make(checkout, twin, data, place, arguments.steps)
     signals = [read_signals(place) for place in folders]
     pairs = {"signals, mV": signals}
     for stage in ("vae", "stage1", "stage2"):

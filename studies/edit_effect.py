@@ -126,7 +126,7 @@ class Bench:
     """Columns of one number per patient.
 
     Args:
-      kind: of the edit.
+      kind: kind of the edit.
       source: ECGs.
       edit: what was made of them.
       like: ECGs that show the kind's part where the edit does not.

@@ -24,11 +24,11 @@ class Kind(NamedTuple):
     rule: "add", "swap" or "reweight".
     source: report of the source.
     edit: report of the edit.
-    row: of the statement that is added or re-weighted.
-    weights: to try.
-    criterion: of the statement.
+    row: number of the statement that is added or re-weighted.
+    weights: weights to try.
+    criterion: criterion of the statement.
     part: "ectopic", "qrs_t" or "all": what the statement is about.
-    lead: to show.
+    lead: the lead to show.
     consistent: the edit's report as in training.
   """
 
@@ -97,9 +97,9 @@ def part_of(kind: Kind, made: Reading | None, samples: int) -> np.ndarray:
   """Which samples a statement is about, as an ECG's reading shows them.
 
   Args:
-    kind: whose part.
+    kind: the kind of edit whose part is meant.
     made: beats of the ECG that shows the statement's sign.
-    samples: of ten seconds.
+    samples: number of samples in ten seconds.
   """
   inside = np.zeros(samples, bool)
   if kind.part == "all":

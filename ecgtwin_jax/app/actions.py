@@ -32,12 +32,12 @@ class Form(NamedTuple):
     files: paths of the uploaded reference; none: the one the page opened with.
     start: seconds to skip in it; empty: 0.
     now_statements: what it shows.
-    now_heart_rate: in bpm.
-    now_age: in years; empty: not known.
+    now_heart_rate: its heart rate in bpm.
+    now_age: age then, in years; empty: not known.
     now_sex: "F", "M" or "" for not known.
     statements: what the twins shall show.
-    heart_rate: in bpm.
-    age: in years; empty: the reference's.
+    heart_rate: heart rate in bpm.
+    age: age in years; empty: the reference's.
     num_samples: how many twins.
     seed: what their noise is drawn from.
     steps: calls of the network.
@@ -72,8 +72,8 @@ class Change(NamedTuple):
 
   Attributes:
     kind: "add", "swap" or "reweight".
-    statements: to add, to have instead, or to re-weight.
-    weight: of the added or re-weighted statement's attention.
+    statements: statements to add, to have instead, or to re-weight.
+    weight: weight of the added or re-weighted statement's attention.
     threshold: share of the schedule that is edited.
   """
 
@@ -119,9 +119,9 @@ class Session:
     reference: the recording that the page opens with.
     now: what it shows.
     max_upload_mb: limit of an upload.
-    sampler: as ECGTwin.generate has it.
+    sampler: name of the sampler, as ECGTwin.generate has it.
     eta: noise of the sampler, as ECGTwin.generate has it.
-    file_format: of downloads: wfdb, csv or npz.
+    file_format: format of downloads: wfdb, csv or npz.
   """
 
   twin: ECGTwin

@@ -49,7 +49,7 @@ def build(session: Session, target: Condition, config) -> gr.Blocks:
   Args:
     session: does the work.
     target: the condition that the page opens with.
-    config: of the app job; the numbers that the page opens with.
+    config: the app job's configuration: the numbers that the page opens with.
   """
   with gr.Blocks(
     title=TITLE,
@@ -308,9 +308,9 @@ def _respond(action: Callable, show: Callable, failed: Callable) -> Callable:
   """The listener of an action: errors in words, files gone when shown.
 
   Args:
-    action: from (folder, *values) to a response.
-    show: from the response to what the outputs show.
-    failed: from an error in words to what they show instead.
+    action: function of (folder, *values) that returns a response.
+    show: function of the response that returns what the outputs show.
+    failed: function of an error in words that returns what they show instead.
   """
 
   def respond(*values):

@@ -77,7 +77,7 @@ def put_into(rhythm: Rhythm, premature: Rhythm) -> Rhythm:
   premature beats do; the beats in whose place they come are left out.
 
   Args:
-    rhythm: of the usual beats.
+    rhythm: rhythm of the usual beats.
     premature: the others.
   """
   for number, time in enumerate(premature.time[premature.kind >= 0]):
@@ -94,9 +94,9 @@ def add_premature(rhythm: Rhythm, kind: str, share: float) -> Rhythm:
   All other beats stay where they are.
 
   Args:
-    rhythm: to add to.
+    rhythm: the rhythm to add to.
     kind: "pvc" or "pac".
-    share: in 0..1, where between the second beat and the last but one.
+    share: place between the second beat and the last but one, 0..1.
   """
   number = KINDS.index(kind)
   count = int((rhythm.kind >= 0).sum())

@@ -50,7 +50,7 @@ def check_criteria(
   Args:
     reading: of an ECG, by `read_ecgs`, or the ECG itself; None: nothing could
       be read.
-    condition: whose age and sex it is judged by.
+    condition: what says the age and sex that limits depend on.
 
   Source: Thygesen et al. 2018 (ST), Hancock et al. 2009 (hypertrophy),
   Surawicz et al. 2009 (bundle branch blocks).

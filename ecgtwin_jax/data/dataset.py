@@ -70,7 +70,7 @@ class Dataset:
   """One split of a data set: a row per recording.
 
   Attributes:
-    directory: where it was read.
+    directory: folder that it was read from.
     split: train, validation or test.
     card: what card.json says.
     table: the statements that `statement_ids` count.
@@ -192,7 +192,7 @@ def load_card(directory: str | os.PathLike, kind: str = "ecg") -> dict:
   """Reads what a data set says about itself, and checks that we understand it.
 
   Args:
-    directory: of the data set; a bucket's is mounted or copied before.
+    directory: folder of the data set; a bucket's is mounted or copied before.
     kind: the kind the caller hopes for; names the command that makes one.
 
   Raises:
@@ -234,7 +234,7 @@ def load_split(
   in the folder `mapped` of the data set and memory-mapped from there.
 
   Args:
-    directory: of the data set; a bucket's is mounted or copied before.
+    directory: folder of the data set; a bucket's is mounted or copied before.
     split: train, validation or test.
     kind: "ecg" or "latent" where only that will do.
     with_arrays: False leaves signals or latents out.

@@ -53,10 +53,11 @@ class PairIndex:
 
     Args:
       patient_id: numbers or strings; equal means the same patient.
-      time: of the recording; the earlier of a pair is its reference.
+      time: time of the recording; the earlier of a pair is its reference.
       record_id: numbers or strings; decides where times are equal.
       heart_rate: bpm, compared after rounding to 0.1 bpm.
-      statement_ids: of the report, in its order, padded with -1.
+      statement_ids: numbers of the report's statements in order, padded with
+        -1.
       own: whether recordings of patients without a pair are their own
         reference.
 

@@ -37,11 +37,12 @@ def ecg_batches(
   """Endless batches of single ECGs, every recording once per epoch.
 
   Args:
-    dataset: of kind "ecg".
-    batch_size: of all processes together.
-    seed: of the order.
-    process_index: of this process.
-    process_count: of all; each gets batch_size / process_count rows.
+    dataset: a data set of kind "ecg".
+    batch_size: rows of all processes together.
+    seed: seed of the order.
+    process_index: number of this process.
+    process_count: number of processes; each gets batch_size / process_count
+      rows.
     start_step: number of the first batch.
 
   Returns:
@@ -111,12 +112,13 @@ def pair_batches(
   epoch, each time with one of the patient's pairs drawn at random.
 
   Args:
-    dataset: of kind "latent".
-    batch_size: of all processes together.
-    seed: of the order, and of the draws.
+    dataset: a data set of kind "latent".
+    batch_size: rows of all processes together.
+    seed: seed of the order, and of the draws.
     uniform_over: "pairs" or "patients".
-    process_index: of this process.
-    process_count: of all; each gets batch_size / process_count rows.
+    process_index: number of this process.
+    process_count: number of processes; each gets batch_size / process_count
+      rows.
     start_step: number of the first batch.
 
   Returns:

@@ -82,7 +82,7 @@ def read_wfdb(
   header are verified, unless all of them are 0, which some writers leave there.
 
   Args:
-    path: of the record, without suffix.
+    path: path of the record, without suffix.
     start: seconds to skip.
     duration: seconds to read; None is all the rest.
 

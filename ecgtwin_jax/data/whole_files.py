@@ -16,7 +16,7 @@ def appear_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   process leaves its draft, whose name begins with a dot and holds its number.
 
   Args:
-    path: of a file, or of a folder that the block makes of the draft.
+    path: path of a file, or of a folder that the block makes of the draft.
 
   Yields:
     The draft's path, with the suffix of `path`.

@@ -1,4 +1,4 @@
-"""Guidance: how strongly the statements and the person steer each step."""
+"""Classifier-free guidance, by the statements and by the person."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +23,9 @@ def guided(
   stacked rows. A strength that is the number 1.0 adds no rows, so with both at
   1.0 this is plain sampling, bit for bit.
 
+  Source: Ho & Salimans 2022 (classifier-free guidance), here for two conditions
+  that training drops at rates of their own.
+
   Args:
     network: (x (n, l, c), t (n,), condition) -> noise (n, l, c), or
       (noise, tree of arrays with n in front), of which the full rows are kept.
@@ -30,7 +33,7 @@ def guided(
     without_statements: The same tree with the statements' null form.
     without_person: The same tree with the person's null form.
     statement_guidance: w_s, a number or an array, () or one per example.
-    person_guidance: w_p, likewise.
+    person_guidance: w_p, a number or an array, () or one per example.
 
   Returns:
     denoise(x, t) for `samplers.sample`.

@@ -1,8 +1,9 @@
 """The forward process: how much of the latent and of noise there is at step t.
 
-    x_t = signal_rate[t] * x_0 + noise_rate[t] * eps,    t = 0 .. steps - 1
+    x_t = alpha_t * x_0 + sigma_t * eps,    t = 0 .. steps - 1
 
-with signal_rate^2 = prod(1 - beta) and noise_rate^2 = 1 - signal_rate^2. Step 0
+with alpha_t^2 = prod(1 - beta), `signal_rate`, and sigma_t^2 = 1 - alpha_t^2,
+`noise_rate`: the alpha_t and sigma_t of the literature since VDM. Step 0
 is already a little noisy; the clean x_0 has no number.
 """
 
@@ -67,17 +68,17 @@ class Schedule:
 
   @functools.cached_property
   def alphas_cumprod(self) -> np.ndarray:
-    """Share of the variance that is signal, (steps,) float64."""
+    """alpha_t^2, the share of the variance that is signal, (steps,) float64."""
     return np.cumprod(1 - self.betas)
 
   @functools.cached_property
   def signal_rate(self) -> np.ndarray:
-    """Factor of x_0 in x_t, (steps,) float64."""
+    """alpha_t, the factor of x_0 in x_t, (steps,) float64."""
     return np.sqrt(self.alphas_cumprod)
 
   @functools.cached_property
   def noise_rate(self) -> np.ndarray:
-    """Factor of eps in x_t, (steps,) float64."""
+    """sigma_t, the factor of eps in x_t, (steps,) float64."""
     return np.sqrt(1 - self.alphas_cumprod)
 
 
@@ -96,7 +97,7 @@ def add_noise(
   eps: Float[Array, "b *d"],
   t: Int[Array, " b"],
 ) -> Float[Array, "b *d"]:
-  """x_t = signal_rate[t] x_0 + noise_rate[t] eps.
+  """x_t = alpha_t x_0 + sigma_t eps.
 
   Args:
     schedule: The noise schedule.

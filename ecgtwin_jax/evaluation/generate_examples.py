@@ -34,9 +34,9 @@ def choose(data: Dataset, patients: int, conditions: int, seed: int) -> Choice:
 
   Args:
     data: a split of a data set.
-    patients: at most so many, of those with a pair of recordings.
+    patients: largest number of patients, of those with a pair of recordings.
     conditions: targets per patient, at most.
-    seed: of the drawing.
+    seed: seed of the drawing.
 
   Raises:
     ValueError: no patient has two recordings that make a pair.
@@ -145,14 +145,14 @@ def make(
   """Generates twins and ablations; what an earlier run has generated is read.
 
   Args:
-    twin: whose ECGs are evaluated.
+    twin: the twin that is evaluated.
     data: the split that was chosen from, with ECGs.
-    choice: from `choose`.
-    folder: where what is generated is kept.
+    choice: what `choose` returns.
+    folder: folder of what is generated.
     ablations: some of ABLATIONS, beside the twin as it should be.
     num_samples: ECGs per target of the twin; one of each ablation.
-    seed: of sampling and of the shuffles.
-    **settings: of sampling, as ECGTwin.generate has them.
+    seed: seed of sampling and of the shuffles.
+    **settings: sampling settings, as ECGTwin.generate has them.
 
   Raises:
     ValueError: an unknown ablation, or the folder holds an evaluation of

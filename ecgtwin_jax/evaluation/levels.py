@@ -43,7 +43,7 @@ class EvaluationContext:
 
   Attributes:
     twin: what is evaluated.
-    data: where the real ECGs are from.
+    data: the data set that the real ECGs are from.
     examples: real and generated ECGs.
     evaluators: {part: where that evaluator, a network, lies}.
     config: configs/evaluate.py.

@@ -79,10 +79,10 @@ def bootstrap_interval(
   Args:
     statistic: maps row numbers, some of them repeated, to a number; nan where
       they do not allow one.
-    patients: of each row. Rows of one patient are drawn together, as they are
-      not independent.
+    patients: the patient of each row. Rows of one patient are drawn together,
+      as they are not independent.
     repeats: resamples.
-    seed: of the drawing.
+    seed: seed of the drawing.
 
   Returns:
     (low, high): the 2.5th and 97.5th percentile; nan for a single patient or
@@ -127,15 +127,15 @@ def mean_metric(
   missing, as the rest need not be like them.
 
   Args:
-    name: of the metric.
+    name: name of the metric.
     values: one per row.
-    patients: of each row.
-    level: of the metric, like the arguments not named here.
+    patients: dense number of each row's patient.
+    level: level of the metric; arguments not named here are its fields, too.
     better: "lower" or "higher".
     baseline: the same mean where nothing was learned.
     reference: the same mean of real data.
     note: what those are.
-    seed: of the bootstrap.
+    seed: seed of the bootstrap.
   """
   good = np.isfinite(values)
   failed, n = int((~good).sum()), int(good.sum())

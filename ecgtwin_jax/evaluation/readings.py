@@ -19,7 +19,7 @@ class Readings:
   room of all the rest.
 
   Args:
-    examples: whose ECGs.
+    examples: real and generated ECGs.
   """
 
   def __init__(self, examples: Examples):

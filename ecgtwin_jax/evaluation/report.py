@@ -105,7 +105,7 @@ def write_html(
   """Writes report.html, one file with its pictures inside.
 
   Args:
-    folder: where.
+    folder: where to write; it must exist.
     about: what was evaluated, on what, with which seeds and versions.
     metrics: all of them.
     pictures: {level: PNG files}.

@@ -42,9 +42,9 @@ def draw_halves(
   precision depend on how many rows there are.
 
   Args:
-    patients: of each row.
-    seed: of the drawing.
-    limit: at most so many rows in a half.
+    patients: dense number of each row's patient.
+    seed: seed of the drawing.
+    limit: largest number of rows in a half.
 
   Raises:
     ValueError: there are fewer than two patients.
@@ -132,9 +132,9 @@ def compare_halves(
   Args:
     generated: maps rows to what was generated for them.
     real: maps rows to what is real of them.
-    distance: of two such sets.
-    patients: of each row.
-    seed: of halves and resampling.
+    distance: function of two such sets.
+    patients: dense number of each row's patient.
+    seed: seed of the halves and of resampling.
 
   Returns:
     (value, low, high, reference).
@@ -172,13 +172,13 @@ def wasserstein_metric(
   figure is missing.
 
   Args:
-    name: of the metric, like `level`.
+    name: name of the metric.
     generated: k values per row.
     real: one per row.
-    patients: of each row.
-    level: of the metric.
+    patients: dense number of each row's patient.
+    level: level of the metric.
     note: joins the metric's.
-    seed: of halves and resampling.
+    seed: seed of the halves and of resampling.
   """
   good, known = np.isfinite(generated), np.isfinite(real)
 

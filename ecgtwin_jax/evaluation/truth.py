@@ -64,11 +64,11 @@ class Comparison(NamedTuple):
   """What `compute` gives.
 
   Attributes:
-    truth: of each row.
+    truth: the truth of each row.
     readings: {set: a list per row of its readings}; "twin" and what stands
       beside it.
-    conditions: of each row.
-    patients: of each row.
+    conditions: the condition of each row.
+    patients: dense number of each row's patient.
   """
 
   truth: Truth
@@ -81,8 +81,8 @@ def find_patients(examples: Examples, seed: int) -> list[Patient]:
   """The simulated patient of each row of a cohort's examples.
 
   Args:
-    examples: of a data set made by `data_prep simulated`.
-    seed: of the cohort, as its card says.
+    examples: ECGs of a data set made by `data_prep simulated`.
+    seed: seed of the cohort, as its card says.
 
   Raises:
     ValueError: a record is not named as a cohort's, or its patient is not of
@@ -177,10 +177,10 @@ def compute(
   """Simulates the true twins, and reads what is compared with them.
 
   Args:
-    examples: of a simulated cohort.
-    patients: of each row, see `find_patients`.
-    readings: of the examples' beats, where they are at hand.
-    seed: of the true recordings.
+    examples: ECGs of a simulated cohort.
+    patients: the simulated patient of each row, see `find_patients`.
+    readings: readings of the examples' beats; None: they are made here.
+    seed: seed of the true recordings' noise.
 
   Raises:
     ValueError: there is not one patient per row.
@@ -209,8 +209,8 @@ def metrics(comparison: Comparison, *, seed: int = 0) -> list[Metric]:
   figures the stranger's is the baseline, the second recording's the reference.
 
   Args:
-    comparison: of `compute`.
-    seed: of resampling.
+    comparison: what `compute` returns.
+    seed: seed of resampling.
   """
   truth, readings, _, rows = comparison
   leads, far, alike = _means(readings["twin"], truth.twin)
@@ -332,7 +332,7 @@ def draw(comparison: Comparison, *, shown: int = 4):
   """True and generated median beats of the first few patients, lead by lead.
 
   Args:
-    comparison: of `compute`.
+    comparison: what `compute` returns.
     shown: patients, at most; of each its first row.
   """
   from matplotlib.figure import Figure

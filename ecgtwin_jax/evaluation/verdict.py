@@ -28,7 +28,7 @@ class Question(NamedTuple):
   """What is asked, and the figures that answer.
 
   Attributes:
-    text: with its question mark.
+    text: the question, with its question mark.
     figures: {name of a metric: what it is, in words}.
     instead: the same, where none of those was measured.
     at_best: names of those that are best at the reference, not beyond it.
@@ -128,7 +128,7 @@ def position(metric: Metric, at_best: bool = False) -> float:
   Without a baseline it is the ratio of both, whichever way round is below 1.
 
   Args:
-    metric: with a reference.
+    metric: a metric that has a reference.
     at_best: beyond the reference it becomes worse again.
   """
   value, baseline, reference = metric.value, metric.baseline, metric.reference

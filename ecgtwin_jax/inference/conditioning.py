@@ -39,7 +39,7 @@ class Conditioner:
 
   Args:
     table: statements that the networks were trained on; None: not known.
-    encoder_name: of the encoder that the networks were trained with.
+    encoder_name: name of the encoder that the networks were trained with.
     encoder: it, or what `get_encoder` takes (such as the folder of a language
       model); None: `encoder_name` is looked up.
 
@@ -184,8 +184,8 @@ class Edit(NamedTuple):
 
   Attributes:
     rule: "add", "swap" or "reweight".
-    condition: with the change made; of "reweight" the same as before.
-    row: of the statement added or re-weighted; 0 of a swap.
+    condition: the changed condition; in "reweight" the same as before.
+    row: number of the statement added or re-weighted; 0 in a swap.
     text: the change in words.
   """
 
@@ -205,7 +205,7 @@ def read_edit(
   """Reads which one of the three edits is asked for.
 
   Args:
-    conditioner: of the twin.
+    conditioner: the twin's conditioner.
     condition: before the edit.
     add: a statement to append.
     swap: the statements to have instead, as many; or a whole condition, whose

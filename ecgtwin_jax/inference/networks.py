@@ -101,7 +101,7 @@ class Networks:
     self._placed = {}
 
   def draw_noise(
-    self, plan: sampling.Plan, rngs: Key[Array, " n"]
+    self, plan: sampling.SamplingPlan, rngs: Key[Array, " n"]
   ) -> Float[np.ndarray, "n 128 c"]:
     """The latents that sampling starts from, one per key."""
     shape = (LATENT_LENGTH, self.modules["denoiser"].latent_channels)
@@ -126,7 +126,7 @@ class Networks:
     Args:
       rngs: one key per row.
       arrays: n conditions.
-      heart_rates: of them, bpm.
+      heart_rates: their heart rates in bpm.
 
     Raises:
       ValueError: the twin has no rhythm model.
@@ -221,7 +221,7 @@ class Networks:
 
   def sample(
     self,
-    plan: sampling.Plan,
+    plan: sampling.SamplingPlan,
     strengths: tuple[float | int, float | int],
     noise: Float[Array | np.ndarray, "n l c"],
     rngs: Key[Array, " n"],
@@ -247,7 +247,7 @@ class Networks:
 
   def attend(
     self,
-    plan: sampling.Plan,
+    plan: sampling.SamplingPlan,
     latent: Float[np.ndarray, "l c"],
     rngs: Key[Array, " n"],
     inputs: DenoiserInputs,
@@ -265,7 +265,7 @@ class Networks:
 
   def predict_noise(
     self,
-    plan: sampling.Plan,
+    plan: sampling.SamplingPlan,
     noisy: Float[np.ndarray, "n l c"],
     timesteps: Int[np.ndarray, " n"],
     inputs: DenoiserInputs,
@@ -285,7 +285,7 @@ class Networks:
 
   def sample_edit(
     self,
-    plan: sampling.Plan,
+    plan: sampling.SamplingPlan,
     rule: str,
     threshold: int,
     noise: Float[Array | np.ndarray, "n l c"],

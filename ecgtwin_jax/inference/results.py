@@ -17,7 +17,7 @@ class Rows(NamedTuple):
   """n generated ECGs as arrays, each of its own person and condition.
 
   Attributes:
-    signals: in mV, leads in clinical order.
+    signals: ECGs in mV, leads in clinical order.
     latents: scaled.
     residuals: per ECG the largest |limb lead - what I and II imply| in mV,
       before any projection.
@@ -68,7 +68,7 @@ class Edited:
   """ECGs, and what an edit made of them from the same noise.
 
   Attributes:
-    source: as without the edit.
+    source: what is generated without the edit.
     edited: sample i belongs to sample i of the source.
   """
 

@@ -25,7 +25,7 @@ def choose_rhythms(
 
   Args:
     beats: what the user wants of each row; None: a sampled rhythm.
-    conditions: of each row.
+    conditions: the condition of each row.
     draw: samples the rhythms of some rows.
 
   Raises:
@@ -80,11 +80,11 @@ def edit_rhythms(
   rate has a sampled one. Whatever else it says, it has the source's.
 
   Args:
-    rhythms: of the sources, samples 0, 1, ... of the seed.
+    rhythms: rhythms of the sources, samples 0, 1, ... of the seed.
     before: the sources' condition.
     after: the edits'.
     draw: samples the edits' rhythms; None: the user's beats stay.
-    seed: of where a premature beat is added.
+    seed: seed that places added premature beats.
   """
   if draw and _names(before) != _names(after):
     return draw()

@@ -35,11 +35,11 @@ DYNAMIC_QUANTILE = 0.995
 RULES = {
   "add": editing.add,
   "reweight": editing.reweight,
-  "swap": lambda source, own, row, weight: editing.swap(source, own),
+  "swap": lambda source, edited, row, weight: editing.swap(source, edited),
 }
 
 
-class Plan(NamedTuple):
+class SamplingPlan(NamedTuple):
   """What a jitted sampling function is compiled for.
 
   Attributes:
@@ -47,11 +47,11 @@ class Plan(NamedTuple):
     sampler: its name.
     timesteps: the steps to call, descending.
     eta: noise of the sampler; None: its own.
-    clip: half width of the latents' range; None: not clipped.
-    quantile: of dynamic thresholding; None: plain clipping.
+    clip: half width of the latents' range for thresholding; None: none.
+    quantile: quantile of dynamic thresholding; None: static thresholding.
     prediction: what the network's output stands for, "noise" or "v".
     statements: whether statement_guidance is other than 1.
-    person: likewise for person_guidance.
+    person: whether person_guidance is other than 1.
   """
 
   schedule: Schedule
@@ -67,8 +67,8 @@ class Plan(NamedTuple):
   @property
   def options(self) -> dict[str, Any]:
     """Arguments of samplers.sample."""
-    kept = ("sampler", "timesteps", "eta", "clip", "quantile")
-    return {name: getattr(self, name) for name in kept}
+    names = ("sampler", "timesteps", "eta", "clip", "quantile")
+    return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,13 @@ class Settings:
       steps=None).
     steps: calls of the network; None calls every trained step.
     eta: noise of ddim, 0..1 (None: 0), or of sde-dpm++, 0..2 (None: 1).
-    statement_guidance: 1 samples as trained, more follows the statements more
-      closely.
-    person_guidance: likewise for the base vector.
-    x0_limit: what happens to predicted clean latents beyond the range measured
-      in training: "clip"; "dynamic" thresholding, which scales each latent so
-      that 99.5% of it lies within; or "none".
+    statement_guidance: scale of classifier-free guidance by the statements; 1
+      samples as trained, more follows the statements more closely.
+    person_guidance: scale of classifier-free guidance by the base vector; 1
+      samples as trained, more follows the person more closely.
+    x0_limit: thresholding of predicted clean latents beyond the range measured
+      in training: "clip" is static; "dynamic" scales each latent so that 99.5%
+      of it lies within; or "none".
     consistent_leads: whether to project on ECGs whose limb leads add up
       exactly.
   """
@@ -103,7 +104,7 @@ class Settings:
     """Guidance of statements and of the person."""
     return self.statement_guidance, self.person_guidance
 
-  def plan(self, hyper: dict) -> Plan:
+  def plan(self, hyper: dict) -> SamplingPlan:
     """Makes the plan for a denoiser with these hyper-parameters.
 
     Raises:
@@ -141,7 +142,7 @@ class Settings:
       last=last,
       spacing=samplers.SAMPLERS[self.sampler].spacing,
     )
-    return Plan(
+    return SamplingPlan(
       schedule=schedule,
       sampler=self.sampler,
       timesteps=tuple(timesteps),
@@ -167,12 +168,12 @@ class SamplingOptions(TypedDict, total=False):
 
 
 def steps_between(
-  plan: Plan, between: tuple[float | int, float | int]
+  plan: SamplingPlan, between: tuple[float | int, float | int]
 ) -> tuple[bool, ...]:
   """Which of the plan's steps lie between two shares of the schedule.
 
   Args:
-    plan: whose steps.
+    plan: the plan whose steps are meant.
     between: lowest and highest share, from 0 (clean) to 1 (noise).
 
   Raises:
@@ -209,7 +210,7 @@ def chunks(n: int, size: int, fill: bool = False) -> list[np.ndarray]:
 
   Args:
     n: number of rows.
-    size: of a piece.
+    size: number of rows of a piece.
     fill: whether a single piece is filled, too.
   """
   if n <= size and not fill:
@@ -285,7 +286,7 @@ def decode(decoder, variables, latents) -> Float[Array, "n s 12"]:
 
 
 def draw_noise(
-  rngs: Key[Array, " n"], plan: Plan, shape: tuple[int, int]
+  rngs: Key[Array, " n"], plan: SamplingPlan, shape: tuple[int, int]
 ) -> Float[Array, "n l c"]:
   """The latents that sampling starts from, one per key."""
   return samplers.draw_noise(rngs, shape, plan.schedule.steps)
@@ -299,7 +300,7 @@ def sample(denoiser, plan, weights, variables, noise, rngs, inputs, strengths):
     denoiser: the module.
     plan: how to sample.
     weights: one per step for the mean of the attention; None: no attention.
-    variables: of the denoiser.
+    variables: variables of the denoiser.
     noise: (n, l, c) to start from.
     rngs: one key per row.
     inputs: DenoiserInputs of n rows.
@@ -309,8 +310,8 @@ def sample(denoiser, plan, weights, variables, noise, rngs, inputs, strengths):
     Latents (n, l, c); with weights, also attention (n, blocks, l, s).
   """
 
-  def network(x, t, given):
-    inputs, drop = given
+  def network(x, t, inputs_and_drop):
+    inputs, drop = inputs_and_drop
     options = {"return_attention": weights is not None}
     if plan.statements:
       options["drop_statements"] = drop
@@ -377,15 +378,15 @@ def sample_edit(
   Args:
     denoiser: the module.
     plan: how to sample, without guidance.
-    rule: of RULES.
+    rule: a key of RULES.
     threshold: steps from this one up follow the source.
-    variables: of the denoiser.
-    noise: to start from.
+    variables: variables of the denoiser.
+    noise: latents to start from.
     rngs: one key per row.
     source: inputs of the source, n rows.
     edit: those of the edit.
-    row: of the statement that `rule` is about.
-    weight: of that statement.
+    row: number of the statement that `rule` is about.
+    weight: weight of that statement.
   """
 
   def network(x, t, inputs, attention):

@@ -43,7 +43,11 @@ from ecgtwin_jax.inference.rhythms import (
   choose_rhythms,
   edit_rhythms,
 )
-from ecgtwin_jax.inference.sampling import Plan, SamplingOptions, Settings
+from ecgtwin_jax.inference.sampling import (
+  SamplingOptions,
+  SamplingPlan,
+  Settings,
+)
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.text.statements import StatementEncoder, StatementTable
 
@@ -83,9 +87,10 @@ class ECGTwin:
 
     Args:
       path: the directory.
-      encoder: of statements that are not in the twin's table: an object, or a
-        name or folder for `get_encoder`. None looks up the name that the twin
-        was trained with, which finds no language model in a folder of yours.
+      encoder: encoder of statements that are not in the twin's table: an
+        object, or a name or folder for `get_encoder`. None looks up the name
+        that the twin was trained with, which finds no language model in a
+        folder of yours.
 
     Raises:
       FileNotFoundError: there is no twin directory.
@@ -110,7 +115,7 @@ class ECGTwin:
     Args:
       name: "simulated-small", trained on simulated patients; its README.md is
         the model card.
-      encoder: as in from_checkpoint.
+      encoder: encoder of other statements, as in from_checkpoint.
 
     Raises:
       ValueError: no twin of that name comes with the package.
@@ -214,17 +219,19 @@ class ECGTwin:
     """Generates ECGs of the person `base` under a condition.
 
     Args:
-      base: from extract_base.
+      base: base vector, from extract_base.
       condition: what the ECGs shall show.
       num_samples: how many.
       sampler: "dpm++", "sde-dpm++", "ddim" or "ddpm" (as published, with
         steps=None).
       steps: calls of the network; None calls every trained step.
       eta: noise of ddim, 0..1 (None: 0), or of sde-dpm++, 0..2 (None: 1).
-      statement_guidance: 1 samples as trained, more follows the statements
-        more closely.
-      person_guidance: likewise for the base vector.
-      x0_limit: "clip", "dynamic" or "none"; see sampling.Settings.
+      statement_guidance: scale of classifier-free guidance by the statements; 1
+        samples as trained, more follows the statements more closely.
+      person_guidance: scale of classifier-free guidance by the base vector; 1
+        samples as trained, more follows the person more closely.
+      x0_limit: thresholding of predicted clean latents: "clip" (static),
+        "dynamic" or "none"; see sampling.Settings.
       consistent_leads: projects on ECGs whose limb leads add up exactly.
       seed: sample i depends on (seed, i) alone.
       noise: the latents to start from, in place of drawn ones; a sampled rhythm
@@ -286,11 +293,11 @@ class ECGTwin:
     Args:
       bases: base vectors of n people.
       conditions: what each ECG shall show.
-      seeds: of each row's draw.
-      numbers: of the samples under their seed.
+      seeds: seed of each row.
+      numbers: number of each sample under its seed.
       settings: how to sample.
       noise: the n latents to start from, in place of drawn ones.
-      beats: of each row, as `generate` has them; None: all are sampled.
+      beats: beats of each row, as `generate` has them; None: all are sampled.
       batch_size: rows per call of the denoiser.
       mesh: devices that share a call, which is always full then.
 
@@ -334,8 +341,8 @@ class ECGTwin:
 
     Args:
       conditions: what each ECG shall show.
-      seeds: of each row's draw.
-      numbers: of the samples under their seed.
+      seeds: seed of each row.
+      numbers: number of each sample under its seed.
 
     Raises:
       ValueError: the twin has no rhythm model.
@@ -370,8 +377,8 @@ class ECGTwin:
     another rhythm or rate, it has another sampled rhythm.
 
     Args:
-      base: from extract_base.
-      condition: of the source.
+      base: base vector, from extract_base.
+      condition: the source's condition.
       add: a statement to append to the condition's.
       swap: statements to have in place of the condition's, one for each; or a
         condition, whose heart rate, age and sex then count, too.
@@ -381,8 +388,8 @@ class ECGTwin:
       threshold: share of the schedule, counted from its clean end, in which
         the edit goes its own way: 0.2 is steps 0..199 of 1000.
       num_samples: how many.
-      seed: as in generate; the source is what generate gives with it.
-      beats: of the source, as in generate.
+      seed: seed, as in generate; the source is what generate gives with it.
+      beats: beats of the source, as in generate.
       **settings: sampler, steps, eta, x0_limit and consistent_leads, as
         `generate` has them.
 
@@ -452,16 +459,16 @@ class ECGTwin:
     """Finds which statement each part of an ECG attends to.
 
     Args:
-      base: from extract_base.
+      base: base vector, from extract_base.
       condition: what the ECGs shall show.
       num_samples: how many.
-      seed: as in generate; the ECGs are what generate gives with it.
-      beats: of the generated ECGs, as in generate.
+      seed: seed, as in generate; the ECGs are what generate gives with it.
+      beats: beats of the generated ECGs, as in generate.
       ecg: 10 s to explain instead of generated ones: its latent is noised to
         each step, with other noise in each sample.
       between: share of the schedule, counted from its clean end, whose steps
         count.
-      **settings: as `generate` has them.
+      **settings: sampling settings, as `generate` has them.
 
     Raises:
       ValueError: an argument is out of range, no step lies in `between`, or
@@ -510,7 +517,7 @@ class ECGTwin:
     """Decodes scaled latents to signals in mV, in chunks."""
     return self.networks.decode(latents)
 
-  def _start(self, plan: Plan, num_samples: int, seed: int) -> tuple:
+  def _start(self, plan: SamplingPlan, num_samples: int, seed: int) -> tuple:
     """Keys of samples 0..num_samples - 1, and the noise they start from."""
     _check_count(num_samples)
     rngs = sampling.make_keys([seed] * num_samples, range(num_samples))

@@ -39,7 +39,7 @@ class Chip(NamedTuple):
   """A TPU chip by its published rates.
 
   Attributes:
-    kind: as JAX names the device.
+    kind: kind of the device, as JAX names it.
     memory: bytes of HBM.
     bandwidth: bytes per second of HBM.
     link: bytes per second that a chip sends to its neighbours, all links
@@ -89,7 +89,7 @@ class Collective(NamedTuple):
 
   Attributes:
     operation: such as "all-reduce".
-    axis: of the mesh: "data", "fsdp" or "all".
+    axis: axis of the mesh: "data", "fsdp" or "all".
     group: chips that take part.
     size: bytes that each of them gets.
     count: how often it stands in the program.
@@ -107,13 +107,13 @@ class Cost(NamedTuple):
 
   Attributes:
     slice: its name, such as "v5e-256".
-    chips: in the slice.
-    rows: of the batch, on one chip.
+    chips: number of chips in the slice.
+    rows: rows of the batch on one chip.
     flops: multiply-adds of products and convolutions, times two.
     traffic: bytes read from and written to HBM, by the compiler's count.
     state: bytes of what lies in HBM between steps, and of the batch.
     temporary: bytes more while a step runs.
-    collectives: between the chips.
+    collectives: operations between the chips.
     seconds: {"compute", "HBM", "interconnect"}, each at its published rate.
     compile_seconds: what compiling took here.
   """
@@ -214,9 +214,9 @@ def estimate(config, name: str) -> Cost:
   """Compiles a training's step for a slice and reads its program.
 
   Args:
-    config: of a training; batch_size, precision, fsdp, remat and accumulate
-      are taken as they are.
-    name: of the slice, such as "v5e-256".
+    config: the configuration of a training; batch_size, precision, fsdp, remat
+      and accumulate are taken as they are.
+    name: name of the slice, such as "v5e-256".
 
   Raises:
     ValueError: as parse_slice and topology_devices, the batch does not split,
@@ -385,8 +385,8 @@ def run(config, names: str) -> list[Cost]:
   """Prints a page per slice, and how they compare.
 
   Args:
-    config: of a training.
-    names: of slices, with commas between them.
+    config: the configuration of a training.
+    names: names of slices, with commas between them.
 
   Raises:
     ValueError: as `estimate`, or the job is not a training.

@@ -70,7 +70,7 @@ def write_edit(
     folder: where to write; made where it is not there.
     out: what was edited.
     titles: what stands above each side of the picture.
-    about: where it came from, for edited.json.
+    about: origin of the ECGs, for edited.json.
     file_format: "wfdb", "npz" or "csv".
 
   Returns:

@@ -65,8 +65,8 @@ def fill_condition(
   Args:
     reference: the recording.
     statements: separated by '|'.
-    heart_rate: in bpm.
-    age: in years.
+    heart_rate: heart rate in bpm.
+    age: age in years.
     sex: "F" or "M".
     name: how messages call a value, such as "config.now.{}".
 

@@ -404,8 +404,8 @@ class BaseExtractor(nn.Module):
     """Predicts the person's median beat in mV, less the mean of all people's.
 
     Args:
-      base: whose; of any of the person's recordings.
-      statements: of the condition asked for, as are the next two.
+      base: base vector of any of the person's recordings.
+      statements: statements of the target condition, as are the next two.
       mask: True for statements, False for padding.
       patient: (heart rate, age, sex), normalised.
     """

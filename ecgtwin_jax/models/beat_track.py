@@ -45,7 +45,7 @@ def beat_track(
 
   Args:
     time: R peaks in seconds, ascending, padded with NaN at the end.
-    kind: of each beat: 0 usual, 1 PVC, 2 PAC, 3 paced.
+    kind: kind of each beat: 0 usual, 1 PVC, 2 PAC, 3 paced.
     p_wave: whether a P wave precedes each beat.
     length: positions in 10 s.
     kinds: whether the track holds more than timing.

@@ -16,7 +16,8 @@ class Classifier(nn.Module):
 
   Attributes:
     outputs: number of logits.
-    stages: as `ResNet1d` has them, and the other sizes likewise.
+    stages: sizes of the network, as `ResNet1d` has them, like all but the
+      outputs.
 
   Source: Lai et al., arXiv 2508.02720 (personalised auto-diagnosis).
   """

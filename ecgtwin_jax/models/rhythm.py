@@ -30,8 +30,8 @@ class Prediction(NamedTuple):
 
   Attributes:
     kind: log probabilities of the kinds.
-    p_wave: of each kind, logit of a P wave before it.
-    weight: of each kind, log probabilities of the components of y.
+    p_wave: logit of a P wave before a beat of each kind.
+    weight: log probabilities of the components of y, for each kind.
     center: their centers.
     scale: their scales.
   """
@@ -126,7 +126,7 @@ class RhythmModel(nn.Module):
     """Predicts every beat of known rhythms, (b, n, ...).
 
     Args:
-      time: of the R peaks in seconds, NaN or anything behind the last beat.
+      time: times of the R peaks in seconds, anything behind the last beat.
       kind: 0 to KINDS - 1, -1 behind the last beat.
       p_wave: 1 where a P wave precedes the beat.
       usual: 60 / heart rate, seconds.
@@ -342,7 +342,7 @@ def fit_rate(
 
   Args:
     first: time of the first beat, seconds.
-    ratio: of the intervals after it, in any unit.
+    ratio: ratio of the intervals after it, in any unit.
     usual: 60 / heart rate, seconds.
 
   Returns:

@@ -196,12 +196,12 @@ def beat_losses(
   Both ways in one call, so that devices reduce one gradient.
 
   Args:
-    config: of the training.
-    params: of the extractor.
-    frozen: of `load_frozen`.
+    config: the configuration of the training.
+    params: parameters of the extractor.
+    frozen: what `load_frozen` returns.
     bases: (b, 2, w), of the references and of the targets.
-    conditions: (b, 2, d), likewise.
-    batch: as above.
+    conditions: (b, 2, d) conditions of both recordings of each pair.
+    batch: a batch with the keys above.
   """
   deviation = make_module(config).apply(
     {"params": params},
@@ -305,7 +305,7 @@ def heart_rate_leakage(
   0 where the base vector says nothing of the reference's rate, at most 1.
 
   Args:
-    bases: of the references.
+    bases: base vectors of the references.
     rates: heart rates of the references.
     known: what the twin is told anyway: the target's rate, age, sex.
   """

@@ -166,7 +166,7 @@ def losses(
     mode: "binary" or "multilabel".
     logits: raw, not probabilities.
     labels: 1, 0 or -1.
-    class_weights: of label 0 and of label 1.
+    class_weights: weights of label 0 and of label 1.
   """
   known = jnp.maximum(labels, 0)
   if mode == "binary":

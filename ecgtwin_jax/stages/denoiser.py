@@ -266,9 +266,9 @@ def drop_rhythm(
   What is left moves up, and a report that says nothing else stays whole.
 
   Args:
-    ids: of statements, -1 behind the last one.
-    says_rhythm: of each statement there is.
-    lost: which rows.
+    ids: numbers of statements, -1 behind the last one.
+    says_rhythm: whether each statement of the table names a rhythm.
+    lost: rows that lose those statements.
   """
   kept = (ids >= 0) & ~says_rhythm[jnp.maximum(ids, 0)]
   order = jnp.argsort(~kept, axis=1, stable=True)

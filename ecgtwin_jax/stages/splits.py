@@ -125,8 +125,9 @@ def latent_numbers(config, card: dict) -> dict[str, float | list[float]]:
   A measured scale may be a list of one number per channel.
 
   Args:
-    config: with latent_scale and, in stage 2, latent_clip; None: measured.
-    card: of the latents' data set.
+    config: a configuration with latent_scale and, in stage 2, latent_clip;
+      None: measured.
+    card: the card of the latents' data set.
   """
   numbers = {"latent_scale": config.latent_scale}
   if "latent_clip" in config:

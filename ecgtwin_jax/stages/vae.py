@@ -77,7 +77,7 @@ def slow_waves(length: int) -> Float[np.ndarray, "n w"]:
   """Orthonormal cosines of up to 0.7 Hz: baseline wander, which tells nothing.
 
   Args:
-    length: of the signal, in samples at 102.4 Hz.
+    length: length of the signal, in samples at 102.4 Hz.
   """
   count = int(2 * _WANDER_HZ * length / MODEL_RATE) + 1
   time = (np.arange(length)[:, None] + 0.5) / length
@@ -171,7 +171,7 @@ def check(config, step: int, evaluation: dict) -> None:
   ECG, does not come back by itself, and is noise that stage 2 learns to draw.
 
   Args:
-    config: with max_posterior_std; None: never refused.
+    config: a configuration with max_posterior_std; None: never refused.
     step: after which was evaluated.
     evaluation: what `evaluate` returned.
 

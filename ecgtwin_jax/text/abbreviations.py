@@ -151,6 +151,6 @@ def write_out(text: str) -> str:
   """The text with each abbreviation that stands on its own written out.
 
   Args:
-    text: in small letters, without hyphens.
+    text: a statement in small letters, without hyphens.
   """
   return _ANY.sub(lambda found: ABBREVIATIONS[found[0]], text)

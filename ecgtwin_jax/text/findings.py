@@ -381,7 +381,7 @@ def finding(name: str, statements: Sequence[str]) -> int:
 
   Args:
     name: one of FINDINGS.
-    statements: of the report.
+    statements: statements of the report.
   """
   FINDINGS[name]  # a KeyError, rather than 0
   values = [read_statement(text).get(name, 0) for text in statements]
@@ -496,7 +496,7 @@ def asks_for(statements: Sequence[str], criterion: str) -> bool | None:
   bundle branch block, flutter beats like fibrillation.
 
   Args:
-    statements: of the report.
+    statements: statements of the report.
     criterion: one of CRITERIA.
 
   Raises:
@@ -522,8 +522,8 @@ def find_contradictions(
   "Tachycardia-bradycardia syndrome" does, allows any rate.
 
   Args:
-    statements: of the report.
-    heart_rate: in bpm.
+    statements: statements of the report.
+    heart_rate: heart rate in bpm.
   """
   sentences = []
   for statement in statements:
@@ -575,7 +575,7 @@ def label_rows(
 
   Args:
     names: some of LABELS.
-    statements: of the data set's table.
+    statements: statements of the data set's table.
     statement_ids: rows of the table, padded with -1.
   """
   unique, inverse = np.unique(statement_ids, axis=0, return_inverse=True)

@@ -37,7 +37,7 @@ class TextEncoder:
   """Statements -> unit vectors, by a language model of the NomicBERT kind.
 
   Attributes:
-    name: of the model, as in `get_encoder`; stored with every table.
+    name: name of the model, as in `get_encoder`; stored with every table.
     revision: first 16 hexadecimal digits of the sha256 of model.safetensors.
     width: length of a vector.
   """

@@ -28,7 +28,7 @@ class StatementEncoder(Protocol):
 
   Attributes:
     name: identifies the vectors; stored with every table.
-    revision: of the weights behind the name; empty where there are none.
+    revision: revision of the encoder's weights; empty where it has none.
     width: length of a vector.
   """
 
@@ -129,7 +129,7 @@ class StatementTable:
     statements: the unique statements; a statement's id is its place here.
     embeddings: their unit vectors, row by row.
     encoder: name of the encoder.
-    revision: of the encoder's weights; empty where it has none.
+    revision: revision of the encoder's weights; empty where it has none.
   """
 
   statements: tuple[str, ...]
@@ -184,7 +184,7 @@ class StatementTable:
 
     Args:
       encoder: name that is needed.
-      revision: that is needed; None accepts any.
+      revision: the revision that is needed; None accepts any.
 
     Raises:
       ValueError: another encoder, or another revision of it, made the table.

@@ -118,7 +118,7 @@ class Trace:
 
   Args:
     steps: (first, last) to trace; () for none.
-    folder: where it goes.
+    folder: folder that it is written to.
 
   Raises:
     ValueError: `steps` is something else.

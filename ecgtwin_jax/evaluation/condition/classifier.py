@@ -118,7 +118,7 @@ class Areas(NamedTuple):
 
   Attributes:
     generated: areas of generated ECGs.
-    real: of the real ones under the same conditions.
+    real: areas of the real ECGs under the same conditions.
     shuffled: areas of ECGs given another target's text; None without them.
     lost: real minus generated, over all that are frequent; None of none.
     rare: {finding: (targets with it, targets without it)}, too few of either.
@@ -146,7 +146,7 @@ def compute(
     examples: real and generated ECGs.
     classify: (n, 1024, 12) in mV -> (n, l), higher where a label is likelier.
     labels: its columns, of text.findings.LABELS; None: classify.labels.
-    seed: of the bootstrap over patients.
+    seed: seed of the bootstrap over patients.
   """
   names = tuple(classify.labels if labels is None else labels)
   stated = label_reports(names, [c.statements for c in examples.conditions])
@@ -227,7 +227,7 @@ def metrics(areas: Areas) -> list[Metric]:
   marked as missing.
 
   Args:
-    areas: of `compute`.
+    areas: what `compute` returns.
   """
   rows = []
   for name in areas.names:
@@ -294,7 +294,7 @@ def draw(areas: Areas):
   """Draws the areas of each finding: generated, real and another's text.
 
   Args:
-    areas: of `compute`.
+    areas: what `compute` returns.
 
   Returns:
     A matplotlib Figure.

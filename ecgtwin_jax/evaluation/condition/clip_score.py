@@ -33,12 +33,12 @@ class Projections(NamedTuple):
   """ECGs and reports as points of one space.
 
   Attributes:
-    texts: of the reports.
+    texts: projections of the reports.
     keys: equal for equal reports.
-    real: of the real ECGs.
-    twins: of the generated ones.
-    shuffled: of those given another row's report; None without that ablation.
-    patients: of each row.
+    real: those of the real ECGs.
+    twins: those of the generated ECGs.
+    shuffled: those of ECGs given another row's report; None: not generated.
+    patients: dense number of each row's patient.
     what: what the real ECGs are.
   """
 
@@ -58,7 +58,7 @@ def compute(
 
   Args:
     examples: what is evaluated.
-    space: of the ECGs and reports.
+    space: the space of ECGs and reports.
     published_protocol: the real ECGs are those after the autoencoder.
 
   Raises:
@@ -86,8 +86,8 @@ def metrics(projections: Projections, *, seed: int = 0) -> list[Metric]:
   `clip_score_gain` contains 0.
 
   Args:
-    projections: of `compute`.
-    seed: of the candidates and the bootstrap.
+    projections: what `compute` returns.
+    seed: seed that draws the candidates, and of the bootstrap.
   """
   texts, _, real, twins, shuffled, patients, what = projections
   alone = len(np.unique(patients)) < 2
@@ -286,7 +286,7 @@ def retrieve(
     keys: equal for equal reports.
     candidates: how many, at most as many as there are different reports.
     tops: first places that count as found.
-    seed: of the candidates.
+    seed: seed that draws the candidates.
 
   Returns:
     {top: share of each row's samples that found its report}.

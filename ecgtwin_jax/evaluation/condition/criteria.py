@@ -34,7 +34,7 @@ class Shares(NamedTuple):
     real: 1 where the real ECG meets it, else 0.
     twins: share of the row's generated ECGs that meet it.
     shuffled: the same with another row's text; None without that ablation.
-    decoded: of the real ECG after the autoencoder; None where there is none.
+    decoded: that of the real ECG after the autoencoder; None: not measured.
   """
 
   stated: Bool[np.ndarray, " n"]
@@ -49,9 +49,9 @@ class Checked(NamedTuple):
   """What `compute` gives.
 
   Attributes:
-    shares: of each criterion.
+    shares: {criterion: its Shares}.
     unreadable: {set: how many of its ECGs cannot be read}.
-    patients: of each row.
+    patients: dense number of each row's patient.
   """
 
   shares: dict[str, Shares]
@@ -66,7 +66,7 @@ def compute(examples: Examples, readings: Readings | None = None) -> Checked:
 
   Args:
     examples: what is evaluated.
-    readings: of its beats, where they are at hand.
+    readings: readings of the examples' beats; None: they are made here.
   """
   readings = readings or Readings(examples)
   sets = ["real", "twin"]
@@ -118,8 +118,8 @@ def metrics(checked: Checked, *, seed: int = 0) -> list[Metric]:
   were ignored, 1 as the real ECGs.
 
   Args:
-    checked: of `compute`.
-    seed: of the bootstrap.
+    checked: what `compute` returns.
+    seed: seed of the bootstrap.
   """
   counted = ", ".join(f"{n} {name}" for name, n in checked.unreadable.items())
   note = f"unreadable ECGs, which meet nothing: {counted}"
@@ -191,8 +191,8 @@ def index(
   out; nan if all are.
 
   Args:
-    shares: of each criterion.
-    rows: that count.
+    shares: {criterion: its Shares}.
+    rows: numbers of the rows that count.
     which: set of ECGs, a field of `Shares`.
   """
   ratios = []
@@ -241,7 +241,7 @@ def draw(checked: Checked):
   """Bars: share that meets each criterion, asked for it and not.
 
   Args:
-    checked: of `compute`.
+    checked: what `compute` returns.
   """
   from matplotlib.figure import Figure
 

@@ -26,9 +26,7 @@ CHANGES = {
   "change_10_to_30": (10.0, 30.0),
   "change_over_30": (30.0, float("inf")),
 }
-_STRANGERS = (
-  10  # other patients whose rate a rate is compared with, for a baseline
-)
+_STRANGERS = 10  # other patients per rate, for a baseline
 _LEVEL = "condition"
 
 
@@ -36,11 +34,11 @@ class Rates(NamedTuple):
   """Heart rates in bpm, a row per target.
 
   Attributes:
-    requested: of the conditions.
-    reference: of the references' conditions.
+    requested: heart rates of the conditions.
+    reference: heart rates of the references' conditions.
     real: found in the real ECGs; NaN where none was found.
     generated: {"twin" or "shuffled_text": (n, k)} found in the generated ECGs.
-    patients: of each row.
+    patients: dense number of each row's patient.
     failed_as: bpm that a failed detection counts as; NaN: left out and counted.
   """
 
@@ -58,7 +56,7 @@ def detect_rates(
   """Heart rates of ECGs at 102.4 Hz, bpm; NaN where no two beats are found.
 
   Args:
-    signals: in mV.
+    signals: ECGs in mV.
     published_protocol: XQRS at 102.4 Hz on leads in turn, which takes T waves
       for beats; without it a detector on all leads together, eight times as
       fast.
@@ -77,7 +75,7 @@ def compute(examples: Examples, *, published_protocol: bool = False) -> Rates:
   Of the ablations, shuffled_text alone.
 
   Args:
-    examples: whose ECGs; every sample counts.
+    examples: real and generated ECGs; every sample counts.
     published_protocol: XQRS at 102.4 Hz; a failed detection counts as 0 bpm;
       the real ECGs are those after the autoencoder.
 
@@ -112,8 +110,8 @@ def metrics(rates: Rates, *, seed: int = 0) -> list[Metric]:
   error, on real ECGs.
 
   Args:
-    rates: of `compute`.
-    seed: of the strangers and the bootstrap.
+    rates: what `compute` returns.
+    seed: seed that draws the strangers, and of the bootstrap.
   """
   failures = _failures(rates, seed)
   rates = rates._replace(

@@ -103,7 +103,7 @@ class Compared(NamedTuple):
     conditions: what was asked for.
     real: detected in the real ECGs.
     sampled: k for each target.
-    patients: of each target.
+    patients: dense number of each target's patient.
   """
 
   conditions: Sequence[Condition]
@@ -122,10 +122,10 @@ def compute(
   """Detects the rhythms of the real ECGs, and samples others for their reports.
 
   Args:
-    examples: whose real ECGs.
-    draw_rhythms: that of a twin with a rhythm model.
+    examples: what holds the real ECGs.
+    draw_rhythms: method of a twin with a rhythm model.
     count: rhythms for each target.
-    seed: of the samples.
+    seed: seed of the samples.
   """
   n = len(examples.conditions)
   drawn = draw_rhythms(
@@ -174,8 +174,8 @@ def metrics(compared: Compared, *, seed: int = 0) -> list[Metric]:
   is the distance between the real rhythms of two halves of the patients.
 
   Args:
-    compared: of `compute`.
-    seed: of the shuffle, the halves and the bootstrap.
+    compared: what `compute` returns.
+    seed: seed of the shuffle, of the halves and of the bootstrap.
   """
   from scipy.stats import wasserstein_distance
 

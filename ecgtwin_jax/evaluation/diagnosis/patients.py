@@ -16,7 +16,7 @@ class Person(NamedTuple):
     patient: name.
     reference: row of the first recording: the twins' source.
     tests: rows of the later ones that their reports call normal or abnormal.
-    labels: of those, 0 or 1.
+    labels: labels of those, 0 or 1.
   """
 
   patient: str
@@ -30,8 +30,8 @@ def find_people(data: Dataset, limit: int, seed: int) -> tuple[list, int]:
 
   Args:
     data: a split; recordings in the order of time, ties by record id.
-    limit: at most so many patients.
-    seed: of the drawing.
+    limit: largest number of patients.
+    seed: seed of the drawing.
 
   Returns:
     The people, and how many later recordings were left out because their

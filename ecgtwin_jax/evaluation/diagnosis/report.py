@@ -289,7 +289,7 @@ def draw(metrics: Sequence[Metric]):
   """Draws controls with intervals and baselines, and shares if there are.
 
   Args:
-    metrics: from `measure` and `measure_shares`.
+    metrics: what `measure` and `measure_shares` return.
 
   Returns:
     A matplotlib Figure.

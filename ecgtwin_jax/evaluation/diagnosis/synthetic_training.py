@@ -120,9 +120,9 @@ def run(
   """Trains one classifier per share of config.synthetic.shares.
 
   Args:
-    config: as configs/diagnose.py has it.
-    twin: which makes the synthetic ECGs.
-    classifier: whose sizes are used; its weights are not.
+    config: the configuration of configs/diagnose.py.
+    twin: the twin that makes the synthetic ECGs.
+    classifier: its sizes are used, not its weights.
     data: {split: recordings}; training recordings are read from config.data.
     people: {split: people}, of whom the test people count.
   """

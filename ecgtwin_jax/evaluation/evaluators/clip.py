@@ -29,8 +29,8 @@ class ClipSpace:
     hyper: "model", the CLIP's sizes, and "statement_encoder", the name of what
       made the vectors that its text tower was trained on.
     variables: {"params", "model_state"}, as checkpoint.load_weights gives them.
-    table: of statements with their vectors; None: the encoder makes all.
-    encoder: in place of the one that `hyper` names.
+    table: statements with their vectors; None: the encoder makes all.
+    encoder: an encoder in place of the one that `hyper` names.
     batch_size: ECGs per call of the jitted network.
 
   Raises:
@@ -69,9 +69,9 @@ class ClipSpace:
 
     Args:
       path: a run, a checkpoint, or a twin directory that holds a CLIP.
-      table: where statements are looked up first, such as the data set's;
+      table: statements with their vectors, such as the data set's;
         None: the table of the twin directory, where there is one.
-      encoder: of other statements; None: the one that the CLIP names.
+      encoder: encoder of other statements; None: the one that the CLIP names.
 
     Raises:
       FileNotFoundError: nothing there.

@@ -21,10 +21,10 @@ class Amplitudes(NamedTuple):
   """Peak to peak of each row and lead, mV.
 
   Attributes:
-    real: of the real ECGs.
+    real: those of the real ECGs.
     generated: mean over a row's generated ones.
-    decoded: of the real ones after the autoencoder, where they are there.
-    patients: of each row.
+    decoded: those of the real ones after the autoencoder; None: not measured.
+    patients: dense number of each row's patient.
   """
 
   real: Float[np.ndarray, "n 12"]
@@ -58,8 +58,8 @@ def metrics(amplitudes: Amplitudes, *, seed: int = 0) -> list[Metric]:
   real ones, which is the reference.
 
   Args:
-    amplitudes: of `compute`.
-    seed: of the bootstrap.
+    amplitudes: what `compute` returns.
+    seed: seed of the bootstrap.
   """
   real, generated, decoded, patients = amplitudes
   note = "best at 1: as high as the real ones under the same conditions"

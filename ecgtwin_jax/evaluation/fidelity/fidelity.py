@@ -70,8 +70,8 @@ def plan(
   as reality has an rFID of 1.
 
   Args:
-    patients: of each row.
-    seed: of the halves.
+    patients: dense number of each row's patient.
+    seed: seed that draws the halves.
     splits: how often the patients are halved.
     limit: rows of a set, at most.
 
@@ -111,8 +111,8 @@ class Points(NamedTuple):
     real: a point per row.
     sets: {"twin": (n, k, p), ...}, k points per row; of real ECGs after the
       autoencoder as "decoded".
-    patients: of each row.
-    plan: which rows are compared with which; None of a single patient.
+    patients: dense number of each row's patient.
+    plan: the rows that are compared; None for a single patient.
   """
 
   real: Float[np.ndarray, "n p"]
@@ -132,8 +132,8 @@ def compute(
 
   Args:
     examples: what is compared.
-    space: where.
-    seed: of the halves.
+    space: the space that ECGs are compared in.
+    seed: seed that draws the halves.
     published_protocol: compares with real ECGs after the autoencoder, takes
       the first sample alone, and halves in file order.
 
@@ -165,9 +165,9 @@ def metrics(
   The reference is real ECGs against those of other patients.
 
   Args:
-    points: of `compute`.
-    seed: of the bootstrap.
-    repeats: of the bootstrap of the Frechet distance.
+    points: what `compute` returns.
+    seed: seed of the bootstrap.
+    repeats: resamples of the Frechet distance.
   """
   real, sets, patients, rows = points
   if rows is None:

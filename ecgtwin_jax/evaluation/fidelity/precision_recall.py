@@ -48,7 +48,7 @@ def find_hits(
     points: samples of each row; each sample makes a set of its own.
     pairs: rows of the real set, and rows of the set compared with it.
     samples: how many of the samples are used; None: all.
-    k: which neighbour.
+    k: number of the neighbour; 1 is the nearest.
 
   Raises:
     ValueError: a set has not more than k rows.
@@ -90,7 +90,7 @@ def neighbour_radii(
 
   Args:
     points: the set.
-    k: which neighbour; 1 is the nearest.
+    k: number of the neighbour; 1 is the nearest.
 
   Raises:
     ValueError: the set has not more than k points.

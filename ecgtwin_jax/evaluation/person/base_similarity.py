@@ -37,7 +37,7 @@ class Bases(NamedTuple):
     sets: {"reference": (n, 1, d), "real": (n, 1, d), "twin" or one of
       ABLATIONS: (n, k, d)}, and "stranger", (n, 1, d), real ECGs of other
       patients under the row's condition.
-    patients: of each row.
+    patients: dense number of each row's patient.
   """
 
   sets: dict[str, Float[np.ndarray, "n _ d"]]
@@ -48,9 +48,9 @@ def compute(examples: Examples, extract: Extract, *, seed: int = 0) -> Bases:
   """Extracts base vectors; the references' are the examples' own, if there.
 
   Args:
-    examples: whose ECGs.
+    examples: real and generated ECGs.
     extract: maps ECGs and conditions to base vectors.
-    seed: of the strangers.
+    seed: seed that draws the strangers.
   """
   sets = {"real": extract(examples.real, examples.conditions)[:, None]}
   if len(np.unique(examples.patients)) > 1:
@@ -80,8 +80,8 @@ def metrics(bases: Bases, *, seed: int = 0) -> list[Metric]:
   patients.
 
   Args:
-    bases: of `compute`.
-    seed: of the patients in a silhouette and the bootstrap.
+    bases: what `compute` returns.
+    seed: seed that draws the patients of a silhouette and the bootstrap.
   """
   sets, patients = bases
   if len(np.unique(patients)) < 2:
@@ -194,7 +194,7 @@ def silhouettes(
 
   Args:
     points: base vectors.
-    patients: whose; two or more, fewer than there are points.
+    patients: patient of each point; two or more, fewer than there are points.
 
   Source: Rousseeuw 1987; scikit-learn.
   """
@@ -209,9 +209,9 @@ def draw(bases: Bases, *, count: int = 20, seed: int = 0):
   """t-SNE of base vectors: reference, real and generated, colour by patient.
 
   Args:
-    bases: of `compute`.
+    bases: what `compute` returns.
     count: patients shown, at most.
-    seed: of the patients and of t-SNE.
+    seed: seed that draws the patients and starts t-SNE.
 
   Returns:
     A matplotlib Figure.

@@ -36,11 +36,11 @@ class Prediction(NamedTuple):
   """Squared errors of each patient's beat, summed over time and leads, mV^2.
 
   Attributes:
-    spread: of the mean beat of the patients that were fitted on.
-    base: of the beat from the base vector, age and sex.
-    demographics: of that from age and sex alone.
-    beat: of that from the reference's median beat, age and sex.
-    patients: whose.
+    spread: errors of the mean beat of the patients that were fitted on.
+    base: errors of predictions from the base vector, age and sex.
+    demographics: errors of predictions from age and sex alone.
+    beat: errors of predictions from the reference's median beat, age and sex.
+    patients: dense number of each row's patient.
   """
 
   spread: Float[np.ndarray, " p"]
@@ -63,7 +63,7 @@ def compute(
   Args:
     examples: real ECGs and references.
     bases: base vector of each row's reference.
-    readings: of the examples' beats, where they are at hand.
+    readings: readings of the examples' beats; None: they are made here.
   """
   readings = readings or Readings(examples)
   targets = _cut(readings.of("real"))
@@ -147,8 +147,8 @@ def metrics(prediction: Prediction, *, seed: int = 0) -> list[Metric]:
   """R2 = 1 - (squared error) / (squared distance from the mean beat).
 
   Args:
-    prediction: of `compute`.
-    seed: of the bootstrap over patients.
+    prediction: what `compute` returns.
+    seed: seed of the bootstrap over patients.
   """
   name, n = "base_beat_r2", len(prediction.patients)
   if n < LEAST:
@@ -184,7 +184,7 @@ def draw(prediction: Prediction):
   """Share of each patient's beat that each predictor leaves open.
 
   Args:
-    prediction: of `compute`.
+    prediction: what `compute` returns.
   """
   from matplotlib.figure import Figure
 

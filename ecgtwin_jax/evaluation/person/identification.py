@@ -93,8 +93,8 @@ def compute(
   happen to be in the gallery are no probes.
 
   Args:
-    examples: of unseen patients.
-    embed: of an identity encoder, such as Identity().embed: maps
+    examples: ECGs of unseen patients.
+    embed: method of an identity encoder, such as Identity().embed: maps
       (n, 1024, 12) mV to (n, d).
 
   Returns:
@@ -135,10 +135,10 @@ def metrics(
   not generated chance; the reference is real second recordings.
 
   Args:
-    lookups: of `compute`.
+    lookups: what `compute` returns.
     gallery: patients in it, drawn at random; the expected share is exact, and
       error rates take every pair of probe and patient.
-    seed: of the bootstrap over patients; the gallery stays.
+    seed: seed of the bootstrap over patients; the gallery stays.
   """
   patients = lookups["twin"].similarity.shape[1]
   if patients < 2:
@@ -254,7 +254,7 @@ def draw(lookups: dict[str, Lookup]) -> Any:
   """Draws the share of probes found among the k most similar, for every set.
 
   Args:
-    lookups: of `compute`.
+    lookups: what `compute` returns.
 
   Returns:
     A matplotlib Figure.

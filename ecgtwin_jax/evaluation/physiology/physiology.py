@@ -84,13 +84,13 @@ class Physiology(NamedTuple):
 
   Attributes:
     real: MEASURES of the target recordings.
-    references: of the recordings that stand for the patients.
-    twins: of every generated ECG of a row.
-    decoded: of the real ones after the autoencoder, where they are there.
+    references: readings of the recordings that stand for the patients.
+    twins: readings of every generated ECG of a row.
+    decoded: those of the real ones after the autoencoder; None: not measured.
     spectra: {"real": (n, f, 12), "twin": (n, k, f, 12)} power, mV^2/Hz.
     limb_leads: {set: limb_lead_error of its ECGs, (n, k)}; "decoded" where
       they are there.
-    patients: of each row.
+    patients: dense number of each row's patient.
   """
 
   real: Float[np.ndarray, "n m"]
@@ -107,7 +107,7 @@ def compute(examples: Examples, readings: Readings | None = None) -> Physiology:
 
   Args:
     examples: what is compared; every generated ECG of a row is measured.
-    readings: of its beats, where they are at hand.
+    readings: readings of the examples' beats; None: they are made here.
   """
   readings = readings or Readings(examples)
   decoded = examples.decoded
@@ -143,8 +143,8 @@ def metrics(physiology: Physiology, *, seed: int = 0) -> list[Metric]:
   """Intervals, waves, spectrum and limb leads of the generated ECGs.
 
   Args:
-    physiology: of `compute`.
-    seed: of halves, resampling and the simulated check of the measuring.
+    physiology: what `compute` returns.
+    seed: seed of the halves, of resampling and of the simulated check.
   """
   check = check_chain(seed=seed)
   rows = []
@@ -307,7 +307,7 @@ def draw(physiology: Physiology):
   """Small multiples: distributions of MEASURES, real against generated.
 
   Args:
-    physiology: of `compute`.
+    physiology: what `compute` returns.
   """
   from matplotlib.figure import Figure
 

@@ -41,7 +41,7 @@ class Variation(NamedTuple):
     beats: {"real", "twin" or "decoded": beat_spread in microvolt, (n, k)}.
     rr: {the same sets: rr_spread in ms, (n, k)}.
     groups: {of GROUPS: rows of that rhythm}.
-    patients: of each row.
+    patients: dense number of each row's patient.
   """
 
   beats: dict[str, Float[np.ndarray, "n _"]]
@@ -55,7 +55,7 @@ def compute(examples: Examples, readings: Readings | None = None) -> Variation:
 
   Args:
     examples: what is compared; every generated ECG counts.
-    readings: of its beats, where they are at hand.
+    readings: readings of the examples' beats; None: they are made here.
   """
   readings = readings or Readings(examples)
   sets = ["real", "twin"]
@@ -100,8 +100,8 @@ def metrics(variation: Variation, *, seed: int = 0) -> list[Metric]:
   """Mean spread and distance of the spreads' distribution, by rhythm.
 
   Args:
-    variation: of `compute`.
-    seed: of halves and resampling.
+    variation: what `compute` returns.
+    seed: seed of the halves and of resampling.
   """
   rows = []
   for name, spreads, unit, words in (
@@ -148,7 +148,7 @@ def draw(variation: Variation):
   """Distributions of both spreads, real against generated, by rhythm.
 
   Args:
-    variation: of `compute`.
+    variation: what `compute` returns.
   """
   from matplotlib.figure import Figure
 

@@ -58,12 +58,12 @@ def denoising_losses(
   alone.
 
   Args:
-    twin: whose networks to ask.
+    twin: the twin whose denoiser is measured.
     data: a split with ECGs: the training's, or a held-out one.
     choice: pairs of it, such as make_examples.choose gives.
-    timesteps: of the schedule.
-    draws: of noise at each step.
-    seed: of the noise.
+    timesteps: steps of the schedule.
+    draws: draws of noise at each step.
+    seed: seed of the noise.
 
   Raises:
     ValueError: a timestep is not in the schedule, or there are no pairs.
@@ -115,14 +115,14 @@ def auc_metric(
   """The area under the ROC curve of an attack; a guess, the baseline, has 0.5.
 
   Args:
-    name: of the metric.
+    name: name of the metric.
     members: the attack's scores of recordings that were trained on; higher
       means "a member".
     others: scores of those that were not.
-    member_patients: whose they are.
-    other_patients: whose the others are; no patient is in both.
-    note: of the metric.
-    seed: of the bootstrap over patients of both kinds.
+    member_patients: patients of the training recordings.
+    other_patients: patients of the others; no patient is in both.
+    note: note of the metric.
+    seed: seed of the bootstrap over patients of both kinds.
   """
   if not len(members) or not len(others):
     return missing(name, "privacy", "no members or no others to compare")

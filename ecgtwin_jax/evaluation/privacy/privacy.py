@@ -34,20 +34,20 @@ class Nearness(NamedTuple):
   """Best correlations, see replay.nearest, and denoising losses.
 
   Attributes:
-    patients: of the generated ECGs.
-    generated: of each to the nearest training recording.
-    unseen: of validation recordings to the nearest training recording.
-    unseen_patients: whose they are.
-    to_reference: of generated ECGs to their own reference.
-    real_to_reference: of the real targets to it.
-    real_patients: of the real targets.
-    members: of training recordings to the nearest generated ECG.
-    others: of validation recordings to it.
-    member_patients: whose they are.
+    patients: patients of the generated ECGs.
+    generated: distance of each to the nearest training recording.
+    unseen: distances of validation recordings to the nearest training one.
+    unseen_patients: the patients of the validation recordings.
+    to_reference: distances of generated ECGs to their own reference.
+    real_to_reference: distances of the real targets to it.
+    real_patients: patients of the real targets.
+    members: distances of training recordings to the nearest generated ECG.
+    others: distances of validation recordings to the nearest generated ECG.
+    member_patients: patients of the training recordings.
     pair: lead II of the generated ECG nearest to a training recording, and of
       that recording, shifted.
     training: how many training recordings were searched.
-    losses: of trained-on and of unseen recordings, where they are at hand.
+    losses: losses of trained-on and of unseen recordings; None: not measured.
   """
 
   patients: Shaped[np.ndarray, " q"]
@@ -79,16 +79,16 @@ def compute(
   """Looks generated ECGs and unseen recordings up among those trained on.
 
   Args:
-    examples: of unseen patients; of several ECGs per target the first counts.
+    examples: ECGs of unseen patients; the first of each target counts.
     train: recordings that the generator was trained on, in mV.
     validation: recordings of patients that it was not trained on. A generator
       that leaves out noise comes closer to everything; recordings that went
       through its autoencoder make a stricter comparison.
-    train_patients: whose they are; None: of one patient each.
-    validation_patients: whose the unseen ones are.
+    train_patients: their patients; None: each has one of its own.
+    validation_patients: patients of the unseen recordings.
     losses: membership.denoising_losses of trained-on and of unseen recordings.
-    limit: of each kind, drawn at random; all of `train` is searched.
-    seed: of the drawing.
+    limit: recordings of each kind, drawn at random; all of `train` is searched.
+    seed: seed of the drawing.
 
   Raises:
     ValueError: there are no training or no validation recordings.
@@ -143,8 +143,8 @@ def metrics(nearness: Nearness, *, seed: int = 0) -> list[Metric]:
   a guess.
 
   Args:
-    nearness: of `compute`.
-    seed: of the bootstrap over patients.
+    nearness: what `compute` returns.
+    seed: seed of the bootstrap over patients.
   """
   near = f"among {nearness.training} training recordings"
   unseen = f"{len(nearness.unseen)} unseen recordings"
@@ -258,7 +258,7 @@ def draw(nearness: Nearness) -> Any:
   """Draws correlations against those of real ones, and the nearest pair.
 
   Args:
-    nearness: of `compute`.
+    nearness: what `compute` returns.
 
   Returns:
     A matplotlib Figure.

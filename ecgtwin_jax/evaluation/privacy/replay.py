@@ -55,8 +55,8 @@ def nearest(
   """Finds the most similar recording of a pool for every query.
 
   Args:
-    queries: in any unit, 10 s.
-    pool: as many as there are; they are read in blocks.
+    queries: recordings of 10 s, in any unit.
+    pool: recordings to search, any number; they are read in blocks.
     rows: queries in a block of pairs.
     columns: recordings of the pool in it.
 

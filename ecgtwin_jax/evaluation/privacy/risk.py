@@ -11,7 +11,7 @@ def describe(metrics: list[Metric]) -> str:
   """Puts the risk into words, from the numbers alone.
 
   Args:
-    metrics: of `measure`; with the person level's among them it also says how
+    metrics: what `measure` returns; with the person level's it also says how
       often an ECG leads back to its person.
   """
   known = {m.name: m for m in metrics if np.isfinite(m.value)}
