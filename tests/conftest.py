@@ -11,7 +11,7 @@ CACHE = ROOT / ".pytest_cache" / "jax"
 # Before jax is imported, and inherited by the entry point's subprocesses.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 # Nearly all time of the suite is compilation; the optimizer is not its subject.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
@@ -37,19 +37,31 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory, pytestconfig):
+def shared_folder(tmp_path_factory):
+  """A folder that all workers of this session have in common."""
+  folder = tmp_path_factory.getbasetemp()
+  return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def chain(shared_folder, pytestconfig):
   """The smoke chain on 40 simulated patients, made once: its folder."""
   if pytestconfig.getoption("--chain"):
     return pathlib.Path(pytestconfig.getoption("--chain"))
   import contextlib
 
+  from filelock import FileLock
+
   from ecgtwin_jax.flags import load_config
   from ecgtwin_jax.jobs import train as train_job
 
-  folder = tmp_path_factory.mktemp("chain")
-  with contextlib.chdir(folder):
-    config = load_config(f"{ROOT}/configs/stage2.py:smoke")
-    train_job.train_stage(config, f"{ROOT}/configs/stage2.py")
+  folder = shared_folder / "chain"
+  with FileLock(f"{folder}.lock"):
+    if not (folder / "runs" / "smoke" / "stage2" / "twin").exists():
+      folder.mkdir(exist_ok=True)
+      with contextlib.chdir(folder):
+        config = load_config(f"{ROOT}/configs/stage2.py:smoke")
+        train_job.train_stage(config, f"{ROOT}/configs/stage2.py")
   return folder / "runs" / "smoke"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
+from helpers import weights
 
 SIZES = dict(
   width=22, depth=2, heads=2, mlp_ratio=2, latent_channels=3, text_width=7
@@ -29,15 +30,7 @@ ARGS = (LATENT, STATEMENTS, MASK, PATIENT)
 @functools.cache
 def _build(**changes):
   model = BaseExtractor(**{**SIZES, **changes})
-  return model, _stir(jax.jit(model.init)(jax.random.key(0), *ARGS))
-
-
-def _stir(variables):
-  """Moves all parameters away from where they start, zeros too."""
-  leaves, tree = jax.tree.flatten(variables)
-  rng = np.random.default_rng(0)
-  noise = [rng.normal(0, 0.1, a.shape).astype(np.float32) for a in leaves]
-  return jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise)])
+  return model, weights.draw(model.init, *ARGS)
 
 
 @functools.cache
@@ -95,10 +88,7 @@ def _build_reader():
     base = module(*ARGS, **BEAT)
     return module.predict_beat(base, *ARGS[1:])
 
-  variables = jax.jit(functools.partial(model.init, method=everything))(
-    jax.random.key(0)
-  )
-  return model, _stir(variables)
+  return model, weights.draw(model.init, method=everything)
 
 
 @functools.cache

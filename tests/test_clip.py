@@ -10,7 +10,7 @@ import pytest
 from ecgtwin_jax.models.base_extractor import contrastive_logits
 from ecgtwin_jax.models.clip import CLIP
 from ecgtwin_jax.torch_import import convert
-from helpers import golden
+from helpers import golden, weights
 
 SMALL = CLIP(
   stages=(32, 48),
@@ -30,9 +30,7 @@ def imported():
 
 @functools.cache
 def small():
-  return jax.jit(SMALL.init)(
-    jax.random.key(0), jnp.zeros((1, 53, 12)), jnp.zeros((1, 13))
-  )
+  return weights.draw(SMALL.init, jnp.zeros((1, 53, 12)), jnp.zeros((1, 13)))
 
 
 def apply_small(*inputs, method=None):

@@ -10,6 +10,7 @@ from ecgtwin_jax.evaluation.evaluators.clip import ClipSpace
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.clip import CLIP
 from ecgtwin_jax.text.statements import HashedEncoder, StatementTable
+from helpers import weights
 
 SIZES = dict(stages=(32, 48), blocks=(1, 2), text_hidden=11, projection=7)
 HYPER = {"part": "clip", "model": SIZES, "statement_encoder": "hashed-v1"}
@@ -18,10 +19,8 @@ RHYTHM, BLOCK = "Sinus rhythm", "Right bundle branch block"
 
 @pytest.fixture(scope="module")
 def variables():
-  init = jax.jit(CLIP(**SIZES).init)
-  trees = dict(
-    init(jax.random.key(0), jnp.zeros((1, 64, 12)), jnp.zeros((1, 768)))
-  )
+  init = CLIP(**SIZES).init
+  trees = dict(weights.draw(init, jnp.zeros((1, 64, 12)), jnp.zeros((1, 768))))
   # Statistics other than those at the start, which must be used.
   stats = jax.tree.map(lambda x: x + 0.5, trees.pop("batch_stats"))
   return {"params": trees["params"], "model_state": {"batch_stats": stats}}

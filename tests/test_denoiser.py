@@ -15,6 +15,7 @@ from ecgtwin_jax.models.injector import (
   INJECTORS,
   patient_features,
 )
+from helpers import weights
 from helpers.denoisers import (
   MASK,
   SIZES,
@@ -24,6 +25,7 @@ from helpers.denoisers import (
   build,
   call,
   inputs,
+  start,
 )
 
 CASES = [*((injector, "dit") for injector in INJECTORS), ("adax", "unet")]
@@ -47,7 +49,7 @@ def test_every_input_matters(injector, backbone):
 @pytest.mark.parametrize("backbone", ["dit", "unet"])
 def test_zero_modulations_mean_no_dependence_on_time_and_base(backbone):
   model, _, args = build("adax", backbone)
-  variables = jax.jit(model.init)(jax.random.key(0), *args)
+  variables = start(model, args[0].shape[1])
   out = call(model, variables, args)
   latent, _, statements, mask, patient, base = args
   other = [latent, np.array([1, 998]), statements, mask, patient, base + 1]
@@ -58,7 +60,7 @@ def test_zero_modulations_mean_no_dependence_on_time_and_base(backbone):
 @pytest.mark.parametrize("injector", ["adaln", "cross_attention"])
 def test_ablations_start_at_zero_noise(injector):
   model, _, args = build(injector)
-  variables = jax.jit(model.init)(jax.random.key(0), *args)
+  variables = start(model, L)
   assert (np.asarray(call(model, variables, args)) == 0).all()
 
 
@@ -179,6 +181,8 @@ def test_missing_entries_and_dropped_reports(injector):
     out = model.apply(variables, *args[:4], missing, base, drop_statements=drop)
     return (out**2).sum()
 
+  if injector != "adax":  # what is learned of them is one code for all
+    return
   gradient = jax.jit(jax.grad(loss))(variables)["params"]
   assert (np.asarray(gradient["null_statement"]) != 0).all()
   assert gradient["null_patient"][0] == 0
@@ -201,23 +205,10 @@ def build_personal(backbone):
   return model, [*args, track]
 
 
-def perturbed(variables):
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda a: a + rng.normal(0, 0.1, a.shape).astype(np.float32), variables
-  )
-
-
 @pytest.mark.parametrize("backbone", ["dit", "unet"])
 def test_track_identity_and_patient_are_read_where_they_are_asked_for(backbone):
   model, args = build_personal(backbone)
-  start = jax.jit(model.init)(jax.random.key(0), *args)
-  names = {
-    keys[-1].key: a
-    for keys, a in jax.tree_util.tree_leaves_with_path(start)
-    if keys[-1].key == "identity_gate"
-  }
-  assert not names["identity_gate"].any()
+  variables = weights.draw(model.init, *args)
 
   def forget(variables, name, value=0.0):
     return jax.tree_util.tree_map_with_path(
@@ -225,11 +216,19 @@ def test_track_identity_and_patient_are_read_where_they_are_asked_for(backbone):
     )
 
   # At the start, nothing comes through the attention to the base vector.
-  other = forget(start, "identity_key_value", 3.0)
-  out = call(model, start, args)
-  np.testing.assert_array_equal(out, call(model, other, args))
-
-  variables = perturbed(start)
+  gates = jax.jit(
+    lambda key: [
+      a
+      for keys, a in jax.tree_util.tree_leaves_with_path(model.init(key, *args))
+      if keys[-1].key == "identity_gate"
+    ]
+  )(jax.random.key(0))
+  assert gates and not any(gate.any() for gate in gates)
+  closed = forget(variables, "identity_gate")
+  other = forget(closed, "identity_key_value", 3.0)
+  np.testing.assert_array_equal(
+    call(model, closed, args), call(model, other, args)
+  )
   out = call(model, variables, args)
   for name in ("identity_gate", "track_embedding", "patient_projection"):
     gone = call(model, forget(variables, name), args)
@@ -273,7 +272,7 @@ def test_dropping_needs_no_row_to_stand_in():
 def test_remat_computes_the_same(backbone):
   results = []
   for remat in (False, True):
-    model, variables, args = build("adax", backbone, remat=remat)
+    model, variables, args = build("adax", backbone, depth=1, remat=remat)
 
     def loss(v, model=model, args=args):
       return (model.apply(v, *args) ** 2).sum()
@@ -310,8 +309,8 @@ def test_init_is_as_stated():
   ]
   shapes = jax.eval_shape(model.init, jax.random.key(0), *args)
   assert sum(a.size for a in jax.tree.leaves(shapes)) == 10_541_060
-  small, _, args = build()
-  p = jax.jit(small.init)(jax.random.key(0), *args)["params"]
+  small, _, _ = build()
+  p = start(small, L)["params"]
   time = p["condition"]["time_mlp"]["linear_1"]["kernel"]
   assert 0.017 < np.std(time) < 0.023
   bound = np.sqrt(6 / (34 + 3 * 34))

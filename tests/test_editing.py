@@ -12,7 +12,7 @@ from ecgtwin_jax.diffusion.samplers import SAMPLERS, draw_noise, sample
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.models.denoiser import Denoiser
 from ecgtwin_jax.torch_import import convert
-from helpers import golden
+from helpers import golden, weights
 
 SHORT = Schedule(steps=11, start=0.02, end=0.4)
 SMALL = Denoiser(
@@ -126,10 +126,9 @@ def small():
     "base": normal(2, 7),
   }
   edit = source | {"statements": normal(2, 4, 5)}
-  variables = jax.jit(SMALL.init)(
-    jax.random.key(0), normal(2, 6, 3), jnp.zeros(2, int), **source
+  variables = weights.draw(
+    SMALL.init, normal(2, 6, 3), jnp.zeros(2, int), **source
   )
-  variables = jax.tree.map(lambda a: a + 0.3 * normal(*a.shape), variables)
 
   def network(x, t, condition, attention=None):
     return SMALL.apply(variables, x, t, **condition, attention=attention)

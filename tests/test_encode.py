@@ -16,6 +16,7 @@ from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import BEATS, SPLITS, load_card, load_split
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.vae import Encoder
+from helpers import weights
 
 ENCODER = Encoder(
   widths=(8, 8, 8), blocks=1, middle=1, groups=4, latent_channels=5
@@ -24,8 +25,7 @@ ENCODER = Encoder(
 
 @pytest.fixture(scope="module")
 def params():
-  init = jax.jit(ENCODER.init)
-  return init(jax.random.key(0), jnp.zeros((1, 1024, 12)))["params"]
+  return weights.draw(ENCODER.init, jnp.zeros((1, 1024, 12)))["params"]
 
 
 @pytest.fixture(scope="module")

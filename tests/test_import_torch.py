@@ -52,13 +52,15 @@ def imported(files, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def published_latents(imported, chain, tmp_path_factory):
-  """The toy cohort's latents by the imported autoencoder."""
+def published_latents(imported, tmp_path_factory):
+  """A toy cohort's latents by the imported autoencoder."""
+  from data_prep import simulated
   from data_prep.encode import encode_with
 
-  folder = tmp_path_factory.mktemp("latents") / "latents"
-  encode_with(chain / "simulated", imported, folder)
-  return folder
+  folder = tmp_path_factory.mktemp("latents")
+  simulated.prepare(folder / "ecgs", patients=20, recordings=2, seed=0)
+  encode_with(folder / "ecgs", imported, folder / "latents")
+  return folder / "latents"
 
 
 def embedded_condition():
@@ -78,8 +80,8 @@ def test_the_card_records_every_file(files, imported):
 def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
   twin = et.ECGTwin.from_checkpoint(imported)
   assert tuple(twin.hyper["denoiser"]["timesteps"]) == (0, 999)
-  # The last hundred steps, every one of them.
-  twin.hyper["denoiser"]["timesteps"] = (0, 99)
+  # The last steps, every one of them.
+  twin.hyper["denoiser"]["timesteps"] = (0, 19)
   condition = embedded_condition()
   base = twin.extract_base(example_ecg(), condition)
   assert base.shape == (256,)
@@ -113,7 +115,7 @@ def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
     lambda t: jax.random.normal(jax.random.fold_in(key, t), (128, 4))
   )
   x = noise.astype(np.float64)
-  for t in range(99, -1, -1):
+  for t in range(19, -1, -1):
     eps = np.asarray(predict(jnp.asarray(x, jnp.float32), jnp.array([t])))
     x0 = (x - np.sqrt(1 - product[t]) * eps) / np.sqrt(product[t])
     x0 = np.clip(x0, -1, 1)
@@ -165,6 +167,7 @@ def test_a_training_starts_from_imported_weights(
     init_from=str(imported),
     vae=str(imported),
     latents=str(published_latents),
+    batch_size=8,
     steps=1,
     **{
       "model.latent_channels": 4,
@@ -214,6 +217,7 @@ def test_latents_and_frozen_extractor_of_an_imported_twin_train_stage_2(
     vae=str(twin),
     base_extractor=str(twin),
     latents=str(published_latents),
+    batch_size=8,
     latent_scale=0.18215,
     steps=1,
     **{"model.base_width": 256, "model.latent_channels": 4},

@@ -18,7 +18,7 @@ from ecgtwin_jax import main
 from ecgtwin_jax.training import checkpoint, manifest, train
 from helpers import runs
 
-STEPS = 40
+STEPS = 24
 
 
 def start(arguments):
@@ -42,7 +42,7 @@ def wait_for(process, found, seconds=240):
 def test_stopped_then_killed_while_saving_ends_as_never_interrupted(
   chain, tmp_path
 ):
-  changes = dict(steps=STEPS, log_every=1, eval_every=STEPS, checkpoint_every=7)
+  changes = dict(steps=STEPS, log_every=1, eval_every=STEPS, checkpoint_every=5)
   workdir, whole = tmp_path / "run", tmp_path / "whole"
   command = runs.flags_of(chain, "stage1", workdir, **changes)
   metrics_file = workdir / "metrics.jsonl"
@@ -112,12 +112,22 @@ def test_damage_to_all_is_an_error_and_starts_nothing(stage_config, run_copy):
   assert sorted(os.listdir(run_copy / "checkpoints")) == ["2", "4"]
 
 
+def checkpoint_size(chain):
+  """Bytes that a checkpoint is sure to need, and half of one on disk more."""
+  workdir = runs.whole(chain, "stage1")
+  step, trees = runs.final_state(workdir)
+  arrays = sum(x.nbytes for x in jax.tree.leaves(trees))
+  files = (workdir / "checkpoints" / str(step)).rglob("*")
+  return arrays + sum(p.stat().st_size for p in files) // 2 + 2**20
+
+
 @pytest.fixture
-def small_disk(tmp_path):
-  """A file system of 5 MiB: room for one checkpoint of 3 MiB, not for two."""
+def small_disk(chain, tmp_path):
+  """A file system with room for one checkpoint of stage 1, not for two."""
   folder = tmp_path / "disk"
   folder.mkdir()
-  mount = ["mount", "-t", "tmpfs", "-o", "size=25m", "tmpfs", folder]
+  size = checkpoint_size(chain)
+  mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
   try:
     done = subprocess.run(mount, capture_output=True, text=True)
   except FileNotFoundError:
@@ -142,7 +152,8 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_saved(
   assert runs.newest_step(workdir) == 2
   assert manifest.fault(workdir / "checkpoints" / "2") is None
   # With room again, the same command ends as if nothing had been.
-  larger = ["mount", "-o", "remount,size=60m", small_disk]
+  size = 5 * checkpoint_size(chain)
+  larger = ["mount", "-o", f"remount,size={size}", small_disk]
   subprocess.run(larger, check=True)
   assert main.main(runs.flags_of(chain, "stage1", workdir)) == 0
   runs.assert_same(workdir, runs.whole(chain, "stage1"))

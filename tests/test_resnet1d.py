@@ -19,8 +19,13 @@ def start(model, x):
   return jax.jit(init)(jax.random.key(0), x)
 
 
+@functools.cache
+def _jitted(model):
+  return jax.jit(functools.partial(model.apply, train=False))
+
+
 def run(model, variables, x):
-  return jax.jit(functools.partial(model.apply, train=False))(variables, x)
+  return _jitted(model)(variables, x)
 
 
 def without_last_convolution(model, x):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.models import rhythm
+from helpers import weights
 
 MODULE = rhythm.RhythmModel(width=7, components=3, text_width=5)
 ROWS, LONGEST = 3, 11
@@ -43,7 +44,7 @@ def beats():
 
 @pytest.fixture(scope="module")
 def variables(beats, condition):
-  made = jax.jit(MODULE.init)(jax.random.key(0), *beats, *condition)
+  made = weights.draw(MODULE.init, *beats, *condition)
   # Weights larger than at the start, so that everything has an effect.
   return jax.tree.map(lambda x: 2 * x + 0.05, made)
 

@@ -223,6 +223,6 @@ print(hashlib.sha256(np.stack(signals).tobytes()).hexdigest())
       check=True,
       env={**os.environ, "PYTHONHASHSEED": str(seed)},
     ).stdout
-    for seed in range(6)
+    for seed in range(3)
   }
   assert len(hashes) == 1

@@ -1,11 +1,14 @@
 """Properties of the autoencoder at small sizes."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from ecgtwin_jax.data.leads import lead_residual
 from ecgtwin_jax.models.vae import Decoder, Encoder
+from helpers import weights
 
 SIZES = dict(widths=(6, 10), blocks=1, middle=1, groups=2, latent_channels=3)
 B, L, LEADS = 2, 7, 5
@@ -16,11 +19,16 @@ def _random(*shape):
 
 
 def _init(model, x):
-  return jax.jit(model.init)(jax.random.key(0), x)
+  return weights.draw(model.init, x)
+
+
+@functools.cache
+def _jitted(model):
+  return jax.jit(model.apply)
 
 
 def _apply(model, variables, x):
-  return jax.jit(model.apply)(variables, x)
+  return _jitted(model)(variables, x)
 
 
 def test_shapes():

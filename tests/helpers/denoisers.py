@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from ecgtwin_jax.models.denoiser import Denoiser
+from helpers import weights
 
 SIZES = dict(
   width=34,
@@ -50,11 +51,13 @@ def build(injector="adax", backbone="dit", **changes):
 @functools.cache
 def _variables(model, length):
   """Returns variables in which nothing is zero, not even the modulations."""
-  variables = jax.jit(model.init)(jax.random.key(0), *inputs(length))
-  leaves, tree = jax.tree.flatten(variables)
-  rng = np.random.default_rng(0)
-  noise = [rng.normal(0, 0.1, a.shape).astype(np.float32) for a in leaves]
-  return jax.tree.unflatten(tree, [a + n for a, n in zip(leaves, noise)])
+  return weights.draw(model.init, *inputs(length))
+
+
+@functools.cache
+def start(model, length):
+  """Returns variables that training starts from; slow to compile."""
+  return jax.jit(model.init)(jax.random.key(0), *inputs(length))
 
 
 @functools.cache

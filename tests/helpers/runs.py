@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from filelock import FileLock
 from ml_collections import FrozenConfigDict
 
 from ecgtwin_jax import flags, sharding
@@ -68,8 +69,9 @@ def make_chain(chain, folder):
 def whole(chain, name):
   """A smoke training of 4 steps without interruption: its folder."""
   workdir = chain / name
-  if not workdir.exists():
-    train.train(config_of(chain, name, workdir), workdir)
+  if newest_step(workdir) < 4:
+    with FileLock(f"{workdir}.lock"):  # other workers wait for it
+      train.train(config_of(chain, name, workdir), workdir)
   return workdir
 
 
