@@ -69,7 +69,7 @@ def make_parts() -> dict:
   """A twin's parts of published sizes, as ECGTwin takes them."""
 
   def sizes(name):
-    return convert._sizes(convert.published(name))
+    return convert.sizes(convert.published(name))
 
   vae = {
     part: variables(f"vae_{part}")["params"] for part in ("encoder", "decoder")

@@ -8,7 +8,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 # Smaller arrays are not worth a collective each.
-_FSDP_MIN_SIZE = 2**14
+FSDP_MIN_SIZE = 2**14
 
 
 def arrange(devices, fsdp: int) -> np.ndarray:
@@ -77,7 +77,7 @@ def place_state(shapes, mesh: Mesh):
   def place(leaf):
     order = sorted(range(leaf.ndim), key=lambda axis: -leaf.shape[axis])
     names = [None] * leaf.ndim
-    for axis in order if parts > 1 and leaf.size >= _FSDP_MIN_SIZE else ():
+    for axis in order if parts > 1 and leaf.size >= FSDP_MIN_SIZE else ():
       if leaf.shape[axis] % parts == 0:
         names[axis] = "fsdp"
         break

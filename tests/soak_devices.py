@@ -111,7 +111,7 @@ def main():
   parser.add_argument("--steps", type=int, default=20)
   parser.add_argument("--chain", help="folder of an earlier smoke chain")
   parsed = parser.parse_args()
-  sharding._FSDP_MIN_SIZE = 2**8  # these networks are small
+  sharding.FSDP_MIN_SIZE = 2**8  # these networks are small
   failed, out = 0, sys.stdout
   with contextlib.ExitStack() as stack:
     folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))

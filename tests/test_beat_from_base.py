@@ -17,7 +17,7 @@ def planted(base, told=None, beat=None, seed=0):
     "demographics": rng.normal(size=(N, 3)) if told is None else told(hidden),
     "beat": beats,
   }
-  spread, errors = beat_from_base._predict(inputs, beats)
+  spread, errors = beat_from_base.predict(inputs, beats)
   prediction = beat_from_base.Prediction(
     spread, **errors, patients=np.arange(N)
   )

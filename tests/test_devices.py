@@ -39,7 +39,7 @@ def assert_equal_losses(got, want):
 def test_losses_are_those_of_eight_devices(
   name, chain, stage_config, monkeypatch
 ):
-  monkeypatch.setattr(sharding, "_FSDP_MIN_SIZE", 2**8)  # networks are small
+  monkeypatch.setattr(sharding, "FSDP_MIN_SIZE", 2**8)  # networks are small
   want = list(runs.train_losses(runs.whole(chain, name)).values())
   devices = jax.devices()[:4]
   got, state = runs.losses_on(stage_config(name, fsdp=2), devices, len(want))
@@ -111,8 +111,8 @@ def test_process_0_picks_the_checkpoint(tmp_path, monkeypatch):
   )
   config = flags.load_config(f"{runs.ROOT}/configs/vae.py:smoke")
   saver = checkpoint.Checkpointer(tmp_path, config, {}, "")
-  monkeypatch.setattr(saver, "_pick", lambda: pytest.fail("looked itself"))
-  assert saver._newest_good() == 7
+  monkeypatch.setattr(saver, "pick", lambda: pytest.fail("looked itself"))
+  assert saver.newest_good() == 7
   assert sent == [-1]
 
 

@@ -108,7 +108,7 @@ def test_losses_by_hand():
 def test_a_recording_keeps_its_embedding_up_to_gain_in_training_alone():
   config = smoke(gain=0.3)
   signal = jax.random.normal(jax.random.key(0), (4, 1024, 12))
-  changed = identity._augment(config, jax.random.key(1), signal)
+  changed = identity.augment(config, jax.random.key(1), signal)
   assert changed.shape == signal.shape
   gain = jnp.std(changed, axis=(1, 2)) / jnp.std(signal, axis=(1, 2))
   assert len(np.unique(gain)) == 4 and (abs(gain - 1) <= 0.3).all()

@@ -167,7 +167,7 @@ def test_each_variant_is_given_what_its_name_says(
 
 def test_what_was_generated_is_read_again(data, twin, tmp_path, monkeypatch):
   choice = generate_examples.choose(data, patients=3, conditions=1, seed=0)
-  monkeypatch.setattr(generate_examples, "_ROWS", 2)
+  monkeypatch.setattr(generate_examples, "ROWS", 2)
   arguments = dict(ablations=(), steps=2)
   first = generate_examples.make(twin, data, choice, tmp_path, **arguments)
   pieces = sorted((tmp_path / "twin").iterdir())

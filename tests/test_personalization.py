@@ -121,7 +121,7 @@ def test_error_rate_of_known_gaussians():
   own = np.repeat(np.arange(patients), 5)
   similarity = rng.normal(size=(len(own), patients))
   similarity[np.arange(len(own)), own] += separation
-  value, (low, high) = identification._error_rate(
+  value, (low, high) = identification.error_rate(
     identification.Lookup(similarity, own), seed=0
   )
   truth = stats.norm.cdf(-separation / 2)

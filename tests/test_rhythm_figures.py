@@ -88,5 +88,5 @@ def test_real_rhythms_are_detected_and_sampled_ones_asked_of_the_twin():
   compared = rhythm.compute(examples, draw_rhythms, count=2, seed=3)
   assert calls == [([SINUS, SINUS, AF, AF], [3, 3, 4, 4], [0, 1, 0, 1])]
   assert all((found.kind == -1).all() for found in compared.real)
-  rates = rhythm.of_rhythms(rhythm._rate_bpm, compared.sampled[1])
+  rates = rhythm.of_rhythms(rhythm.rate_bpm, compared.sampled[1])
   np.testing.assert_allclose(rates, [120, 100], rtol=1e-5)

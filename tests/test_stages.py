@@ -72,7 +72,7 @@ def test_each_side_of_a_pair_is_seen_with_its_own_condition_and_beat():
   channels = config.model.latent_channels
   latents = rng.normal(size=(2, 3, 128, channels)).astype("f4")
   drop = jnp.array([False, True, False])
-  together, _ = base_extractor._extract_both(
+  together, _ = base_extractor.extract_both(
     config, params, frozen, batch, latents, drop
   )
   module = base_extractor.make_module(config)
@@ -110,7 +110,7 @@ def test_each_base_vector_foretells_the_other_recordings_beat():
   bases = rng.normal(size=(2, 3, config.model.identity_tokens * 8))
   bases = jnp.asarray(bases, "f4")
   latents = [batch["reference_mean"], batch["mean"]]
-  _, conditions = base_extractor._extract_both(
+  _, conditions = base_extractor.extract_both(
     config, params, frozen, batch, latents
   )
   got = base_extractor.beat_losses(
@@ -169,14 +169,14 @@ def test_the_spread_of_beats_is_that_of_found_ones():
   beats[::2] = 100
   found = np.arange(900) % 2
   split = Split({"median_beat": beats, "median_beat_found": found})
-  mean, variance = base_extractor._spread(split)
+  mean, variance = base_extractor.spread_of_beats(split)
   assert variance == pytest.approx(0.09, rel=0.01)
   assert np.abs(mean).max() < 0.1
   none = Split({"median_beat": beats, "median_beat_found": found * 0})
   with pytest.raises(
     ValueError, match="'train' of somewhere has 0 median beat"
   ):
-    base_extractor._spread(none)
+    base_extractor.spread_of_beats(none)
   config = smoke("stage1", latents="old")
   bare = splits.Splits(Split({"mean": beats}), Split({"mean": beats}))
   with pytest.raises(ValueError, match=r"'old' holds no median beats.*encode"):
@@ -187,8 +187,8 @@ def test_the_published_text_dropout_is_one_draw_per_batch():
   paper = smoke("stage1", text_dropout=0.5, text_dropout_per="batch")
   ours = smoke("stage1", text_dropout=0.5)
   keys = jax.random.split(jax.random.key(0), 20)
-  whole = np.stack([base_extractor._drop_text(paper, k, 16) for k in keys])
-  each = np.stack([base_extractor._drop_text(ours, k, 16) for k in keys])
+  whole = np.stack([base_extractor.draw_lost_texts(paper, k, 16) for k in keys])
+  each = np.stack([base_extractor.draw_lost_texts(ours, k, 16) for k in keys])
   assert (whole == whole[:, :1]).all()
   assert 0 < whole[:, 0].mean() < 1
   assert not (each == each[:, :1]).all()

@@ -62,7 +62,7 @@ def test_truth_is_of_the_patient_and_a_stranger_is_another(monkeypatch):
     shown.append((patient, condition, noise))
     return patient
 
-  monkeypatch.setattr(truth, "_record", record)
+  monkeypatch.setattr(truth, "simulate_reading", record)
   own = [*patients()[:3] * 3, patients()[-1]]
   conditions = [one.condition for one in recordings()[: len(own)]]
   found = truth.simulate_truth(conditions, own, 0)
@@ -178,7 +178,9 @@ def test_what_cannot_be_read_is_counted_and_not_replaced():
   # A stranger who is no further than the patient tells nothing.
   assert np.isnan(truth.score(far, stranger, own, np.arange(4), 0).value)
   several = [np.array([1.0, 2.0, np.nan]), np.array([3.0, np.nan, np.nan])]
-  np.testing.assert_array_equal(truth._mean_of(several), [2.0, 2.0, np.nan])
+  np.testing.assert_array_equal(
+    truth.mean_of_known(several), [2.0, 2.0, np.nan]
+  )
 
 
 def test_truth_draws():

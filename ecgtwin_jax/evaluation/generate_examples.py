@@ -16,7 +16,7 @@ from ecgtwin_jax.evaluation.examples import ABLATIONS, Examples
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 
-_ROWS = 128  # generated between two saves
+ROWS = 128  # generated between two saves
 
 
 class Choice(NamedTuple):
@@ -226,9 +226,9 @@ def _generate(
   """ECGs of the twin or an ablation, in pieces so that a stop loses little."""
   folder.mkdir(exist_ok=True)
   pieces = []
-  starts = range(0, len(bases), _ROWS)
+  starts = range(0, len(bases), ROWS)
   for start in tqdm(starts, desc=f"generating: {folder.name}", disable=None):
-    rows = slice(start, start + _ROWS)
+    rows = slice(start, start + ROWS)
     path = folder / f"{start:06d}.npy"
     if not path.exists():
       signals = twin.generate_rows(

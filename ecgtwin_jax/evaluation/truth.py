@@ -117,13 +117,13 @@ def simulate_truth(
     rng = np.random.default_rng([seed, i])
     others = [k for k, p in enumerate(patients) if p != patient]
     other = patients[rng.choice(others)] if others else None
-    truth.twin.append(_record(patient, condition, rng, False))
-    truth.again.append(_record(patient, condition, rng, True))
-    truth.stranger.append(_record(other, condition, rng, True))
+    truth.twin.append(simulate_reading(patient, condition, rng, False))
+    truth.again.append(simulate_reading(patient, condition, rng, True))
+    truth.stranger.append(simulate_reading(other, condition, rng, True))
   return truth
 
 
-def _record(patient, condition, rng, noise):
+def simulate_reading(patient, condition, rng, noise):
   if patient is None:
     return None
   shown = simulate.simulate(patient, condition, rng, noise)
@@ -290,10 +290,10 @@ def score(
 def _means(rows, true):
   """As _compare, averaged over a row's generated ECGs that could be read."""
   several = [_compare(readings, true) for readings in zip(*rows, strict=True)]
-  return [_mean_of(parts) for parts in zip(*several, strict=True)]
+  return [mean_of_known(parts) for parts in zip(*several, strict=True)]
 
 
-def _mean_of(parts):
+def mean_of_known(parts):
   values = np.stack(parts)
   good = np.isfinite(values)
   total = np.where(good, values, 0.0).sum(axis=0)
@@ -311,7 +311,7 @@ def _intervals(generated, truth, mean):
     np.abs(difference(np.stack([measure_beat(r) for r in readings]), true))
     for readings in zip(*generated, strict=True)
   ]
-  error = _mean_of(twins)
+  error = mean_of_known(twins)
   second, other = (np.abs(difference(x, true)) for x in (again, stranger))
   figures = []
   for name in ("pr_ms", "qrs_ms", "qt_ms"):

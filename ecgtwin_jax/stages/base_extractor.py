@@ -53,11 +53,11 @@ def load_frozen(config, data) -> dict:
     "scale": splits.scale_array(numbers["latent_scale"]),
   }
   if config.model.median_beat:
-    frozen["beat_mean"], frozen["beat_variance"] = _spread(data.train)
+    frozen["beat_mean"], frozen["beat_variance"] = spread_of_beats(data.train)
   return frozen
 
 
-def _spread(dataset) -> tuple[np.ndarray, np.float32]:
+def spread_of_beats(dataset) -> tuple[np.ndarray, np.float32]:
   """Mean (80, 12) of median beats in mV, and a sample's mean variance in mV^2.
 
   Raises:
@@ -132,14 +132,14 @@ def _initialize(module, latent, *condition):
     module.predict_beat(base, *condition)
 
 
-def _drop_text(config, rng, batch_size):
+def draw_lost_texts(config, rng, batch_size):
   """Which rows are seen without their text; one draw per batch as published."""
   shape = () if config.text_dropout_per == "batch" else (batch_size,)
   drop = jax.random.bernoulli(rng, config.text_dropout, shape)
   return jnp.broadcast_to(drop, (batch_size,))
 
 
-def _extract_both(config, params, frozen, batch, latents, drop_text=None):
+def extract_both(config, params, frozen, batch, latents, drop_text=None):
   """Base vectors and conditions, (b, 2, w) and (b, 2, d), of each pair.
 
   The reference's come first. In one call, so that devices reduce one gradient
@@ -227,16 +227,14 @@ def loss(config, params, model_state, frozen, batch, rng):
   """
   keys = jax.random.split(rng, 3)
   size = batch["patient_id"].shape[0]
-  drop = _drop_text(config, keys[0], size)
+  drop = draw_lost_texts(config, keys[0], size)
   latents = [
     splits.draw_latent(
       key, batch[prefix + "mean"], batch[prefix + "std"], frozen["scale"]
     )
     for key, prefix in ((keys[1], "reference_"), (keys[2], ""))
   ]
-  bases, conditions = _extract_both(
-    config, params, frozen, batch, latents, drop
-  )
+  bases, conditions = extract_both(config, params, frozen, batch, latents, drop)
   logits = contrastive_logits(bases[:, 0], bases[:, 1], params["logit_scale"])
   patients = batch["patient_id"]
   same = None
@@ -262,7 +260,7 @@ def _compare(config, place):
     means = [
       batch[name] * frozen["scale"] for name in ("reference_mean", "mean")
     ]
-    both, _ = _extract_both(config, params, frozen, batch, means)
+    both, _ = extract_both(config, params, frozen, batch, means)
     bases = both[:, 0], both[:, 1]
     out = {
       "reference_base": bases[0],

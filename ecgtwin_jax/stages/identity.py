@@ -87,7 +87,7 @@ def init(rng, config):
   return variables.pop("params"), variables
 
 
-def _augment(config, rng, signal):
+def augment(config, rng, signal):
   """Another gain and another start of each recording, as on another day."""
   gain, shift = jax.random.split(rng)
   size, length = signal.shape[:2]
@@ -106,7 +106,7 @@ def loss(config, params, model_state, frozen, batch, rng):
   signal = jnp.concatenate([batch["reference_ecg"], batch["ecg"]])
   z, model_state = make_module(config).apply(
     {"params": params, **model_state},
-    _augment(config, keys[0], signal),
+    augment(config, keys[0], signal),
     train=True,
     mutable=["batch_stats"],
     rngs={"dropout": keys[1]},

@@ -191,7 +191,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Any]:
   return {name: tensor.float().numpy() for name, tensor in flat.items()}
 
 
-def _sizes(module: nn.Module) -> dict:
+def sizes(module: nn.Module) -> dict:
   """Constructor arguments that a twin stores, with their values."""
   skipped = {"parent", "name", "dtype", "remat", "scale"}
   return {
@@ -216,14 +216,14 @@ def _import_vae(weights):
       f"not the weights of a VAE: {strange[:8]} must start with encoder. or "
       "decoder."
     )
-  model = {part: _sizes(published(f"vae_{part}")) for part in params}
+  model = {part: sizes(published(f"vae_{part}")) for part in params}
   return {"part": "vae", "model": model}, {"params": params}
 
 
 def _import_base_extractor(weights):
   hyper = {
     "part": "base_extractor",
-    "model": _sizes(published("base_extractor")),
+    "model": sizes(published("base_extractor")),
     "latent_scale": _LATENT_SCALE,
   }
   return hyper, convert("base_extractor", weights)
@@ -237,7 +237,7 @@ def _import_denoiser(weights):
   module = min(_DENOISERS, key=distance)
   hyper = {
     "part": "denoiser",
-    "model": _sizes(published(module)),
+    "model": sizes(published(module)),
     "schedule": dataclasses.asdict(Schedule()),
     # The release samples these, though it trained 1..998 alone.
     "timesteps": [0, 999],
@@ -251,7 +251,7 @@ def _import_denoiser(weights):
 def _import_clip(weights):
   variables = convert("clip", weights)
   params = variables.pop("params")
-  hyper = {"part": "clip", "model": _sizes(published("clip"))}
+  hyper = {"part": "clip", "model": sizes(published("clip"))}
   return hyper, {"params": params, "model_state": variables}
 
 

@@ -115,16 +115,16 @@ class Checkpointer:
       self._manager = ocp.CheckpointManager(self.root, options=self._options)
     return self._manager
 
-  def _newest_good(self) -> int | None:
+  def newest_good(self) -> int | None:
     """Lets process 0 pick the step: it moves what the others would look at."""
-    step = self._pick() if jax.process_index() == 0 else None
+    step = self.pick() if jax.process_index() == 0 else None
     if jax.process_count() > 1:
       choice = np.int64(-1 if step is None else step)
       choice = int(multihost_utils.broadcast_one_to_all(choice))
       step = None if choice < 0 else choice
     return step
 
-  def _pick(self) -> int | None:
+  def pick(self) -> int | None:
     """Picks the step to continue from; moves what is beyond it aside."""
     steps = _steps(self.root)
     sealed = [s for s in steps if (self.root / str(s) / manifest.NAME).exists()]
@@ -172,7 +172,7 @@ class Checkpointer:
       DamagedError: there are checkpoints and all are damaged.
       ValueError: the configuration or the data do not fit the checkpoint.
     """
-    step = self._newest_good()
+    step = self.newest_good()
     if step is None:
       return None
     manager = self._open()

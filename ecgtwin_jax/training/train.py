@@ -162,7 +162,7 @@ def compile_step(config, stage, state: TrainState, frozen, batch, mesh):
   return compiled, flops
 
 
-def _first_state(config, stage, shapes: TrainState, part: str) -> TrainState:
+def first_state(config, stage, shapes: TrainState, part: str) -> TrainState:
   """Makes the state to start from, with the weights of config.init_from."""
   places = jax.tree.map(lambda x: x.sharding, shapes)
   init = functools.partial(init_state, config, stage)
@@ -261,7 +261,7 @@ def train(config, workdir, devices=None) -> dict:
   saver = checkpoint.Checkpointer(workdir, config, hyper, data.fingerprint)
   restored = saver.restore(_trees(shapes))
   if restored is None:
-    start, state = 0, _first_state(config, stage, shapes, hyper["part"])
+    start, state = 0, first_state(config, stage, shapes, hyper["part"])
   else:
     start, state = restored[0], _from_trees(restored[1])
     metric_writer.say(f"{config.stage}: continuing {workdir} at step {start}")

@@ -170,7 +170,7 @@ def losses_on(config, devices, steps):
   """Losses of the first steps on these devices, and the last state."""
   step_fn, losses = None, []
   with program(config, devices) as p:
-    state = train._first_state(p.config, p.stage, p.shapes, part="")
+    state = train.first_state(p.config, p.stage, p.shapes, part="")
     for _ in range(steps):
       batch = sharding.put_batch(next(p.batches), p.mesh)
       if step_fn is None:

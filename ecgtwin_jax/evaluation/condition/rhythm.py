@@ -35,7 +35,7 @@ _ARRHYTHMIAS = (
 )
 
 
-def _rate_bpm(rr, kind, p_wave):
+def rate_bpm(rr, kind, p_wave):
   return 60 / rr.mean()
 
 
@@ -79,7 +79,7 @@ def _pvc_pause(rr, kind, p_wave):
 # Name of a figure: measure, finding that the report must state, or must not
 # (with a "-"), "sinus" for none of the arrhythmias, or "" for all.
 FIGURES: dict[str, tuple[Callable, str]] = {
-  "rate_bpm": (_rate_bpm, ""),
+  "rate_bpm": (rate_bpm, ""),
   "rmssd_ms_sinus": (_rmssd_ms, "sinus"),
   "irregularity_fibrillation": (_irregularity, "atrial_fibrillation"),
   "irregularity_flutter": (_irregularity, "atrial_flutter"),

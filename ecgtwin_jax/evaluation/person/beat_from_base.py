@@ -95,7 +95,7 @@ def compute(
     "demographics": told,
     "beat": np.concatenate([shapes, told], axis=1),
   }
-  spread, errors = _predict(inputs, beats)
+  spread, errors = predict(inputs, beats)
   return Prediction(spread, **errors, patients=patients)
 
 
@@ -123,7 +123,7 @@ def _by_column(x):
   return (x - x.mean(axis=0)) / np.where(scale > 1e-9, scale, np.inf)
 
 
-def _predict(inputs, beats):
+def predict(inputs, beats):
   """Sums of squares of each patient, left out of what is fitted."""
   from sklearn.linear_model import RidgeCV
   from sklearn.model_selection import KFold

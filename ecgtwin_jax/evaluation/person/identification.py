@@ -211,7 +211,7 @@ def _measure_set(name, lookup, gallery, patients, seed):
         note,
       )
     )
-  value, (low, high) = _error_rate(lookup, seed)
+  value, (low, high) = error_rate(lookup, seed)
   title = f"identity_equal_error_rate{suffix}"
   note = f"{count} probes, each to {patients} patients, chance 0.5"
   metrics.append(
@@ -220,7 +220,7 @@ def _measure_set(name, lookup, gallery, patients, seed):
   return metrics
 
 
-def _error_rate(lookup: Lookup, seed: int):
+def error_rate(lookup: Lookup, seed: int):
   """The equal error rate, and its interval from counts per level."""
   similarity, target = lookup
   itself = np.arange(similarity.shape[1]) == target[:, None]
