@@ -19,7 +19,8 @@ def _random(*shape):
 
 
 def _init(model, x):
-  return weights.draw(model.init, x)
+  # About as large as those of a start, so that outputs are about 1.
+  return jax.tree.map(lambda a: 0.7 * a, weights.draw(model.init, x))
 
 
 @functools.cache
