@@ -211,7 +211,7 @@ def test_written_files_are_read_back(tmp_path, name, rate, samples):
 @pytest.mark.parametrize(
   "name,scale,message",
   [
-    ("twin.edf", 1, "must end in .hea, .csv or .npz"),
+    ("twin.pdf", 1, "must end in .hea, .csv or .npz"),
     ("tw in.hea", 1, "letters, digits"),
     ("twin.hea", 1e2, "must be below 32.767 mV"),
   ],

@@ -64,7 +64,10 @@ NUMPY_ALONE = {
   "etils",
   "tqdm",
 }
-LAZY = {"matplotlib", "torch", "transformers", "neurokit2", "sklearn", "gradio"}
+LAZY = {
+  *("matplotlib", "torch", "transformers", "neurokit2", "sklearn", "gradio"),
+  *("pydicom", "edfio", "ecgdatakit", "pyarrow", "pandas", "huggingface_hub"),
+}
 
 
 def module_name(path):

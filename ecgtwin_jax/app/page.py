@@ -160,9 +160,9 @@ def _controls(session, target, config):
   fields = {}
   with gr.Group():
     fields["files"] = gr.File(
-      label="Reference: .hea with .dat, .csv or .npz, "
-      f"{session.max_upload_mb:g} MB at most "
-      f"(without: {session.reference.record})",
+      label="Reference: .hea with .dat, .csv, .npz, EDF, DICOM, XML or SCP-ECG,"
+      f" {session.max_upload_mb:g} MB at most (without:"
+      f" {session.reference.record})",
       file_count="multiple",
       file_types=[*MAINS, *DATA],
       height=120,

@@ -10,12 +10,14 @@ import shutil
 import tempfile
 import zipfile
 
+from ecgtwin_jax.data.clinical_files import SUFFIXES
 from ecgtwin_jax.data.ecg import ECG, read_ecg
 from ecgtwin_jax.data.errors import RecordingError
+from ecgtwin_jax.data.leads import lead_position
 from ecgtwin_jax.data.wfdb_record import decode_text
 
-MAINS = (".hea", ".csv", ".npz")  # what stands for a recording
-DATA = (".dat", ".mat")  # of a .hea
+MAINS = (".hea", ".csv", ".npz", *SUFFIXES)  # what stands for a recording
+DATA = (".dat", ".mat", ".xyz")  # of a .hea
 MB = 2**20  # bytes, as Gradio counts
 MAX_FILES = 16  # a header and its data files
 UNPACKED = 10  # times the limit that an .npz file may hold unpacked
@@ -29,7 +31,8 @@ def read_upload(
   """Reads 10 s of one recording from uploaded files.
 
   Args:
-    paths: a WFDB header (.hea) with its data files, or one .csv or .npz file.
+    paths: a WFDB header (.hea) with its data files, or one file of another
+      format that `read_ecg` takes and that says its own rate, leads and unit.
     start: seconds to skip.
     max_mb: limit of all files together, in MB (2^20 bytes).
 
@@ -68,14 +71,14 @@ def read_upload(
 
 def _find_main(files):
   """The file that stands for the recording."""
-  mains = [file for file in files if file.suffix in MAINS]
-  data = [file for file in files if file.suffix in DATA]
+  mains = [file for file in files if file.suffix.lower() in MAINS]
+  data = [file for file in files if file.suffix.lower() in DATA]
   one = len(mains) == 1 and len(mains) + len(data) == len(files)
   if not one or (data and mains[0].suffix != ".hea"):
     names = ", ".join(file.name for file in files)
     raise ValueError(
       f"the files ({names}) must be one recording: a WFDB header (.hea) with "
-      "its data files (.dat), or one .csv, or one .npz"
+      f"its data files ({', '.join(DATA)}), or one of {', '.join(MAINS[1:])}"
     )
   return mains[0]
 
@@ -89,7 +92,13 @@ def _check_header(header, names):
     raise ValueError(
       f"{header.name} must be the header of one record, not of several segments"
     )
-  missing = {words[0] for words in lines[1:]} - names
+  # The files of its leads are needed, those of other signals are not read.
+  named = {
+    words[0]
+    for words in lines[1:]
+    if len(words) < 9 or lead_position(words[-1]) is not None
+  }
+  missing = named - names
   if missing:
     raise ValueError(
       f"{header.name} names {', '.join(sorted(missing))}: upload the header "

@@ -1,5 +1,8 @@
 """The error that names a broken rule, and the rules of rate and length."""
 
+import numbers
+from typing import Any
+
 MIN_RATE = 50.0  # Hz: less cannot hold a QRS complex
 MAX_RATE = 1e5  # Hz: no recorder is as fast
 
@@ -17,6 +20,34 @@ class RecordingError(ValueError):
 
   def __str__(self) -> str:
     return self.args[1]
+
+
+class ArgumentError(TypeError, ValueError):
+  """An argument of another type than the one that is expected."""
+
+
+def require_type(value: Any, name: str, kind: type, expected: str) -> None:
+  """Refuses an argument of another type; float takes any real number.
+
+  Args:
+    value: the argument.
+    name: how the caller calls it.
+    kind: what it must be.
+    expected: the same in words, for the message.
+
+  Raises:
+    ArgumentError: it is of another type.
+  """
+  wanted = {float: numbers.Real, int: numbers.Integral}.get(kind, kind)
+  if not isinstance(value, wanted) or (
+    isinstance(value, bool) and kind is not bool
+  ):
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else type(value).__name__
+    raise ArgumentError(
+      f"{name}={shown} is of type {type(value).__name__}, must be"
+      f" {kind.__name__}: {expected}"
+    )
 
 
 def find_window(

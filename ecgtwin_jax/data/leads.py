@@ -11,6 +11,10 @@ from ecgtwin_jax.data.errors import RecordingError
 MAX_NAN_SHARE = 0.05  # of one lead; what is missing becomes 0, as published
 MIN_RANGE = 0.01  # mV from lowest to highest: less is a flat line
 MAX_RANGE = 30.0  # mV: more is not an ECG
+# Share of the limb leads that I and II leave unexplained. Of 600 PTB-XL
+# recordings: at most 0.006; with the leads in any other order 0.33 to 0.99,
+# below 0.4 in 1 of 600.
+MAX_RESIDUAL = 0.4
 _MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3}
 _POSITION = {lead.upper(): i for i, lead in enumerate(LEADS)}
 # Each limb lead in terms of leads I and II.
@@ -112,7 +116,7 @@ def _check_leads(leads):
     raise RecordingError(
       "flat",
       f"lead {LEADS[i]} is a flat line: its range {span[i]:.4g} mV is below "
-      f"{MIN_RANGE} mV",
+      f"{MIN_RANGE} mV{_guess_unit(span)}",
     )
   if span.max() > MAX_RANGE:
     i = int(span.argmax())
@@ -124,6 +128,50 @@ def _check_leads(leads):
   return np.where(nan, 0, leads).astype(np.float32)
 
 
+def _guess_unit(span: Float[np.ndarray, " 12"]) -> str:
+  """Which unit would make ranges in mV those of an ECG, as half a sentence."""
+  for unit, scale in (("V", 1e3), ("uV", 1e-3)):
+    if (
+      0.2 <= np.median(span) * scale <= 20 and not 0.2 <= np.median(span) <= 20
+    ):
+      return f" (it looks like {unit}: give unit={unit!r})"
+  return ""
+
+
+def find_odd_signal(signal: Float[np.ndarray, "s 12"]) -> str | None:
+  """What makes a signal in mV unlike twelve leads, as a phrase; or None.
+
+  The rules are those of data preparation: a range of 0.01 to 30 mV in each
+  lead. And the limb leads must roughly add up, which they do not where columns
+  are in another order than LEADS.
+  """
+  span = np.ptp(signal, axis=0)
+  if not span.any():
+    return "all leads are flat lines, as of zeros"
+  if span.max() > MAX_RANGE:
+    lead = LEADS[int(span.argmax())]
+    return (
+      f"lead {lead} has a range of {span.max():.4g} mV, above {MAX_RANGE:g} mV"
+      f"{_guess_unit(span)}"
+    )
+  if span.min() < MIN_RANGE:
+    lead = LEADS[int(span.argmin())]
+    return (
+      f"lead {lead} is a flat line: its range {span.min():.4g} mV is below"
+      f" {MIN_RANGE} mV{_guess_unit(span)}"
+    )
+  limb = (signal - signal.mean(axis=0))[:, :6].astype(np.float64)
+  fitted = limb @ _LIMB_FIT.T
+  share = np.linalg.norm(limb - fitted) / np.linalg.norm(limb)
+  if share > MAX_RESIDUAL:
+    return (
+      f"the limb leads do not add up, {share:.0%} of them is left over: are the"
+      f" columns in the order {', '.join(LEADS)}?"
+    )
+  return None
+
+
+_LIMB_FIT = _LIMB @ np.linalg.pinv(_LIMB)
 _FIT = np.linalg.pinv(FROM_INDEPENDENT)
 
 

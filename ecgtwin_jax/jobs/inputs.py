@@ -1,11 +1,14 @@
 """What commands are given: a recording, what it shows, what is asked for."""
 
-import re
-
 import numpy as np
 
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import ECG, example_ecg, read_ecg
+from ecgtwin_jax.data.ecg import (
+  ECG,
+  example_ecg,
+  find_age_and_sex,
+  read_ecg,
+)
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 
 # What the bundled recording shows: the infarct by its header, without an ST
@@ -86,13 +89,9 @@ def fill_condition(
         f"no heart beat was found in {reference.record!r}: give "
         f"{name.format('heart_rate')}"
       )
-  comments = "\n".join(reference.comments)
-  if age is None:
-    match = re.search(r"age\W+(\d+)", comments, re.IGNORECASE)
-    age = float(match[1]) if match else None
-  if sex is None:
-    match = re.search(r"sex\W+([FM])", comments, re.IGNORECASE)
-    sex = match[1].upper() if match else None
+  found_age, found_sex = find_age_and_sex(reference.comments)
+  age = found_age if age is None else age
+  sex = found_sex if sex is None else sex
   return Condition(split_statements(statements), heart_rate, age, sex)
 
 
