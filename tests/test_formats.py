@@ -12,12 +12,12 @@ import scipy.io
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-import clinical_samples as samples
 import ecgtwin_jax as et
 from ecgtwin_jax.app.uploads import read_upload
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, SYNTHETIC, quiet_wfdb
 from ecgtwin_jax.data.errors import RecordingError
 from ecgtwin_jax.data.leads import LEADS
+from helpers import clinical_samples as samples
 
 BACKWARDS = LEADS[::-1]
 GIVEN = dict(sampling_rate=500, leads=BACKWARDS, unit="uV")
