@@ -89,6 +89,8 @@ class Dataset:
     statement_ids: rows of the table, 18 as read, padded with -1; none of a
       recording without a report.
     mixed: whose the rows are, where several data sets have shares.
+    own_references: whether recordings of patients without a pair count as
+      pairs of themselves.
   """
 
   directory: pathlib.Path
@@ -104,6 +106,7 @@ class Dataset:
   sex: Int[np.ndarray, " n"]
   statement_ids: Int32[np.ndarray, "n s"]
   mixed: Mixed | None = None
+  own_references: bool = False
 
   def __len__(self) -> int:
     return len(self.record_id)
@@ -132,6 +135,7 @@ class Dataset:
       record_id=self.record_id,
       heart_rate=self.heart_rate,
       statement_ids=self.statement_ids,
+      own=self.own_references,
     )
 
   def without_missing(self) -> tuple["Dataset", int]:

@@ -17,6 +17,7 @@ Batches, of the target of each pair but for the base vector:
   own            (b,)         the reference is the target itself  where told
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -107,6 +108,10 @@ def extract_bases(dataset: Dataset, hyper: dict, params, scale):
 
 def load_data(config) -> Data:
   data = splits.load_pairs(config)
+  if config.model.own_recording:
+    # Held-out pairs stay those of two recordings.
+    train = dataclasses.replace(data.train, own_references=True)
+    data = data._replace(train=train)
   extractor, variables = checkpoint.load_weights(
     config.base_extractor, "base_extractor"
   )
