@@ -81,11 +81,18 @@ def run(config) -> list[Metric]:
 
 
 def load_splits(directory: str, splits: tuple[str, ...]) -> Dataset:
-  """Reads splits of a data set with ECGs, as one."""
+  """Reads splits of a data set with ECGs, as one; those without a report not.
+
+  How many are left out is printed.
+  """
   parts = [load_split(directory, split, kind="ecg") for split in splits]
   if not parts:
     raise ValueError("config.splits must name at least one split")
-  return parts[0] if len(parts) == 1 else _join(parts)
+  whole = parts[0] if len(parts) == 1 else _join(parts)
+  kept, dropped = whole.with_reports()
+  if dropped:
+    print(f"{dropped} of {len(whole)} recordings have no report: left out")
+  return kept
 
 
 def _join(parts: list[Dataset]) -> Dataset:

@@ -75,6 +75,9 @@ class DiagnosisRun:
 
   def _open(self, split, limit):
     data = load_split(self.config.data, split, kind="ecg")
+    data, dropped = data.with_reports()
+    if dropped:
+      self.notes.append(f"{split}: {dropped} recordings have no report")
     if not self.context.twin.networks.modules["denoiser"].null_condition:
       data, dropped = data.without_missing()
       if dropped:

@@ -129,7 +129,7 @@ def run(
   settings = FrozenConfigDict(config.synthetic)
   if not settings.shares:
     return []
-  train = load_split(config.data, "train", kind="ecg")
+  train, _ = load_split(config.data, "train", kind="ecg").with_reports()
   if not twin.networks.modules["denoiser"].null_condition:
     train, _ = train.without_missing()
   rows, firsts, labels = draw_training(train, settings.recordings, config.seed)
