@@ -1,7 +1,7 @@
 """Delineation and QRS detection against cardiologists, on real hearts.
 
   python -m studies.ludb LUDB_FOLDER
-  python -m studies.ludb LUDB_FOLDER --recordings=50 --leads=II,V2,V5
+  python -m studies.ludb LUDB_FOLDER --recordings=50 --leads=I,II,V2
 
 LUDB (Kalyakulina et al. 2020, ODC-By 1.0, PhysioNet): 200 recordings of 10 s in
 which cardiologists marked onset, peak and offset of P, QRS and T in each lead.
@@ -195,9 +195,12 @@ def measure(folder: pathlib.Path, name: str, leads, library) -> dict:
   ecg = read_ecg(path)
   rate = ecg.sampling_rate
   marked = {lead: read_marks(path, lead, rate) for lead in LEADS}
-  answers = {"ours": dict.fromkeys(leads, ours(ecg))}
-  slow = ours(ecg.resample(MODEL_SAMPLES))
-  answers["ours at 102.4 Hz"] = dict.fromkeys(leads, slow)
+  whole, slow = ours(ecg), ours(ecg.resample(MODEL_SAMPLES))
+  answers = {
+    "ours": dict.fromkeys(leads, whole),
+    "ours at 102.4 Hz": dict.fromkeys(leads, slow),
+    "ours, all leads": dict.fromkeys(LEADS, whole),
+  }
   for lead in leads if library else ():
     found = neurokit(ecg.signal[:, LEADS.index(lead)], rate)
     for method, times in found.items():
@@ -220,11 +223,11 @@ def measure(folder: pathlib.Path, name: str, leads, library) -> dict:
   span = (beats[0], beats[-1]) if len(beats) else (0.0, 0.0)
   qrs = {
     detector: compare(beats, times, span)
-    for detector, times in detect_all(ecg, answers).items()
+    for detector, times in detect_all(ecg, whole, answers).items()
   }
   answers["cardiologists"] = marked
   lengths = {
-    method: intervals([by_lead[lead] for lead in leads])
+    method: intervals(list(by_lead.values()))
     for method, by_lead in answers.items()
   }
   return {"marks": rows, "qrs": qrs, "intervals": lengths}
@@ -238,14 +241,14 @@ def _widen(marked: Times, mark: str, span):
   return min(span[0], times[0]), max(span[1], times[-1])
 
 
-def detect_all(ecg: ECG, answers: dict) -> Times:
+def detect_all(ecg: ECG, whole: Times, answers: dict) -> Times:
   """{detector: seconds of QRS complexes}."""
   from wfdb.processing import gqrs_detect
 
   rate = ecg.sampling_rate
   found = {
     "energy (all leads)": detect_beats_by_energy(ecg.signal, rate) / rate,
-    "rhythm (all leads)": ours(ecg)["QRS peak"],
+    "rhythm (all leads)": whole["QRS peak"],
   }
   for lead in _DETECTED_IN:
     signal = ecg.signal[:, LEADS.index(lead)]
@@ -291,7 +294,9 @@ def main() -> None:
   )
   parser.add_argument("folder", help="of LUDB: RECORDS and data/")
   parser.add_argument("--recordings", type=int, default=200)
-  parser.add_argument("--leads", default=",".join(LEADS))
+  parser.add_argument(
+    "--leads", default="I,II,V2,V5", help="that all methods are compared in"
+  )
   parser.add_argument("--output", default="runs/ludb")
   arguments = parser.parse_args()
   folder, leads = pathlib.Path(arguments.folder), arguments.leads.split(",")

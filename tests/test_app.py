@@ -15,7 +15,7 @@ import pytest
 from ecgtwin_jax import main, read_ecg
 
 ROOT = pathlib.Path(__file__).parent.parent
-RECORD = str(ROOT / "tests/data/ptbxl/records500/00000/00318_hr")
+RECORD = str(ROOT / "tests/data/ptbxl/records500/00000/00008_hr")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HAS_TEXT = """text => [...document.querySelectorAll("textarea, input")]
   .some(box => box.value.includes(text))"""
@@ -153,7 +153,7 @@ def test_twins_explanation_and_edit(page, tmp_path):
 
 def test_uploads_and_their_errors_in_words(page, tmp_path):
   upload(page, RECORD + ".hea", RECORD + ".dat")
-  see(page, "00318_hr: 10 s at 500 Hz")
+  see(page, "00008_hr: 10 s at 500 Hz")
   page.get_by_role("button", name="Generate twins").click()
   see(page, "Not done: choose at least one statement of what the reference")
 

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     ]
 
   folder = copy_ptbxl(tmp_path_factory.mktemp("ptbxl"), change)
-  (folder / "records500/00000/00318_hr.dat").write_bytes(b"short")
+  (folder / "records100/00000/00318_lr.dat").write_bytes(b"short")
   return folder
 
 
@@ -40,8 +40,10 @@ def folder(tmp_path_factory):
   ],
 )
 def test_beam_gives_the_same_data_set(folder, tmp_path, options):
-  ours = ptbxl.prepare(folder, tmp_path / "ours")
-  theirs = ptbxl.prepare(folder, tmp_path / "beam", beam_options=options)
+  ours = ptbxl.prepare(folder, tmp_path / "ours", sampling_rate=100)
+  theirs = ptbxl.prepare(
+    folder, tmp_path / "beam", beam_options=options, sampling_rate=100
+  )
   assert contents(theirs) == contents(ours)
 
 

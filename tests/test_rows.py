@@ -39,12 +39,12 @@ def mutate(kind, header, data, cells, rng):
     data[rng.integers(len(data))] ^= 1 << rng.integers(8)
   elif kind == "counts":
     old, new = (
-      (b" 12 500", b" 11 500"),
-      (b" 12 500", b" 99999999999 500"),
-      (b"500 5000", b"500 4990"),
-      (b"500 5000", b"500 500000000000"),
-      (b"500 5000", b"50 5000"),
-      (b"_hr 12", b"_hr/3 12"),
+      (b" 12 100", b" 11 100"),
+      (b" 12 100", b" 99999999999 100"),
+      (b"100 1000", b"100 990"),
+      (b"100 1000", b"100 100000000000"),
+      (b"100 1000", b"10 1000"),
+      (b"_lr 12", b"_lr/3 12"),
       (b".dat 16 ", b".dat 212 "),
       (b".dat 16 ", b".dat 16x40000000 "),
       (b".dat 16 ", b".dat 16+77777777777 "),
@@ -72,7 +72,7 @@ KINDS += ("duplicate", "cell bytes", "empty header", "no data", "sound")
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory):
-  """200 damaged copies of the ten recordings, and their kinds in order."""
+  """200 damaged copies of the recordings, and their kinds in order."""
   folder = tmp_path_factory.mktemp("damaged")
   copy_ptbxl(folder)
   sources = read_csv(folder / "ptbxl_database.csv")
@@ -82,15 +82,15 @@ def damaged(tmp_path_factory):
     source = sources[i % len(sources)]
     kind = KINDS[rng.integers(len(KINDS))]
     header, data = (
-      (folder / (source["filename_hr"] + suffix)).read_bytes()
+      (folder / (source["filename_lr"] + suffix)).read_bytes()
       for suffix in (".hea", ".dat")
     )
-    place = f"records500/copies/{i:05d}_hr"
-    cells = source | {"ecg_id": str(20_000 + i), "filename_hr": place}
+    place = f"records100/copies/{i:05d}_lr"
+    cells = source | {"ecg_id": str(20_000 + i), "filename_lr": place}
     cells["patient_id"] = str(i // 2)
     cells["strat_fold"] = str(i // 2 % 10 + 1)
-    name = os.path.basename(source["filename_hr"]).encode()
-    header = header.replace(name, f"{i:05d}_hr".encode())
+    name = os.path.basename(source["filename_lr"]).encode()
+    header = header.replace(name, f"{i:05d}_lr".encode())
     header, data, cells = mutate(kind, header, data, cells, rng)
     target = folder / place
     target.parent.mkdir(exist_ok=True)
@@ -112,7 +112,8 @@ def damaged(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(damaged, tmp_path_factory):
   folder, _, _ = damaged
-  return ptbxl.prepare(folder, tmp_path_factory.mktemp("data") / "data")
+  output = tmp_path_factory.mktemp("data") / "data"
+  return ptbxl.prepare(folder, output, sampling_rate=100)
 
 
 def test_200_damaged_copies_are_all_accounted_for(damaged, prepared):
@@ -151,7 +152,9 @@ def test_200_damaged_copies_are_all_accounted_for(damaged, prepared):
 
 def test_any_number_of_workers_gives_the_same(damaged, prepared, tmp_path):
   folder, _, _ = damaged
-  several = ptbxl.prepare(folder, tmp_path / "data", workers=4)
+  several = ptbxl.prepare(
+    folder, tmp_path / "data", workers=4, sampling_rate=100
+  )
   assert contents(several) == contents(prepared)
   assert len(list(prepared.glob("*train.array_record*"))) > 1
 
@@ -165,9 +168,10 @@ def test_a_killed_run_goes_on_to_the_same_content(tmp_path):
     ]
 
   folder = copy_ptbxl(tmp_path / "in", change)
-  whole = ptbxl.prepare(folder, tmp_path / "whole")
+  whole = ptbxl.prepare(folder, tmp_path / "whole", sampling_rate=100)
   output, done = tmp_path / "data", tmp_path / "data.partial" / "done"
   command = [sys.executable, "-m", "data_prep", "ptbxl", "--workers", "2"]
+  command += ["--sampling_rate", "100"]
   command += ["--input", str(folder), "--output", str(output)]
   process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
   shards = len(list(whole.glob("*.array_record*")))
@@ -191,7 +195,7 @@ def test_a_killed_run_goes_on_to_the_same_content(tmp_path):
   }
   assert kept
 
-  ptbxl.prepare(folder, output)
+  ptbxl.prepare(folder, output, sampling_rate=100)
   assert contents(output) == contents(whole)
   for name, written_at in kept.items():  # finished shards are not redone
     assert (output / name).stat().st_mtime_ns == written_at

@@ -37,13 +37,13 @@ def folder(tmp_path):
   (folder / "ptb").mkdir(parents=True)
   for suffix in (".hea", ".dat"):
     shutil.copy(EXAMPLE_RECORD + suffix, folder / "ptb")
-  shutil.copytree(PTBXL / "records500", folder / "xl")
+  shutil.copytree(PTBXL / "records100", folder / "xl")
   return folder
 
 
 def row(number, **cells):
   name = f"{number:05d}"
-  facts = {"record": f"xl/{name[:2]}000/{name}_hr", "patient_id": "x"}
+  facts = {"record": f"xl/{name[:2]}000/{name}_lr", "patient_id": "x"}
   facts |= {"time": "12.0", "statements": "Sinus rhythm"}
   return dict.fromkeys(EXAMPLE, "") | facts | cells
 
@@ -99,18 +99,18 @@ def test_the_first_ten_seconds_of_longer_records(folder, tmp_path):
 
 def test_faults_of_the_table(folder, tmp_path):
   faults = {
-    2623: ({"heart_rate": "fast"}, "heart_rate"),
-    6999: ({"heart_rate": "600"}, "heart_rate"),
-    10470: ({"statements": " | "}, "statements"),
-    11185: ({"statements": "|".join("abcdefghijklmnopqrs")}, "statements"),
-    17410: ({"age": "130"}, "demographics"),
-    17497: ({"time": ""}, "time"),
+    8: ({"heart_rate": "fast"}, "heart_rate"),
+    45: ({"heart_rate": "600"}, "heart_rate"),
+    55: ({"statements": " | "}, "statements"),
+    56: ({"statements": "|".join("abcdefghijklmnopqrs")}, "statements"),
+    859: ({"age": "130"}, "demographics"),
+    942: ({"time": ""}, "time"),
     730: ({"patient_id": ""}, "patient"),
     99: ({"record": "xl/none"}, "missing_file"),
     448: ({"record": ""}, "record"),
   }
   rows = [row(number, **cells) for number, (cells, _) in faults.items()]
-  rows += [row(318), row(318), row(318, record="xl/00000/00318_hr.hea")]
+  rows += [row(318), row(318), row(318, record="xl/00000/00318_lr.hea")]
   table = tmp_path / "elsewhere.csv"
   write_csv(table, rows)
   directory = wfdb_folder.prepare(folder, tmp_path / "data", table=table)
@@ -119,7 +119,7 @@ def test_faults_of_the_table(folder, tmp_path):
     for number, (cells, rule) in faults.items()
   }
   assert {name: rule for name, rule, _ in rejections(directory)} == (
-    expected | {"xl/00000/00318_hr": "duplicate"}
+    expected | {"xl/00000/00318_lr": "duplicate"}
   )
   assert card(directory)["read"] == 12 and card(directory)["written"] == 1
 
@@ -141,8 +141,8 @@ def test_a_recording_without_a_report(folder, tmp_path, capsys):
   )
   found = recordings(directory)
   assert [each["statements"] for each in found.values()].count([]) == 1
-  assert found["xl/00000/00318_hr"]["statements"] == []
-  assert found["xl/00000/00448_hr"]["age"] == 90
+  assert found["xl/00000/00318_lr"]["statements"] == []
+  assert found["xl/00000/00448_lr"]["age"] == 90
   assert card(directory)["tally"]["report_missing"] == 1
   assert card(directory)["licence"] == "CC BY 4.0"
   assert main(["describe", str(directory)]) == 0

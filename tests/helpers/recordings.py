@@ -15,7 +15,7 @@ PTBXL = pathlib.Path(__file__).parents[1] / "data" / "ptbxl"
 
 
 def copy_ptbxl(folder, change=None):
-  """Copies the ten recordings; change(rows) edits the table before."""
+  """Copies the twelve recordings; change(rows) edits the table before."""
   shutil.copytree(PTBXL, folder, dirs_exist_ok=True)
   rows = read_csv(folder / "ptbxl_database.csv")
   if change is not None:
