@@ -20,13 +20,18 @@ import pathlib
 import warnings
 
 import numpy as np
-import wfdb
 from tqdm import tqdm
 
 from ecgtwin_jax.beats.delineation import read_ecg_beats
 from ecgtwin_jax.beats.median_beat import RATE
 from ecgtwin_jax.beats.rhythm import detect_rhythm
-from ecgtwin_jax.data.ecg import ECG, LEADS, MODEL_SAMPLES, read_ecg
+from ecgtwin_jax.data.ecg import (
+  ECG,
+  LEADS,
+  MODEL_SAMPLES,
+  quiet_wfdb,
+  read_ecg,
+)
 from ecgtwin_jax.data.heart_rate import detect_beats, detect_beats_by_energy
 from studies import held_out
 
@@ -68,7 +73,8 @@ Times = dict[str, np.ndarray]  # {mark: seconds, ascending}
 
 def read_marks(path: str, lead: str, rate: float) -> Times:
   """The cardiologists' marks of one lead; a wave can lack onset or offset."""
-  notes = wfdb.rdann(path, lead.lower())
+  with quiet_wfdb() as wfdb:
+    notes = wfdb.rdann(path, lead.lower())
   found = {name: [] for name in MARKS}
   symbols, samples = notes.symbol, notes.sample
   for k, symbol in enumerate(symbols):
@@ -243,7 +249,8 @@ def _widen(marked: Times, mark: str, span):
 
 def detect_all(ecg: ECG, whole: Times, answers: dict) -> Times:
   """{detector: seconds of QRS complexes}."""
-  from wfdb.processing import gqrs_detect
+  with quiet_wfdb():
+    from wfdb.processing import gqrs_detect
 
   rate = ecg.sampling_rate
   found = {

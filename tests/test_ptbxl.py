@@ -213,7 +213,7 @@ def test_records_at_500_hz(tmp_path, found):
   for name, row in fast.items():
     # The slower one was filtered, and lost an artefact of 1 mV.
     ratio = found[name]["ecg"].std() / row["ecg"].std()
-    assert 0.97 < ratio < 1.03
+    assert 0.95 < ratio < 1.05
     error = row["ecg"] - found[name]["ecg"]
     assert error.std() < 0.04 and np.abs(error).mean() < 0.012  # mV
     assert abs(row["heart_rate"] - found[name]["heart_rate"]) < 1
