@@ -3,10 +3,10 @@
 Checked on the simulator, where the marks are known; the evaluation's
 `check_chain` does so anew and stands beside each figure. On 160 simulated
 recordings the spread of QRS, QT and PR is 5, 13 and 6 ms. On 200 real ones,
-against cardiologists (LUDB, `studies/ludb.py`), it is 13, 27 and 13 ms, and that
-of neurokit2 0.3.0 is 21, 33 and 39 ms (cwt) or 30, 38 and 26 ms (dwt). There QRS
-begins 8 ms late and T ends 12 ms early; cwt is more exact at the end of T, SD 25
-against 28 ms, where it finds it: in 82 of 100 beats against 94.
+against cardiologists (LUDB, `studies/ludb.py`), it is 13, 27 and 13 ms, and
+that of neurokit2 0.3.0 is 21, 33 and 39 ms (cwt) or 30, 38 and 26 ms (dwt).
+There QRS begins 8 ms late and T ends 12 ms early; cwt is more exact at the end
+of T, SD 25 against 28 ms, but finds 82 of 100 of them, against 94.
 """
 
 import dataclasses
