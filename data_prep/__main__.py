@@ -108,6 +108,11 @@ def _add_ptbxl(parser: argparse.ArgumentParser) -> None:
     choices=(500, 100),
     help="of records500 or records100 (default 500)",
   )
+  parser.add_argument(
+    "--without_repeats",
+    action="store_true",
+    help="leave out patients with several recordings, to judge twins on",
+  )
   _add_numbers(parser, ("limit", None, "rows of ptbxl_database.csv to read"))
 
 

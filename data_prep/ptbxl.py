@@ -1,6 +1,7 @@
 """PTB-XL: 21,799 ECGs of 18,869 patients, as PhysioNet publishes it."""
 
 import ast
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -52,11 +53,14 @@ class PtbxlConfig(tfds.core.BuilderConfig):
     input: folder with ptbxl_database.csv, of any release 1.0.1 to 1.0.3.
     sampling_rate: 500 or 100 Hz: of records500 or records100.
     limit: rows of the table to read; None is all.
+    without_repeats: leaves out patients with several recordings, so that a twin
+      can be judged on them by whatever was trained on the others.
   """
 
   name: str = "ptbxl"
   input: str
   sampling_rate: int = 500
+  without_repeats: bool = False
   limit: int | None = None
 
   def __post_init__(self):
@@ -86,6 +90,7 @@ class Ptbxl(RowBuilder):
     return {
       "sampling_rate": config.sampling_rate,
       "limit": config.limit,
+      **({"without_repeats": True} if config.without_repeats else {}),
       **{name: digest(folder / name) for name in (_TABLE, _CODES)},
     }
 
@@ -115,9 +120,15 @@ class Ptbxl(RowBuilder):
     builder.require_folder(
       folder / f"records{config.sampling_rate}", "the other is --sampling_rate"
     )
+    recordings = collections.Counter()
+    if config.without_repeats:
+      for _, cells in read_table(folder / _TABLE, _COLUMNS):
+        recordings[cells["patient_id"]] += 1
     for number, cells in table:
       if config.limit is not None and number > config.limit:
         return
+      if recordings[cells["patient_id"]] > 1:
+        continue
       fold = parse_number(cells["strat_fold"])
       try:
         name = parse_id(cells["ecg_id"], "record")
@@ -190,6 +201,7 @@ def prepare(
   *,
   sampling_rate: int = 500,
   limit: int | None = None,
+  without_repeats: bool = False,
   **options,
 ) -> pathlib.Path:
   """Writes PTB-XL as a data set.
@@ -199,6 +211,7 @@ def prepare(
     output: directory of the data set.
     sampling_rate: 500 or 100 Hz: of records500 or records100.
     limit: rows of the table to read; None is all.
+    without_repeats: leaves out patients with several recordings.
     **options: arguments of `data_prep.builder.prepare`.
 
   Raises:
@@ -207,6 +220,9 @@ def prepare(
       at the output.
   """
   config = PtbxlConfig(
-    input=os.fspath(input), sampling_rate=sampling_rate, limit=limit
+    input=os.fspath(input),
+    sampling_rate=sampling_rate,
+    limit=limit,
+    without_repeats=without_repeats,
   )
   return builder.prepare(Ptbxl, config, output, **options)

@@ -188,6 +188,15 @@ def test_what_is_missing_or_over_89(tmp_path):
   assert (found["45"]["age"], found["45"]["sex"]) == (-1, 0)
 
 
+def test_patients_with_several_recordings_can_be_left_out(tmp_path, found):
+  output = tmp_path / "data"
+  arguments = ["ptbxl", "--input", str(PTBXL), "--output", str(output)]
+  main([*arguments, "--sampling_rate", "100", "--without_repeats"])
+  patients = [row["patient_id"] for row in found.values()]
+  alone = {n for n, r in found.items() if patients.count(r["patient_id"]) == 1}
+  assert 0 < len(alone) < 12 and set(recordings(output)) == alone
+
+
 def test_duplicates_and_patients_in_two_folds(tmp_path):
   def change(rows):
     rows[11]["strat_fold"] = "10"  # 948, of the patient of 942 in fold 2
