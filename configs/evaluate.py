@@ -22,6 +22,9 @@ def get_config():
   # Splits to take patients from. Others than test only where the twin's
   # training never saw the data set.
   config.splits = ("test",)
+  # Patients with several recordings judge twins: "validation" takes one half of
+  # all patients, "test" the other, which is looked at once; None: both.
+  config.half = placeholder(str)
   config.patients = 200
   config.conditions = 4  # targets per patient, at most
   config.num_samples = 1  # ECGs per target; the paper has 3
@@ -37,6 +40,7 @@ def get_config():
     "condition",
     "physiology",
     "person",
+    "counterfactuals",
     "truth",
     "privacy",
   )

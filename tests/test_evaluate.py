@@ -1,6 +1,8 @@
+import hashlib
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from ecgtwin_jax.evaluation import evaluate
@@ -68,6 +70,7 @@ def test_a_workdir_of_something_else_is_refused(chain, evaluated):
   ("key", "value"),
   [
     ("splits", ("validation",)),
+    ("half", "validation"),
     ("patients", 3),
     ("conditions", 2),
     ("num_samples", 2),
@@ -157,3 +160,19 @@ def test_splits_are_joined(chain):
     *parts[1].record_id.tolist(),
   ]
   assert len(both.arrays["ecg"]) == len(both)
+
+
+def test_halves_of_the_patients_depend_on_their_names_alone(chain):
+  data = evaluate.load_splits(str(chain / "simulated"), ("train", "test"))
+  halves = [evaluate.take_half(data, half) for half in evaluate.HALVES]
+  people = [set(half.patient_id.tolist()) for half in halves]
+  assert people[0] and people[1] and not people[0] & people[1]
+  assert sum(map(len, halves)) == len(data)
+  assert halves[1].split == "train+test, test half"
+  few = evaluate.take_half(data.select(np.arange(5)), "validation")
+  assert set(few.patient_id.tolist()) <= people[0]
+  # The rule that docs/evaluation.md states.
+  first = hashlib.sha256(b"13243").digest()[0]
+  assert evaluate.half_of("13243") == ("validation", "test")[first % 2]
+  with pytest.raises(ValueError, match="half='third' must be one of"):
+    evaluate.take_half(data, "third")

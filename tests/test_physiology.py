@@ -150,7 +150,7 @@ def test_generated_as_real_has_no_error_and_no_distance():
     if "_error_" in name and "limb" not in name:
       assert metric.baseline > metric.reference == 0, name
     if "wasserstein" in name or "spectrum" in name:
-      assert metric.reference > 0, name
+      assert metric.baseline > 0 and metric.reference > 0, name
     assert metric.level == "physiology"
   assert metrics["limb_lead_error_decoded_uv"].value < 0.01
   assert "on 1" in metrics["qt_error_ms"].note  # simulated ECGs of the check

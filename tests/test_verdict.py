@@ -26,11 +26,14 @@ GOOD = [
 
 def answers(*changed):
   known = {m.name: m for m in GOOD} | {m.name: m for m in changed}
-  text, person, real, replay, failed = give_verdicts(list(known.values()))
+  text, person, real, unchanged, replay, failed = give_verdicts(
+    list(known.values())
+  )
   return {
     "text": text,
     "person": person,
     "real": real,
+    "unchanged": unchanged,
     "replay": replay,
     "failed": failed,
   }
@@ -38,6 +41,8 @@ def answers(*changed):
 
 def test_a_good_twin_is_praised_and_each_figure_is_said():
   found = answers()
+  unchanged = found.pop("unchanged")
+  assert (unchanged.word, unchanged.colour) == ("Not measured", "unknown")
   assert [a.word for a in found.values()] == ["Yes", "Yes", "Yes", "No", "1.0%"]
   assert {a.colour for a in found.values()} == {"good"}
   assert found["person"].sentence == (
@@ -89,6 +94,28 @@ def test_replay(low, high, word, colour):
   share = metric("privacy_replay_share", 0.05, low, high, NAN, 0.05, "lower")
   found = answers(share)["replay"]
   assert (found.word, found.colour) == (word, colour)
+
+
+def row(name, value, baseline, level="physiology"):
+  return metric(name, value, value, value, baseline, 0.0, "lower")._replace(
+    level=level
+  )
+
+
+def test_rows_nearer_than_the_unchanged_reference_are_counted():
+  rows = [
+    row("pr_error_ms", 5.0, 9.0),
+    row("qt_error_ms", 5.0, 5.0),  # as near is no gain
+    row("pr_wasserstein_ms", 2.0, 3.0),
+    row("limb_lead_error_uv", 1.0, NAN),
+    row("qrs_error_ms", NAN, 3.0),
+    row("heart_rate_mae_bpm", 1.0, 9.0, "condition"),
+  ]
+  found = answers(*rows)["unchanged"]
+  assert (found.word, found.colour) == ("2 of 3", "good")
+  assert "in 1 of 2 of those that compare" in found.sentence
+  rows[2] = row("pr_wasserstein_ms", 4.0, 3.0)
+  assert answers(*rows)["unchanged"].colour == "bad"
 
 
 def test_what_was_not_measured_says_so():

@@ -5,6 +5,7 @@ where the first was stopped.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.outputs import versions
 from ecgtwin_jax.training import checkpoint
 
+HALVES = ("validation", "test")
 EVALUATORS = ("clip", "identity", "classifier")
 
 
@@ -42,6 +44,8 @@ def run(config) -> list[Metric]:
   folder = pathlib.Path(config.workdir)
   twin = load_twin(config.twin)
   data = load_splits(config.data, config.splits)
+  if config.half is not None:
+    data = take_half(data, config.half)
   evaluators = find_evaluators(config)
   generate_examples.claim(folder, _what(config, twin, data, evaluators))
   choice = generate_examples.choose(
@@ -107,6 +111,27 @@ def _join(parts: list[Dataset]) -> Dataset:
   return dataclasses.replace(first, split=name, arrays=arrays, **columns)
 
 
+def take_half(data: Dataset, half: str) -> Dataset:
+  """The recordings of one half of the patients, whatever others there are.
+
+  A patient is of "test" where the first byte of sha256 of the patient's name
+  is odd, else of "validation".
+
+  Raises:
+    ValueError: the half is neither.
+  """
+  if half not in HALVES:
+    raise ValueError(f"config.half={half!r} must be one of {', '.join(HALVES)}")
+  chosen = [half_of(name) == half for name in data.patient_id.tolist()]
+  chosen = data.select(np.array(chosen, bool))
+  return dataclasses.replace(chosen, split=f"{data.split}, {half} half")
+
+
+def half_of(patient_id: str) -> str:
+  """Which of HALVES a patient of this name is in."""
+  return HALVES[hashlib.sha256(patient_id.encode()).digest()[0] % 2]
+
+
 def find_evaluator(part: str, path: str | None) -> str | None:
   """Where an evaluator lies: at `path`, or shipped; None: nowhere.
 
@@ -136,6 +161,7 @@ def _what(config, twin, data, evaluators) -> dict:
     "data": data.card["fingerprint"],
     "data_options": data.card["options"],
     "splits": list(config.splits),
+    "half": config.half,
     "patients": config.patients,
     "conditions": config.conditions,
     "num_samples": config.num_samples,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
-from ecgtwin_jax.evaluation import generate_examples, truth
+from ecgtwin_jax.evaluation import counterfactuals, generate_examples, truth
 from ecgtwin_jax.evaluation.condition import (
   classifier,
   clip_score,
@@ -170,6 +170,27 @@ def measure_person(context: EvaluationContext) -> Measured:
   return Measured(metrics, pictures)
 
 
+def measure_counterfactuals(context: EvaluationContext) -> Measured:
+  """The patient's own later recordings whose findings differ."""
+  examples, data = context.examples, context.data
+  row_of = {name: row for row, name in enumerate(data.record_id.tolist())}
+  references, targets = (
+    np.array([row_of[name] for name in names])
+    for names in (examples.reference_ids, examples.real_ids)
+  )
+  strangers = counterfactuals.find_strangers(data, targets)
+  found = counterfactuals.compute(
+    examples,
+    generate_examples.signals_mv(data, strangers),
+    counterfactuals.days_between(data.time[references], data.time[targets]),
+    context.readings,
+  )
+  return Measured(
+    counterfactuals.metrics(found, seed=context.config.seed),
+    {"counterfactuals": counterfactuals.draw(found)},
+  )
+
+
 def measure_truth(context: EvaluationContext) -> Measured:
   """Distance from the true twin, of simulated patients."""
   card, seed = context.data.card, context.config.seed
@@ -244,6 +265,10 @@ LEVELS = {
     measure_physiology,
   ),
   "person": Level("Person: is it this patient?", measure_person),
+  "counterfactuals": Level(
+    "Natural counterfactuals: near to the patient's later recording?",
+    measure_counterfactuals,
+  ),
   "truth": Level("Truth: how far from the patient's true ECG?", measure_truth),
   "privacy": Level("Privacy: does it replay recordings?", measure_privacy),
 }

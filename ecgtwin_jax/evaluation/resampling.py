@@ -16,6 +16,7 @@ from ecgtwin_jax.evaluation.metric import (
 
 _HALVES = 40  # of the patients, over which a distance is averaged
 _RESAMPLES = 300
+UNCHANGED = "baseline: the patient's reference left as it was"
 
 
 class Halves(NamedTuple):
@@ -156,6 +157,20 @@ def compare_halves(
   return float(np.mean(value)), low, high, float(np.mean(reference))
 
 
+def mean_over_halves(
+  generated: Callable[[np.ndarray], np.ndarray],
+  real: Callable[[np.ndarray], np.ndarray],
+  distance: Callable[[np.ndarray, np.ndarray], float],
+  patients: Shaped[np.ndarray, " n"],
+  seed: int,
+) -> float:
+  """The first of `compare_halves` alone: distance of generated from real."""
+  halves = split_patients(patients, _HALVES, seed)
+  rows = np.arange(len(patients))
+  ones = [one for one, _ in halves] or [rows]
+  return float(np.mean([distance(generated(one), real(one)) for one in ones]))
+
+
 def wasserstein_metric(
   name: str,
   generated: Float[np.ndarray, "n k"],
@@ -164,6 +179,7 @@ def wasserstein_metric(
   level: str,
   note: str,
   seed: int,
+  unchanged: Float[np.ndarray, " n"] | None = None,
 ) -> Metric:
   """Wasserstein distance of generated values from real ones, nan left out.
 
@@ -179,6 +195,7 @@ def wasserstein_metric(
     level: level of the metric.
     note: joins the metric's.
     seed: seed of the halves and of resampling.
+    unchanged: the values of the patients' references, for the baseline.
   """
   good, known = np.isfinite(generated), np.isfinite(real)
 
@@ -199,7 +216,19 @@ def wasserstein_metric(
   if not np.isfinite(value) or good[known].mean() < 0.5:
     return missing(name, level, note, n)
   note = f"reference: real against real, halves of the patients; {note}"
-  return Metric(name, value, low, high, NAN, reference, "lower", n, level, note)
+  baseline = NAN
+  if unchanged is not None:
+    baseline = mean_over_halves(
+      lambda rows: unchanged[rows],
+      lambda rows: real[rows],
+      distance,
+      patients,
+      seed,
+    )
+    note = f"{UNCHANGED}; {note}"
+  return Metric(
+    name, value, low, high, baseline, reference, "lower", n, level, note
+  )
 
 
 def split_patients(

@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 
   Attributes:
     question: its text.
-    word: a key of WORDS, or "Not measured".
+    word: a key of WORDS, a share, or "Not measured".
     colour: "good", "fair", "bad" or "unknown".
     sentence: the figure with its interval, baseline and reference.
   """
@@ -90,10 +90,15 @@ QUESTIONS = (
 
 
 def give_verdicts(metrics: Sequence[Metric]) -> list[Verdict]:
-  """Answers QUESTIONS, whether recordings are replayed, and what failed."""
+  """Answers QUESTIONS, and what has rules of its own.
+
+  That is whether the twin beats the reference left as it was, whether
+  recordings are replayed, and what failed.
+  """
   known = {m.name: m for m in metrics if math.isfinite(m.value)}
   return [
     *(_verdict_of(question, known) for question in QUESTIONS),
+    _verdict_of_unchanged(known.values()),
     _verdict_of_replay(known.get("privacy_replay_share")),
     _verdict_of_failures(known.get("measurements_failed_share"), metrics),
   ]
@@ -161,6 +166,28 @@ def _word(metric, at_best):
   if share >= _GOOD:
     return "Yes"
   return "In part" if share >= _FAIR else "Hardly"
+
+
+def _verdict_of_unchanged(metrics):
+  """In how many rows of the physiology level the twin is the nearer one."""
+  text = "Is it nearer than the reference left as it was?"
+  # There every baseline is that of the unchanged reference.
+  rows = [
+    m for m in metrics if m.level == "physiology" and math.isfinite(m.baseline)
+  ]
+  if not rows:
+    return _not_measured(text)
+  won = [m for m in rows if m.value < m.baseline]
+  errors = [m for m in rows if "_error_" in m.name]
+  both = sum(m in won for m in errors)
+  word = f"{len(won)} of {len(rows)}"
+  sentence = (
+    f"Nearer than the unchanged reference in {word} rows of the physiology "
+    f"level, in {both} of {len(errors)} of those that compare with the same "
+    "patient's recording."
+  )
+  half = 2 * len(won) > len(rows)
+  return Verdict(text, word, "good" if half else "bad", sentence)
 
 
 def _verdict_of_replay(metric):

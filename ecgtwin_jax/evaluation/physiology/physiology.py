@@ -19,7 +19,9 @@ from ecgtwin_jax.evaluation.metric import (
 from ecgtwin_jax.evaluation.physiology.measuring_error import check_chain
 from ecgtwin_jax.evaluation.readings import Readings
 from ecgtwin_jax.evaluation.resampling import (
+  UNCHANGED,
   compare_halves,
+  mean_over_halves,
   wasserstein_metric,
 )
 
@@ -87,7 +89,8 @@ class Physiology(NamedTuple):
     references: readings of the recordings that stand for the patients.
     twins: readings of every generated ECG of a row.
     decoded: those of the real ones after the autoencoder; None: not measured.
-    spectra: {"real": (n, f, 12), "twin": (n, k, f, 12)} power, mV^2/Hz.
+    spectra: {"real", "references": (n, f, 12), "twin": (n, k, f, 12)} power,
+      mV^2/Hz.
     limb_leads: {set: limb_lead_error of its ECGs, (n, k)}; "decoded" where
       they are there.
     patients: dense number of each row's patient.
@@ -132,6 +135,7 @@ def compute(examples: Examples, readings: Readings | None = None) -> Physiology:
     None if decoded is None else measures("decoded")[:, 0],
     {
       "real": power_spectra(examples.real),
+      "references": power_spectra(examples.references),
       "twin": spectra.reshape(n, k, *spectra.shape[1:]),
     },
     limb_leads,
@@ -196,25 +200,25 @@ def _compare(physiology, column, check, seed):
       better="lower",
       baseline=mean_of(errors(physiology.references[:, None])),
       reference=decoded,
-      note="mean absolute error against the same row's real ECG; baseline: the "
-      "patient's reference left as it was"
+      note=f"mean absolute error against the same row's real ECG; {UNCHANGED}"
       + ("" if np.isnan(decoded) else "; reference: decoded real ECGs")
       + f"; {own}; {failed}",
       seed=seed,
     )
   else:
     error = missing(title, LEVEL, failed)
-  note = f"{own}; {failed}"
-  patients = physiology.patients
-  return [error, _distribution(name, twins, real, patients, note, seed)]
-
-
-def _distribution(name, twins, real, patients, note, seed):
-  """Wasserstein distance of generated from real, with real against real."""
-  unit = name.rpartition("_")[2]
-  title = f"{name[: -len(unit) - 1]}_wasserstein_{unit}"
   # The axis is compared where the circle is cut, at 180 degrees: few are there.
-  return wasserstein_metric(title, twins, real, patients, LEVEL, note, seed)
+  distribution = wasserstein_metric(
+    f"{name[: -len(unit) - 1]}_wasserstein_{unit}",
+    twins,
+    real,
+    physiology.patients,
+    LEVEL,
+    f"{own}; {failed}",
+    seed,
+    physiology.references[:, column],
+  )
+  return [error, distribution]
 
 
 def _spectrum(physiology, seed):
@@ -226,19 +230,27 @@ def _spectrum(physiology, seed):
     physiology.patients,
     seed,
   )
+  references = physiology.spectra["references"]
+  baseline = mean_over_halves(
+    lambda rows: references[rows],
+    lambda rows: real[rows],
+    spectrum_distance,
+    physiology.patients,
+    seed,
+  )
   return Metric(
     "power_spectrum_distance_db",
     value,
     low,
     high,
-    NAN,
+    baseline,
     reference,
     "lower",
     twins.shape[0] * twins.shape[1],
     LEVEL,
     "root mean square over leads and bands of 1 Hz, 0.5 to 40 Hz, of the "
-    "difference of mean power; reference: real against real, halves of the "
-    "patients",
+    f"difference of mean power; {UNCHANGED}; reference: real against real, "
+    "halves of the patients",
   )
 
 

@@ -38,7 +38,8 @@ class Variation(NamedTuple):
   """Spreads of each ECG; nan where one has too few beats or is unreadable.
 
   Attributes:
-    beats: {"real", "twin" or "decoded": beat_spread in microvolt, (n, k)}.
+    beats: {"real", "twin", "references" or "decoded": beat_spread in
+      microvolt, (n, k)}.
     rr: {the same sets: rr_spread in ms, (n, k)}.
     groups: {of GROUPS: rows of that rhythm}.
     patients: dense number of each row's patient.
@@ -58,7 +59,7 @@ def compute(examples: Examples, readings: Readings | None = None) -> Variation:
     readings: readings of the examples' beats; None: they are made here.
   """
   readings = readings or Readings(examples)
-  sets = ["real", "twin"]
+  sets = ["real", "twin", "references"]
   sets += [] if examples.decoded is None else ["decoded"]
   return Variation(
     {name: readings.spreads(name) for name in sets},
@@ -140,7 +141,16 @@ def _compare(name, spreads, unit, patients, words, seed):
   )
   return [
     row,
-    wasserstein_metric(titles[1], twin, real, patients, LEVEL, words, seed),
+    wasserstein_metric(
+      titles[1],
+      twin,
+      real,
+      patients,
+      LEVEL,
+      words,
+      seed,
+      spreads["references"][:, 0],
+    ),
   ]
 
 
