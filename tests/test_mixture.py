@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -200,7 +199,8 @@ def test_recordings_without_a_report_are_skipped_and_counted(small, capsys):
   )
 
 
-def test_exact_resume_scale_and_what_the_run_and_card_say(
+@pytest.mark.slow
+def test_exact_resume_and_what_the_run_says(
   chain, small, stage_config, tmp_path
 ):
   given = f"{chain}/latents:2,{small[1]}:1"
@@ -217,7 +217,11 @@ def test_exact_resume_scale_and_what_the_run_and_card_say(
   other = stage_config("stage1", latents=f"{chain}/latents:1,{small[1]}:1")
   with pytest.raises(ValueError, match=r"fingerprint|other data"):
     train.train(other, tmp_path / "two")
+
+
+def test_scale_and_what_the_card_says(chain, small):
   # Other shares leave the latents' scale: the denoiser may mix differently.
+  given = f"{chain}/latents:2,{small[1]}:1"
   scales = [
     splits.load_splits(text, "latent").train.card["latent_scale"]
     for text in (given, f"{chain}/latents,{small[1]}")
@@ -229,6 +233,3 @@ def test_exact_resume_scale_and_what_the_run_and_card_say(
   np.testing.assert_allclose(scales[0], 1 / std, rtol=0.02)
   card = train_job.describe_data(given)
   assert f"| {small[1]} | 1 | simulated: of no person |" in card
-  losses = runs.losses_on(config, jax.devices()[:1], 2)[0]
-  want = runs.train_losses(tmp_path / "whole")
-  np.testing.assert_allclose(losses, [want[1], want[2]], rtol=1e-5)
