@@ -10,6 +10,14 @@ import pytest
 from ecgtwin_jax.models.base_extractor import contrastive_logits
 from ecgtwin_jax.torch_import.convert import convert, published
 from helpers import golden
+from helpers.parity import (
+  arguments,
+  assert_close,
+  channels_last,
+  denoise,
+  variables,
+  weights,
+)
 
 COUNTS = {
   "denoiser_adax": 10_541_060,
@@ -27,49 +35,11 @@ def _highest_precision():
     yield
 
 
-weights = functools.cache(golden.seeded_weights)
-
-
-@functools.cache
-def variables(module):
-  """Returns the converted seeded weights of a module."""
-  return convert(module, weights(module))
-
-
-def channels_last(x):
-  return x.transpose(0, 2, 1)
-
-
-def assert_close(actual, expected):
-  assert golden.relative_error(actual, expected) < golden.TOLERANCE
-
-
 @pytest.mark.parametrize("module", COUNTS)
 def test_parameter_counts(module):
   leaves = jax.tree.leaves(variables(module))
   assert sum(a.size for a in leaves) == COUNTS[module]
   assert {a.dtype for a in leaves} == {jnp.dtype("float32")}
-
-
-@functools.cache
-def _jitted(module):
-  # AdaX with its maps, so that one compilation serves all of its tests.
-  options = {"return_attention": "heads"} if module == "denoiser_adax" else {}
-  return jax.jit(functools.partial(published(module).apply, **options))
-
-
-def denoise(module, arguments):
-  """Returns the noise and, of AdaX, the attention maps per head."""
-  out = _jitted(module)(variables(module), *arguments)
-  return out if module == "denoiser_adax" else (out, None)
-
-
-def _arguments(case, x="x", text="text", masked=False):
-  text = case[text]
-  mask = np.ones(text.shape[:2], bool)
-  mask = case["mask"] > 0 if masked else mask
-  latent = channels_last(case[x])
-  return latent, case["t"], text, mask, case["patient"], case["base"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +54,7 @@ def _arguments(case, x="x", text="text", masked=False):
 )
 def test_denoiser_parity(module, masked):
   case = golden.load(module)
-  noise, _ = denoise(module, _arguments(case, masked=masked))
+  noise, _ = denoise(module, arguments(case, masked=masked))
   expected = case["noise_masked" if masked else "noise_unmasked"]
   assert_close(channels_last(noise), expected)
 
@@ -92,25 +62,24 @@ def test_denoiser_parity(module, masked):
 def test_adaln_divides_the_sum_by_the_number_of_valid_statements():
   # The release sums all rows, of which padding is zero, for the same mean.
   case = golden.load("denoiser_adaln")
-  out, _ = denoise("denoiser_adaln", _arguments(case, masked=True))
+  out, _ = denoise("denoiser_adaln", arguments(case, masked=True))
   mask = case["mask"][:, :, None]
   mean = (case["text"] * mask).sum(1, keepdims=True) / mask.sum(1)[:, None]
   case["text"] = np.broadcast_to(mean, case["text"].shape)
-  same, _ = denoise("denoiser_adaln", _arguments(case))
+  same, _ = denoise("denoiser_adaln", arguments(case))
   np.testing.assert_allclose(out, same, atol=1e-5)
 
 
 def test_attention_parity():
   case = golden.load("denoiser_adax")
-  arguments = _arguments(case, masked=True)
-  _, maps = denoise("denoiser_adax", arguments)
+  _, maps = denoise("denoiser_adax", arguments(case, masked=True))
   assert_close(maps.mean(axis=2), case["attention_masked"])
 
 
 def _edited(case, text, edit):
   """Returns the noise of the edit, whose maps are edit(source's, own)."""
-  noise, maps = denoise("denoiser_adax", _arguments(case))
-  latent, t, _, _, patient, base = _arguments(case, x="x_edit")
+  noise, maps = denoise("denoiser_adax", arguments(case))
+  latent, t, _, _, patient, base = arguments(case, x="x_edit")
   mask = np.ones(text.shape[:2], bool)
 
   @jax.jit
