@@ -201,8 +201,8 @@ def test_where_no_beats_are_found_the_rate_stays_open(
   [
     (dict(now_statements=[]), "one statement of what the reference shows"),
     (dict(statements=[]), "one statement of what the twins shall show"),
-    (dict(now_heart_rate=""), "heart rate of the reference '' must be a num"),
-    (dict(heart_rate="fast"), "heart rate of the twins 'fast' must be a num"),
+    (dict(now_heart_rate=""), "reference '' must be a num"),
+    (dict(heart_rate="fast"), "twins 'fast' must be a num"),
     (dict(heart_rate="10"), r"heart_rate=10.0 must be a number in 20..300"),
     (dict(heart_rate="nan"), "heart_rate=nan must be a number in 20..300"),
     (dict(age="old"), "age 'old' must be a number"),

@@ -262,7 +262,7 @@ def test_command_line(tmp_path, capsys):
   assert errors[3].startswith(
     "error: input gs://bucket/folder must be a folder"
   )
-  assert "scp_statements.csv is not there: is the folder right?" in errors[4]
+  assert "scp_statements.csv is not there" in errors[4]
   assert "has no column 'patient_id'" in errors[5]
   assert len(errors) == 6
   assert not (tmp_path / "b").exists()
