@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.diffusion import editing
-from ecgtwin_jax.diffusion.samplers import SAMPLERS, draw_noise, sample
+from ecgtwin_jax.diffusion.samplers import draw_noise, sample
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.models.denoiser import Denoiser
 from ecgtwin_jax.torch_import import convert
@@ -17,7 +17,7 @@ from helpers import golden, weights
 SHORT = Schedule(steps=11, start=0.02, end=0.4)
 SMALL = Denoiser(
   width=8,
-  depth=2,
+  depth=1,
   heads=2,
   latent_channels=3,
   text_width=5,
@@ -147,7 +147,8 @@ def run_pair(rule, edit=None, **options):
   return draw(noise)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# A step that looks back and has noise of its own is all that could differ.
+@pytest.mark.parametrize("sampler", ["ddpm", "sde-dpm++"])
 def test_source_is_the_plain_sample_and_the_edit_differs(sampler):
   network, condition, _ = small()
   options = {"sampler": sampler, "steps": 5, "clip": 2.0}

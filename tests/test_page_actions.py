@@ -34,8 +34,9 @@ FORM = Form(
 
 
 @pytest.fixture(scope="module")
-def session():
-  return Session(ECGTwin.from_pretrained(), example_ecg(), NOW)
+def session(chain):
+  twin = ECGTwin.from_checkpoint(chain / "stage2" / "twin")
+  return Session(twin, example_ecg(), NOW)
 
 
 @pytest.fixture
@@ -242,9 +243,11 @@ def test_edits_that_cannot_be_made(session, folder, change, message):
     session.edit(FORM, change, folder)
 
 
-def test_a_twin_trained_without_dropout_says_why_it_cannot_be_guided(session):
+def test_a_twin_trained_without_dropout_says_why_it_cannot_be_guided(
+  chain, session
+):
   assert session.reason_against("statement_guidance") is None
-  twin = ECGTwin.from_pretrained()
+  twin = ECGTwin.from_checkpoint(chain / "stage2" / "twin")
   twin.hyper["denoiser"] = {
     **twin.hyper["denoiser"],
     "dropout": {"statements": 0.0, "base": 0.1, "patient": 0.1},
