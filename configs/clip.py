@@ -83,6 +83,8 @@ def get_config(variant="base"):
         },
         "smoke": {
           **small,
+          "model.stages": (16, 32),
+          "model.blocks": (1, 1),
           "batch_size": 8,
           "steps": 4,
           "log_every": 2,

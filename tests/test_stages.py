@@ -14,6 +14,7 @@ from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.stages import base_extractor, clip, denoiser, splits, vae
 from ecgtwin_jax.text import findings
+from helpers import weights
 
 
 def smoke(name, **changes):
@@ -42,11 +43,9 @@ def test_pairs_of_one_patient_are_no_negatives():
   assert not np.allclose(kept, base_extractor.contrastive_losses(logits))
 
 
-@functools.cache
-def start_extractor(config):
-  """Parameters of an extractor before training."""
-  init = lambda rng: base_extractor.init(rng, config)[0]  # noqa: E731
-  return jax.jit(init)(jax.random.key(0))
+def draw_extractor(config):
+  """Parameters of an extractor, none of them zero."""
+  return weights.draw(lambda rng: base_extractor.init(rng, config)[0])
 
 
 def small_pairs(rng, n):
@@ -66,23 +65,23 @@ def small_pairs(rng, n):
 def test_each_side_of_a_pair_is_seen_with_its_own_condition_and_beat():
   config = smoke("stage1")
   rng = np.random.default_rng(0)
-  params = start_extractor(config)
+  params = draw_extractor(config)
   frozen = {"table": jnp.asarray(rng.normal(size=(7, 768)) / 28, "f4")}
   batch = small_pairs(rng, 3)
   channels = config.model.latent_channels
   latents = rng.normal(size=(2, 3, 128, channels)).astype("f4")
   drop = jnp.array([False, True, False])
-  together, _ = base_extractor.extract_both(
-    config, params, frozen, batch, latents, drop
+  together, _ = jax.jit(functools.partial(base_extractor.extract_both, config))(
+    params, frozen, batch, latents, drop
   )
-  module = base_extractor.make_module(config)
+  extract = jax.jit(base_extractor.make_module(config).apply)
   for found, latent, prefix in zip(
     together.swapaxes(0, 1), latents, ("reference_", "")
   ):
     statements, mask = splits.gather_statements(
       frozen["table"], batch[prefix + "statement_ids"]
     )
-    alone = module.apply(
+    alone = extract(
       {"params": params},
       latent,
       statements,
@@ -98,7 +97,7 @@ def test_each_side_of_a_pair_is_seen_with_its_own_condition_and_beat():
 def test_each_base_vector_foretells_the_other_recordings_beat():
   config = smoke("stage1")
   rng = np.random.default_rng(0)
-  params = start_extractor(config)
+  params = draw_extractor(config)
   head = params["beat_head"]
   kernel = jnp.asarray(rng.normal(size=head["output"]["kernel"].shape), "f4")
   head = {**head, "output": {**head["output"], "kernel": kernel}}
@@ -110,30 +109,36 @@ def test_each_base_vector_foretells_the_other_recordings_beat():
   bases = rng.normal(size=(2, 3, config.model.identity_tokens * 8))
   bases = jnp.asarray(bases, "f4")
   latents = [batch["reference_mean"], batch["mean"]]
-  _, conditions = base_extractor.extract_both(
-    config, params, frozen, batch, latents
-  )
-  got = base_extractor.beat_losses(
-    config, params, frozen, bases.swapaxes(0, 1), conditions, batch
-  )
-  module, want = base_extractor.make_module(config), 0
+
+  @jax.jit
+  def losses(params, frozen, batch, bases, latents):
+    _, conditions = base_extractor.extract_both(
+      config, params, frozen, batch, latents
+    )
+    both = bases.swapaxes(0, 1)
+    return base_extractor.beat_losses(
+      config, params, frozen, both, conditions, batch
+    )
+
+  got, want = losses(params, frozen, batch, bases, latents), 0
+  module = base_extractor.make_module(config)
+  predict = jax.jit(functools.partial(module.apply, method="predict_beat"))
   # The reference's vector with the target's condition, and the other way round.
   for base, prefix in zip(bases, ("", "reference_")):
-    beat = module.apply(
+    beat = predict(
       {"params": params},
       base,
       *splits.gather_statements(
         frozen["table"], batch[prefix + "statement_ids"]
       ),
       batch[prefix + "patient"],
-      method="predict_beat",
     )
     beat = np.asarray(beat) + np.asarray(frozen["beat_mean"])[None]
     square = (beat - batch[prefix + "median_beat"]) ** 2
     want += square.mean((1, 2)) / 0.5 * batch[prefix + "median_beat_found"] / 2
   np.testing.assert_allclose(got, want, rtol=1e-5)
-  both, (_, metrics) = base_extractor.loss(
-    config, params, {}, frozen, batch, jax.random.key(0)
+  both, (_, metrics) = jax.jit(functools.partial(base_extractor.loss, config))(
+    params, {}, frozen, batch, jax.random.key(0)
   )
   np.testing.assert_allclose(
     both, metrics["contrast"] + config.beat_weight * metrics["beat"], rtol=1e-6
@@ -413,6 +418,7 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
       "model.injector": injector,
       "model.backbone": backbone,
       "model.width": 32,
+      "model.depth": 1,
       "model.levels": 2,
       "model.level_blocks": 1,
       "model.base_width": 6,
