@@ -157,6 +157,7 @@ def test_the_injector_is_seen_from_the_names(module, tmp_path):
   )
 
 
+@pytest.mark.slow  # networks of the published sizes train
 def test_a_training_starts_from_imported_weights(
   imported, published_latents, stage_config, tmp_path
 ):
@@ -193,6 +194,7 @@ def test_a_training_starts_from_imported_weights(
   )
 
 
+@pytest.mark.slow  # networks of the published sizes train
 def test_latents_and_frozen_extractor_of_an_imported_twin_train_stage_2(
   files, published_latents, stage_config, tmp_path
 ):
