@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 import traceback
+import warnings
 from typing import NamedTuple
 
 from ecgtwin_jax import flags as flags_module
@@ -82,8 +83,19 @@ def _keep_compiled() -> None:
       print(f"compiled programs are kept in {cache}", flush=True)
 
 
+def _format_warning(message, category, *where, **line) -> str:
+  """What a user is warned of is a line, without the code that says it."""
+  if category is UserWarning:
+    return f"warning: {' '.join(str(message).split())}\n"
+  return _FORMAT(message, category, *where, **line)
+
+
+_FORMAT = warnings.formatwarning
+
+
 def main(argv: list[str] | None = None) -> int:
   """Returns the exit code; a user's error is one line on stderr."""
+  warnings.formatwarning = _format_warning
   try:
     run(flags_module.parse(sys.argv[1:] if argv is None else argv))
   except (Exception, KeyboardInterrupt) as error:

@@ -13,6 +13,7 @@ from the evaluation's metrics.json.
 import argparse
 import json
 import pathlib
+import textwrap
 
 import numpy as np
 
@@ -53,6 +54,12 @@ version {version}, seed {seed}; split by patient 8:1:1), statements embedded by
 
 Stored in half precision.
 
+## Statements
+
+{statements}.
+Case does not matter, abbreviations and other wordings of the same are read as
+these.
+
 ## Measured
 
 On {unseen} simulated patients that no training saw, up to {conditions} target
@@ -77,7 +84,12 @@ generated ECGs are synthetic and must not be used for diagnosis or treatment.
 """
 
 
-def make_card(evaluation: pathlib.Path, weights: dict, note: str) -> str:
+def make_card(
+  evaluation: pathlib.Path,
+  weights: dict,
+  note: str,
+  statements: tuple[str, ...],
+) -> str:
   """The model card, its figures read from the evaluation."""
   read = json.loads((evaluation / "metrics.json").read_text())["metrics"]
   what = json.loads((evaluation / "evaluated.json").read_text())
@@ -97,12 +109,19 @@ def make_card(evaluation: pathlib.Path, weights: dict, note: str) -> str:
     **options,
     encoder=options["statement_encoder"],
     note=note,
+    statements=list_statements(statements),
     parts="\n".join(parts),
     rows="\n".join(rows),
     unseen=what["patients"],
     conditions=what["conditions"],
     evaluation_seed=what["seed"],
   )
+
+
+def list_statements(statements: tuple[str, ...]) -> str:
+  """The statements as lines of a card, each in quotes."""
+  names = ", ".join(f"“{statement}”" for statement in statements)
+  return "\n".join(textwrap.wrap(names, 80))
 
 
 def _leaves(tree):
@@ -129,13 +148,19 @@ def main() -> None:
     for part in twin_directory.parts(arguments.twin)
   }
   output = pathlib.Path(arguments.output)
-  card = make_card(pathlib.Path(arguments.evaluation), weights, arguments.note)
+  table = twin_directory.read_table(arguments.twin)
+  card = make_card(
+    pathlib.Path(arguments.evaluation),
+    weights,
+    arguments.note,
+    table.statements,
+  )
   twin_directory.write_twin(
     output,
     weights,
     sources=dict.fromkeys(weights, "configs/*.py:small"),
     card=card,
-    table=twin_directory.read_table(arguments.twin),
+    table=table,
     dtype=np.float16,
   )
   size = sum(path.stat().st_size for path in output.iterdir())

@@ -67,6 +67,33 @@ def test_what_says_the_same_is_taken_as_the_tables_statement(monkeypatch):
   ]
 
 
+def test_a_statement_that_looks_like_several_is_questioned():
+  conditioner = Conditioner(TABLE, "hashed-v1")
+  first, second = conditioner.remarks(Condition(["NSR;Pacing"], 70))
+  assert "'NSR;Pacing' holds ';': are these several statements?" in first
+  assert second.endswith("the same is said by 'Sinus rhythm' with 'Pacing'")
+
+
+@pytest.mark.parametrize(
+  ("statements", "lacks"),
+  [
+    (["Right bundle branch block"], True),
+    (["Right bundle branch block", "Pacemaker"], False),
+    (["sinus rythm"], False),  # a slip of the pen is warned of as such
+    (["Normal ECG"], False),
+    (["Abnormal ECG"], True),
+  ],
+)
+def test_a_target_without_a_rhythm_is_remarked_on(statements, lacks):
+  condition = Condition(statements, 70)
+  texts = Conditioner(TABLE, "hashed-v1").remarks_on_rhythm(condition)
+  assert [text.endswith("such as 'Sinus rhythm'") for text in texts] == [
+    True
+  ] * lacks
+  findings = StatementTable.from_encoder(["Infarct"], HASHED)
+  assert not Conditioner(findings, "hashed-v1").remarks_on_rhythm(condition)
+
+
 def test_what_two_of_the_table_say_together_is_not_taken_apart():
   conditioner = Conditioner(TABLE, "hashed-v1")
   condition = Condition(["NSR with pacing"], 70)

@@ -141,16 +141,22 @@ def mixed_rows(folder):
   rows[3]["record"] = "nowhere"
   rows.insert(5, dict(GOOD, seed="x"))
   rows[6]["now_statements"] = "Sinus rythm"
+  rows[7]["target_statements"] = "Sinus rhythm|A made up thing"
   return rows
 
 
 def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
-  chain, tmp_path
+  chain, tmp_path, capsys
 ):
   path = write_requests(tmp_path, mixed_rows(tmp_path))
   outcome = requests_module.run(make_config(chain, path, tmp_path / "out"))
   assert (outcome.rows, outcome.done) == (8, 6)
   assert [failure.number for failure in outcome.failures] == [4, 6]
+  assert {2, 7, 8} <= set(outcome.warnings) <= {1, 2, 3, 5, 7, 8}
+  printed = capsys.readouterr().out
+  count = len(outcome.warnings)
+  assert f"6 of 8 rows are done in {tmp_path}/out, 2 failed, {count}" in printed
+  assert "warning of 1 rows (8): 'A made up thing' is not among" in printed
   twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
   now = et.Condition(["Sinus rhythm"], 82, 50, "M")
   base = twin.extract_base(other_person(), now)

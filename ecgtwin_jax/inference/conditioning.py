@@ -7,7 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, TEXT_WIDTH, Condition
-from ecgtwin_jax.text.findings import find_contradictions
+from ecgtwin_jax.text.findings import (
+  find_contradictions,
+  finding,
+  names_rhythm,
+)
 from ecgtwin_jax.text.statements import (
   StatementEncoder,
   StatementTable,
@@ -90,11 +94,17 @@ class Conditioner:
   def remarks(self, condition: Condition) -> list[str]:
     """What is odd about a condition, a sentence each.
 
-    A heart rate that contradicts a statement; a statement that is read as one
-    of the table in other words; any other that is not one of the table, with
-    the nearest one that is.
+    A heart rate that contradicts a statement; a statement that looks like
+    several; one that is read as one of the table in other words; any other that
+    is not one of the table, with the nearest one that is.
     """
     texts = find_contradictions(condition.statements, condition.heart_rate)
+    texts += [
+      f"{statement!r} holds ';': are these several statements? Give each on "
+      "its own; '|' separates them on the command line and in files"
+      for statement in condition.statements
+      if ";" in statement
+    ]
     if condition.embeddings is not None or not self.table:
       return texts
     for statement in condition.statements:
@@ -108,6 +118,27 @@ class Conditioner:
           f" {found}"
         )
     return texts
+
+  def remarks_on_rhythm(self, condition: Condition) -> list[str]:
+    """One sentence where ECGs shall show what says no rhythm, or none.
+
+    A normal ECG has the sinus node's. Nothing is said where the table holds no
+    rhythm, or a statement is near to one.
+    """
+    stated = condition.statements
+    known = filter(names_rhythm, self.table.statements if self.table else ())
+    first = next(known, None)
+    if first is None or condition.embeddings is not None:
+      return []
+    near = [name for text in stated for name in self._reword(text).statements]
+    if any(map(names_rhythm, [*stated, *near])):
+      return []
+    if finding("normal_ecg", stated) == 1:
+      return []
+    return [
+      "no statement says which rhythm the ECGs shall have, and without one "
+      f"they may show little of the others: add one, such as {first!r}"
+    ]
 
   def extend(self, condition: Condition, statement: str) -> Condition:
     """Returns the condition with one more statement at its end.

@@ -49,6 +49,7 @@ from ecgtwin_jax.inference.sampling import (
   Settings,
 )
 from ecgtwin_jax.models.denoiser import DenoiserInputs
+from ecgtwin_jax.text.findings import names_rhythm
 from ecgtwin_jax.text.statements import StatementEncoder, StatementTable
 
 
@@ -135,6 +136,11 @@ class ECGTwin:
     table = self._conditioner.table
     return table.statements if table else ()
 
+  @property
+  def rhythms(self) -> tuple[str, ...]:
+    """Those of the statements that say which rhythm there is."""
+    return tuple(filter(names_rhythm, self.statements))
+
   def extract_base(
     self,
     reference: ECG | Sequence[ECG],
@@ -168,7 +174,7 @@ class ECGTwin:
       for ecg, shown in zip(references, conditions, strict=True)
       for text in find_mismatches(ecg, shown)
     ]
-    self._warn(*conditions, more=mismatches)
+    self._warn(*conditions, target=False, more=mismatches)
     return self.extract_bases(references, conditions).mean(axis=0)
 
   def extract_bases(
@@ -477,7 +483,7 @@ class ECGTwin:
     chosen = Settings(**settings)
     plan = chosen.plan(self.hyper["denoiser"])
     counted = sampling.steps_between(plan, between)
-    self._warn(condition)
+    self._warn(condition, target=ecg is None)
     rngs, noise = self._start(plan, num_samples, seed)
     shown = [condition] * num_samples
     rhythms = None
@@ -533,18 +539,32 @@ class ECGTwin:
     missing_allowed = self.networks.modules[part].null_condition
     return self._conditioner.arrays(condition, missing_allowed)
 
-  def remarks(self, condition: Condition) -> list[str]:
+  def remarks(self, condition: Condition, *, target: bool = False) -> list[str]:
     """What is odd about a condition, a sentence each.
 
     A heart rate that contradicts a statement; a statement that the twin was not
     trained on, with the nearest one that it was. What makes ECGs of a single
     person warns of them.
-    """
-    return self._conditioner.remarks(condition)
 
-  def _warn(self, *conditions: Condition, more: Sequence[str] = ()) -> None:
+    Args:
+      condition: what an ECG shows.
+      target: whether it is what ECGs shall show, which must say the rhythm.
+    """
+    texts = self._conditioner.remarks(condition)
+    return texts + (self._conditioner.remarks_on_rhythm(condition) * target)
+
+  def _warn(
+    self,
+    *conditions: Condition,
+    target: bool = True,
+    more: Sequence[str] = (),
+  ) -> None:
     """Warns at the line that called the method that calls this."""
-    texts = [text for shown in conditions for text in self.remarks(shown)]
+    texts = [
+      text
+      for shown in conditions
+      for text in self.remarks(shown, target=target)
+    ]
     for text in dict.fromkeys([*texts, *more]):
       warnings.warn(text, stacklevel=3)
 

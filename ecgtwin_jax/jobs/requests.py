@@ -38,6 +38,7 @@ from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
 
 FAILED = "failed.csv"
 SUMMARY = "requests.json"
+ROW = "row.json"
 _SHOWN = 5  # reasons printed at the end; all are in FAILED
 NEEDED = ("record", "now_statements", "target_statements", "target_heart_rate")
 OPTIONAL = (
@@ -220,11 +221,14 @@ class Summary(NamedTuple):
     rows: number of rows of the file.
     done: number of rows whose ECGs are there.
     failures: the other rows, with reasons.
+    warnings: {number of a row that is done: what is odd about it}; rows of
+      which nothing is odd are left out.
   """
 
   rows: int
   done: int
   failures: list[Failure]
+  warnings: dict[int, list[str]]
 
 
 @dataclasses.dataclass
@@ -269,6 +273,7 @@ class _Run:
     )
     self.twin = load_twin(config.twin, config.encoder)
     self.settings.plan(self.twin.hyper["denoiser"])
+    self.warnings = {}
     self.progress = tqdm(disable=True)
 
   def run(self) -> Summary:
@@ -285,7 +290,13 @@ class _Run:
         self._generate(batch)
         self.progress.update(len(batch))
     self.failures.sort(key=lambda failure: failure.number)
-    summary = Summary(rows, rows - len(self.failures), self.failures)
+    failed = {failure.number for failure in self.failures}
+    odd = {
+      number: texts
+      for number, texts in sorted(self.warnings.items())
+      if texts and number not in failed
+    }
+    summary = Summary(rows, rows - len(failed), self.failures, odd)
     self._report(summary)
     return summary
 
@@ -325,8 +336,10 @@ class _Run:
     remarks = [
       *self.twin.remarks(now),
       *(f"what the record shows: {x}" for x in find_mismatches(reference, now)),
-      *self.twin.remarks(target),
+      *self.twin.remarks(target, target=True),
     ]
+    remarks = list(dict.fromkeys(remarks))
+    self.warnings[request.number] = remarks
     return _OpenRequest(request, reference.resample(), now, target, remarks)
 
   def _generate(self, batch: list[tuple[_OpenRequest, int]]) -> None:
@@ -381,17 +394,19 @@ class _Run:
     with appear_whole(place) as draft:
       record["files"] = write_ecgs(draft, ecgs, self.config.format)
       record["versions"] = versions()
-      (draft / "row.json").write_text(json.dumps(record, indent=1))
+      (draft / ROW).write_text(json.dumps(record, indent=1))
       shutil.rmtree(place, ignore_errors=True)
 
   def _is_there(self, request: Request) -> bool:
     """True where this very request was written and none of it is missing."""
     place = self._place(request)
     try:
-      record = json.loads((place / "row.json").read_text())
+      record = json.loads((place / ROW).read_text())
       same, files = record["key"] == self._key(request), record["files"]
+      remarks = list(record["warnings"])
     except (OSError, ValueError, KeyError, TypeError):
       return False
+    self.warnings[request.number] = remarks
     return same and all((place / name).exists() for name in files)
 
   def _key(self, request: Request) -> str:
@@ -427,6 +442,7 @@ class _Run:
       "rows": summary.rows,
       "done": summary.done,
       "failed": len(summary.failures),
+      "warned": len(summary.warnings),
       "twin": self.twin.digest,
       **dataclasses.asdict(self.settings),
       "versions": versions(),
@@ -434,12 +450,26 @@ class _Run:
     (self.folder / SUMMARY).write_text(json.dumps(record, indent=1))
     print(
       f"{summary.done} of {summary.rows} rows are done in {self.folder}, "
-      f"{len(summary.failures)} failed"
+      f"{len(summary.failures)} failed, {len(summary.warnings)} have warnings"
     )
     for failure in summary.failures[:_SHOWN]:
       print(f"  row {failure.number}, line {failure.line}: {failure.reason}")
     if summary.failures:
-      print(f"reasons of all: {self.folder / FAILED}", flush=True)
+      print(f"reasons of all: {self.folder / FAILED}")
+    self._report_warnings(summary)
+
+  def _report_warnings(self, summary: Summary) -> None:
+    """Prints each warning once, with the rows that it is of."""
+    rows = {}
+    for number, texts in summary.warnings.items():
+      for text in texts:
+        rows.setdefault(text, []).append(number)
+    for text in sorted(rows, key=lambda text: -len(rows[text]))[:_SHOWN]:
+      first = ", ".join(map(str, rows[text][:_SHOWN]))
+      more = ", ..." * (len(rows[text]) > _SHOWN)
+      print(f"  warning of {len(rows[text])} rows ({first}{more}): {text}")
+    if rows:
+      print(f"warnings of a row: its {ROW} in {self.folder}", flush=True)
 
 
 def run(config) -> Summary:
