@@ -26,6 +26,7 @@ def get_config():
   config.max_upload_mb = 20.0  # of one reference, all its files
   # What the page opens with: a reference and what it shows, a target, numbers.
   config.update(common.generation())
+  config.picture = common.picture()
   config.num_samples = 4
   config.target = common.condition(
     "Sinus rhythm|Right bundle branch block|Ventricular premature complex", 80

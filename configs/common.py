@@ -116,6 +116,14 @@ def condition(
   return values
 
 
+def picture() -> ml_collections.ConfigDict:
+  """How each generated ECG is drawn."""
+  values = ml_collections.ConfigDict()
+  values.layout = "3x4"  # with a rhythm strip; or "6x2", "12x1"
+  values.speed = 25.0  # of the paper in mm/s; or 50
+  return values
+
+
 def generation() -> ml_collections.ConfigDict:
   """The keys of generating: whose ECG, how many, how sampled."""
   config = ml_collections.ConfigDict()

@@ -15,6 +15,7 @@ def get_config():
   config.job = "demo"
   config.workdir = "runs/demo"
   config.update(common.generation())
+  config.picture = common.picture()
   config.targets = {
     "sinus": common.condition("Sinus rhythm", 70),
     "pvc": common.condition("Sinus rhythm|Ventricular premature complex", 80),

@@ -5,7 +5,9 @@
     --config.target.statements="Sinus rhythm|Ventricular premature complex"
 
 Writes a record and a picture per ECG, overview.png (the reference above its
-twins) and generated.json into the workdir; seconds on a CPU.
+twins), beats.png (the twins' median beats over the reference's) and
+generated.json, with a self-check of what was asked against what came out, into
+the workdir; seconds on a CPU.
 
 Many people and conditions, a line each of a CSV file:
 
@@ -39,6 +41,7 @@ def get_config():
     "Sinus rhythm|Right bundle branch block|Ventricular premature complex", 80
   )
   config.requests = ml_collections.config_dict.placeholder(str)  # a CSV file
+  config.picture = common.picture()
   config.batch_size = 64  # ECGs of a request file made at once, on all devices
   config.lock()
   return config

@@ -73,11 +73,15 @@ def test_twins_are_what_the_twin_generates(session, folder, tmp_path):
   assert is_picture(response.picture)
   assert [name for _, name in response.sheets] == [
     "reference",
+    "median beats",
     "twin_0",
     "twin_1",
   ]
   assert all(is_picture(path) for path, _ in response.sheets)
   assert "80 bpm asked for" in response.text
+  assert "ventricular premature" in response.text
+  assert record["synthetic"] is True
+  assert record["self_check"]["rates_failed"] == 0
 
 
 def test_an_upload_takes_the_place_of_the_reference(session, folder, tmp_path):

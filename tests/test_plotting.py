@@ -209,8 +209,8 @@ def test_attention_without_a_choice_has_no_colour():
 
 def test_what_is_refused():
   ecg = make_steps()
-  with pytest.raises(ValueError, match="layout='6x2' must be one of 3x4, 12x1"):
-    plotting.plot_ecg(ecg, layout="6x2")
+  with pytest.raises(ValueError, match="layout='4x3' must be one of 3x4, 6x2"):
+    plotting.plot_ecg(ecg, layout="4x3")
   with pytest.raises(ValueError, match=r"len\(titles\)=1 must be 2"):
     plotting.plot_overview(ecg, [ecg], titles=["one"])
   for leads in (("I", "V7"), ()):
@@ -228,3 +228,37 @@ def test_a_title_is_text_not_mathematics(tmp_path):
   path = tmp_path / "a.png"
   figure = plotting.plot_ecg(make_steps(), path, title="a $\\nothing$ of")
   assert "a $\\nothing$ of" in names(figure) and path.stat().st_size > 1000
+
+
+def test_six_rows_of_two_leads_at_50_mm_per_second():
+  lines = traces(plotting.plot_ecg(make_steps(), layout="6x2", speed=50))
+  assert len(lines) == 12
+  limb, chest = lines[0][:, 0], lines[1][:, 0]
+  assert limb[-1] - limb[0] == pytest.approx(5 * 50)
+  assert chest[0] - limb[0] == pytest.approx(5 * 50)
+  with pytest.raises(ValueError, match="speed=30 must be 25 or 50 mm/s"):
+    plotting.plot_ecg(make_steps(), speed=30)
+
+
+def test_a_generated_ecg_says_so_on_its_print_and_in_its_file(tmp_path):
+  pillow = pytest.importorskip("PIL.Image")
+  mark = "Synthetic ECG (ECGTwin-JAX): not recorded from a person"
+  recorded = make_steps()
+  made = ECG(recorded.signal, 500, "twin", ("synthetic: generated",))
+  for ecg, marked in ((made, True), (recorded, False)):
+    path = tmp_path / "a.png"
+    figure = ecg.plot(path)
+    assert any(x.startswith(mark) for x in names(figure)) == marked
+    with pillow.open(path) as image:
+      source, software = map(image.info.get, ("Source", "Software"))
+    assert source == ("synthetic ECG, ECGTwin-JAX" if marked else None)
+    assert software == "ECGTwin-JAX"
+  for figure in (
+    plotting.plot_overview(recorded, [made]),
+    plotting.plot_edits([made], [made]),
+    plotting.plot_attention(made, np.ones((4, 1)), ["Pacing"]),
+  ):
+    assert any(x.startswith("Synthetic") for x in names(figure))
+  made.plot(tmp_path / "a.pdf")
+  made.plot(tmp_path / "a.svg")
+  assert "synthetic ECG, ECGTwin-JAX" in (tmp_path / "a.svg").read_text()

@@ -1,5 +1,6 @@
 """The twin that comes with the package: there, small, described, usable."""
 
+import json
 import pathlib
 import re
 
@@ -59,7 +60,13 @@ def test_it_is_what_generate_uses_unless_told_otherwise(tmp_path, capsys):
   config = load_config(f"{ROOT}/configs/generate.py")
   config.workdir, config.num_samples = str(tmp_path), 1
   generate.run(config)
-  assert "1 ECGs in" in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert "1 ECGs in" in printed
+  assert "self-check of 1 ECGs" in printed and "80 bpm asked for" in printed
+  record = json.loads((tmp_path / "generated.json").read_text())
+  assert record["synthetic"] is True
+  assert list(record["self_check"]["criteria_met"]) == ["rbbb", "pvc"]
+  assert (tmp_path / "beats.png").stat().st_size > 10_000
   assert len(list(tmp_path.glob("*.hea"))) == 1
   assert (tmp_path / "overview.png").stat().st_size > 10_000
 

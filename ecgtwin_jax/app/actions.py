@@ -19,7 +19,7 @@ from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.jobs.edit import write_edit
 from ecgtwin_jax.jobs.generate import write_results
 from ecgtwin_jax.jobs.inputs import fill_condition
-from ecgtwin_jax.plotting import plot_ecg
+from ecgtwin_jax.plotting import SPEED, plot_ecg
 
 MAX_SAMPLES = 16
 EDITS = ("add", "swap", "reweight")
@@ -122,6 +122,8 @@ class Session:
     sampler: name of the sampler, as ECGTwin.generate has it.
     eta: noise of the sampler, as ECGTwin.generate has it.
     file_format: format of downloads: wfdb, csv or npz.
+    layout: of each ECG's picture: 3x4, 6x2 or 12x1.
+    speed: of the paper, mm/s.
   """
 
   twin: ECGTwin
@@ -131,6 +133,8 @@ class Session:
   sampler: str = "dpm++"
   eta: float | int | None = None
   file_format: str = "wfdb"
+  layout: str = "3x4"
+  speed: float | int = SPEED
 
   def reason_against(self, guidance: str) -> str | None:
     """Why this twin cannot be guided; None: it can.
@@ -183,23 +187,32 @@ class Session:
       out = self.twin.generate(base, target, beats=_beats(form), **settings)
     inside = pathlib.Path(folder) / "twins"
     request = {"twin": self.twin.digest, **settings}
-    overview = write_results(
-      inside, reference, now, target, out, request, self.file_format
-    )
+    with _notes() as more:
+      written = write_results(
+        inside,
+        reference,
+        now,
+        target,
+        out,
+        request,
+        self.file_format,
+        self.layout,
+        self.speed,
+      )
     picture = str(pathlib.Path(folder) / "reference.png")
     plot_ecg(reference, picture, title=f"reference: {now.describe()}")
     sheets = [(picture, "reference")]
     sheets += [(f"{inside}/{e.record}.png", e.record) for e in out.ecgs]
-    rates = [detect_heart_rate(e.signal, e.sampling_rate) for e in out.ecgs]
-    remark = ", before they were made to agree" * form.consistent_leads
-    lines = [
-      f"Heart rate: {_list_rates(rates)} bpm found, "
-      f"{target.heart_rate:g} bpm asked for.",
-      f"Limb leads: up to {out.lead_residual:.2f} mV from what leads I and II "
-      f"imply{remark}.",
-      *notes,
-    ]
-    return Response("\n".join(lines), _pack(inside), overview, sheets)
+    if written.beats is not None:
+      sheets.insert(1, (written.beats, "median beats"))
+    lines = [str(written.check), *notes, *more]
+    if form.consistent_leads:
+      lines.insert(
+        1,
+        f"limb leads: up to {out.lead_residual:.2f} mV away before they were "
+        "made to agree",
+      )
+    return Response("\n".join(lines), _pack(inside), written.overview, sheets)
 
   def explain(self, form: Form, folder: str) -> Response:
     """Draws which statement each part of the same twins attends to.
@@ -335,10 +348,6 @@ def _notes() -> Iterator[list[str]]:
     yield notes
   texts = [str(w.message) for w in caught if w.category is UserWarning]
   notes += [f"Note: {text}." for text in dict.fromkeys(texts)]
-
-
-def _list_rates(rates):
-  return ", ".join(f"{x:.0f}" if np.isfinite(x) else "none" for x in rates)
 
 
 def _pack(folder: pathlib.Path) -> str:

@@ -52,6 +52,7 @@ def run(config) -> None:
       sampler=config.sampling.sampler,
       eta=config.sampling.eta,
       file_format=config.format,
+      **config.picture,
     )
     blocks = page.build(session, target, config)
     address = _launch(blocks, page.STYLE, config)

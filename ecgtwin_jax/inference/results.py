@@ -8,7 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ecgtwin_jax.beats.asked import write_beats
+from ecgtwin_jax.beats.median_beat import RATE as MEDIAN_RATE
+from ecgtwin_jax.beats.median_beat import find_median_beat
 from ecgtwin_jax.beats.rhythm import Rhythm
+from ecgtwin_jax.beats.self_check import SelfCheck, check_ecgs
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, SYNTHETIC
 
@@ -42,12 +45,14 @@ class Generated:
       mV, before any projection.
     beats: the rhythm that each ECG was given; None of a twin that is told of no
       beats.
+    condition: what they shall show; None: not known.
   """
 
   ecgs: list[ECG]
   latents: Float[np.ndarray, "n 128 c"]
   residuals: Float[np.ndarray, " n"]
   beats: list[Rhythm] | None = None
+  condition: Condition | None = None
 
   def __repr__(self) -> str:
     return f"Generated({len(self.ecgs)} ECGs)"
@@ -61,6 +66,55 @@ class Generated:
   def lead_residual(self) -> float:
     """The largest of the residuals in mV."""
     return float(self.residuals.max())
+
+  def check(self) -> SelfCheck:
+    """Measures the ECGs against their condition; printed, it is in words.
+
+    Raises:
+      ValueError: the condition is not known.
+    """
+    if self.condition is None:
+      raise ValueError("the condition of these ECGs must be known, and is None")
+    return check_ecgs(self.ecgs, self.condition)
+
+  def plot_median_beats(
+    self, reference: ECG, path: str | os.PathLike | None = None
+  ):
+    """Draws the median beats over the reference's: is it the same heart?
+
+    The title says how well they correlate, over all leads; ECGs without a
+    median beat are left out and counted there.
+
+    Args:
+      reference: the recording that the base vector is of.
+      path: file to write, by its suffix: .png, .pdf or .svg. None: none.
+
+    Returns:
+      The matplotlib figure.
+
+    Raises:
+      ValueError: the reference has no median beat, or none of the ECGs has.
+    """
+    from ecgtwin_jax import plotting
+
+    first, *others = (
+      find_median_beat(ecg.signal, ecg.sampling_rate)
+      for ecg in (reference, *self.ecgs)
+    )
+    beats = [found.median for found in others if found is not None]
+    if first is None or not beats:
+      whose = "reference" if first is None else "generated ECGs"
+      raise ValueError(f"no median beat is found in the {whose}")
+    true = first.median.ravel()
+    alike = [float(np.corrcoef(true, beat.ravel())[0, 1]) for beat in beats]
+    title = (
+      f"median beats: {len(beats)} of {len(others)} twins over "
+      f"{reference.record or 'the reference'}, correlation "
+      f"{np.median(alike):.2f} ({min(alike):.2f} to {max(alike):.2f})"
+    )
+    return plotting.plot_median_beats(
+      first.median, beats, MEDIAN_RATE, path, title
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -643,7 +643,7 @@ def _generated(
     ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, *describe_sample(rows, i)))
     for i, signal in enumerate(rows.signals)
   ]
-  return Generated(ecgs, rows.latents, rows.residuals, rows.beats)
+  return Generated(ecgs, rows.latents, rows.residuals, rows.beats, condition)
 
 
 def load_twin(

@@ -80,9 +80,8 @@ def _generate(config, workdir) -> list[str]:
   for name, target in config.targets.items():
     target = generate.read_target(target, now)
     folder = workdir / "generated" / name
-    pages.append(
-      generate.generate(twin, config, target, folder, reference, now)
-    )
+    written = generate.generate(twin, config, target, folder, reference, now)
+    pages.append(written.overview)
   return pages
 
 

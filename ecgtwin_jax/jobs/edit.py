@@ -87,6 +87,7 @@ def write_edit(
     for side, rhythms in sides.items()
   }
   record = {
+    "synthetic": True,
     **about,
     "largest_change_mv": moved,
     **beats,

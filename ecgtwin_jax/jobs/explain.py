@@ -52,6 +52,7 @@ def run(config) -> list[str]:
     statements=np.array(out.statements, np.str_),
   )
   record = {
+    "synthetic": not config.of_record,
     "reference": reference.record,
     "now": now.as_json(),
     "explained": "the reference" if config.of_record else target.as_json(),

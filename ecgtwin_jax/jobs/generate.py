@@ -2,21 +2,40 @@
 
 import json
 import pathlib
-
-import numpy as np
+import warnings
+from typing import NamedTuple
 
 from ecgtwin_jax.beats.asked import write_beats
+from ecgtwin_jax.beats.self_check import SelfCheck
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
-from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.inference.results import Generated
 from ecgtwin_jax.inference.twin import ECGTwin, load_twin
 from ecgtwin_jax.jobs.inputs import read_reference, read_target
 from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
-from ecgtwin_jax.plotting import plot_ecg, plot_overview
+from ecgtwin_jax.plotting import (
+  SPEED,
+  check_layout,
+  plot_ecg,
+  plot_overview,
+)
 
 # Exit code of a request file of which some rows could not be done.
 SOME_FAILED = 3
+
+
+class Written(NamedTuple):
+  """What `write_results` leaves beside the ECGs.
+
+  Attributes:
+    overview: path of the picture of the reference above its twins.
+    beats: path of the picture of their median beats; None: there is none.
+    check: of the ECGs against what was asked.
+  """
+
+  overview: str
+  beats: str | None
+  check: SelfCheck
 
 
 def write_results(
@@ -27,16 +46,27 @@ def write_results(
   out: Generated,
   request: dict,
   file_format: str,
-) -> str:
-  """Writes the ECGs, a picture of each, an overview and a JSON record.
+  layout: str = "3x4",
+  speed: float | int = SPEED,
+) -> Written:
+  """Writes the ECGs, their pictures, an overview, beats and a JSON record.
 
-  Returns:
-    Path of the overview picture, the reference above its twins.
+  Args:
+    folder: made where it is not there.
+    reference: the recording that the ECGs are twins of.
+    now: what it shows.
+    target: what the ECGs shall show.
+    out: the ECGs.
+    request: what else they depend on, for the record.
+    file_format: "wfdb", "npz" or "csv".
+    layout: of each ECG's picture, as plot_ecg has it.
+    speed: of the paper, likewise.
   """
   folder = pathlib.Path(folder)
   write_ecgs(folder, out.ecgs, file_format)
   for ecg in out.ecgs:
-    plot_ecg(ecg, folder / f"{ecg.record}.png", title=target.describe())
+    path = folder / f"{ecg.record}.png"
+    plot_ecg(ecg, path, layout, target.describe(), speed)
   overview = str(folder / "overview.png")
   plot_overview(
     reference,
@@ -46,25 +76,31 @@ def write_results(
       f"reference {reference.record}: {now.describe()}",
       *(f"{ecg.record}: {target.describe()}" for ecg in out.ecgs),
     ],
+    speed=speed,
   )
-  rates = [detect_heart_rate(ecg) for ecg in out.ecgs]
+  beats = folder / "beats.png"
+  try:
+    out.plot_median_beats(reference, beats)
+  except ValueError as error:
+    warnings.warn(f"no picture of median beats: {error}", stacklevel=2)
+    beats = None
+  check = out.check()
   record = {
+    "synthetic": True,
     "reference": reference.record,
     "now": now.as_json(),
     "target": target.as_json(),
     **request,
-    "detected_heart_rate": [
-      round(r, 1) if np.isfinite(r) else None for r in rates
-    ],
+    "self_check": check.as_json(),
     "lead_residual_mv": round(out.lead_residual, 4),
     "beats": out.beats and [write_beats(rhythm) for rhythm in out.beats],
     "versions": versions(),
   }
   (folder / "generated.json").write_text(json.dumps(record, indent=1))
-  return overview
+  return Written(overview, beats and str(beats), check)
 
 
-def generate(twin: ECGTwin, config, target, folder, reference, now) -> str:
+def generate(twin: ECGTwin, config, target, folder, reference, now) -> Written:
   """Generates for one target condition and writes the results."""
   sampling = config.sampling.to_dict()
   base = twin.extract_base(reference, now)
@@ -83,7 +119,14 @@ def generate(twin: ECGTwin, config, target, folder, reference, now) -> str:
     **sampling,
   }
   return write_results(
-    folder, reference, now, target, out, request, config.format
+    folder,
+    reference,
+    now,
+    target,
+    out,
+    request,
+    config.format,
+    **config.picture,
   )
 
 
@@ -94,6 +137,7 @@ def run(config) -> None:
     SystemExit: with SOME_FAILED, where rows of the file could not be done.
   """
   suffix_of(config.format)
+  check_layout(**config.picture)
   if config.requests is not None:
     from ecgtwin_jax.jobs import requests
 
@@ -103,5 +147,8 @@ def run(config) -> None:
   reference, now = read_reference(config)
   target = read_target(config.target, now)
   twin = load_twin(config.twin, config.encoder)
-  overview = generate(twin, config, target, config.workdir, reference, now)
-  print(f"{config.num_samples} ECGs in {config.workdir}; picture: {overview}")
+  written = generate(twin, config, target, config.workdir, reference, now)
+  print(
+    f"{config.num_samples} ECGs in {config.workdir}; picture: "
+    f"{written.overview}\n{written.check}"
+  )

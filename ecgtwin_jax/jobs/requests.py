@@ -380,6 +380,7 @@ class _Run:
         comments.append(f"beats: {opened.beats[i]}")
       ecgs.append(ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, *comments)))
     record = {
+      "synthetic": True,
       "key": self._key(request),
       "request": request.cells,
       "now": opened.now.as_json(),
@@ -438,6 +439,7 @@ class _Run:
       table.writerow(["row", "line", "record", "reason"])
       table.writerows(map(dataclasses.astuple, summary.failures))
     record = {
+      "synthetic": True,
       "requests": str(self.config.requests),
       "rows": summary.rows,
       "done": summary.done,
