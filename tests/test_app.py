@@ -1,5 +1,6 @@
 """The page as users open it: a server, and a browser without a screen."""
 
+import http.client
 import os
 import pathlib
 import shutil
@@ -182,6 +183,33 @@ def test_two_people_at_once_get_their_own(page, server, chromium):
   see(page, "71 bpm asked for")
   see(other, "93 bpm asked for")
   other.close()
+
+
+def request(server, path, headers=(), body=None):
+  """Status and headers that a request gets."""
+  connection = http.client.HTTPConnection("127.0.0.1", server[1], timeout=60)
+  connection.request(
+    "POST" if body else "GET", path, body, headers=dict(headers)
+  )
+  answer = connection.getresponse()
+  answer.read()
+  connection.close()
+  return answer.status, dict(answer.getheaders())
+
+
+def test_foreign_hosts_and_origins_are_refused(server):
+  assert request(server, "/")[0] == 200
+  evil = f"evil.example:{server[1]}"
+  for headers in (
+    {"Host": evil},
+    {"Host": evil, "Origin": f"http://{evil}"},
+    {"Origin": "http://evil.example"},
+  ):
+    status, answer = request(server, "/", headers)
+    assert status == 403
+    assert not [name for name in answer if "access-control" in name.lower()]
+  large = "x" * 2**21
+  assert request(server, "/gradio_api/queue/join", {}, large)[0] == 413
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -122,7 +122,7 @@ def test_headers_are_no_place_to_store_things(record, where):
 
 
 def test_rates_have_a_limit(record):
-  with pytest.raises(RecordingError, match="must be at most 100000 Hz"):
+  with pytest.raises(RecordingError, match="must be at most 20000 Hz"):
     read_ecg(with_first_line(record, "rec 12 1e300 5000"))
 
 

@@ -1,15 +1,25 @@
 """Uploads: one recording, of the files that were sent and no others."""
 
+import multiprocessing
+import os
 import pathlib
 import shutil
 import tempfile
+import time
 
 import numpy as np
 import pytest
 
 from ecgtwin_jax import read_ecg
-from ecgtwin_jax.app.uploads import MAX_FILES, read_upload
+from ecgtwin_jax.app import uploads
+from ecgtwin_jax.app.uploads import MAX_FILES, read_upload, read_upload_apart
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, example_ecg
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reader():
+  """It keeps its socket in the temporary folder of its start."""
+  uploads.start_reader()
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +141,41 @@ def test_errors_of_reading_name_the_file_alone(record):
   text = refused(record, "has 100 bytes")
   assert text.startswith("s0010_re_10s")
   assert read_ecg(EXAMPLE_RECORD).record == "s0010_re_10s"
+
+
+def test_a_recording_is_read_apart_as_it_is_read_here(record):
+  apart, here = read_upload_apart(record), read_upload(record)
+  np.testing.assert_array_equal(apart.signal, here.signal)
+  assert (apart.record, apart.comments) == (here.record, here.comments)
+  with pytest.raises(ValueError, match="must be one recording"):
+    read_upload_apart(record[:1] * 2)
+
+
+def _take(what):
+  def take(*_):
+    if what == "memory":
+      return bytearray(1 << 30)
+    if what == "time":
+      time.sleep(60)
+    os._exit(1)
+
+  return take
+
+
+@pytest.mark.parametrize(
+  "what,words",
+  [
+    ("memory", "takes more than 512 MB of memory"),
+    ("time", "took too long to read"),
+    ("process", "took too much to read"),
+  ],
+)
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_what_reads_an_upload_is_bounded(monkeypatch, what, words):
+  # A fork of this process, so that what it reads with can be replaced.
+  context = multiprocessing.get_context("fork")
+  monkeypatch.setattr(uploads, "_context", lambda: context)
+  monkeypatch.setattr(uploads, "SECONDS", 1 if what == "time" else 60)
+  monkeypatch.setattr(uploads, "read_upload", _take(what))
+  with pytest.raises(ValueError, match=words):
+    uploads.read_upload_apart(["a"])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ecgtwin_jax.app.uploads import read_upload
+from ecgtwin_jax.app.uploads import read_upload_apart
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
@@ -22,6 +22,7 @@ from ecgtwin_jax.jobs.inputs import fill_condition
 from ecgtwin_jax.plotting import SPEED, plot_ecg
 
 MAX_SAMPLES = 16
+MAX_STEPS = 200  # calls of the network: others wait for their turn
 EDITS = ("add", "swap", "reweight")
 
 
@@ -281,7 +282,7 @@ class Session:
     if not files:
       return self.reference
     seconds = _number(start or "0", "seconds to skip")
-    return read_upload(files, seconds, self.max_upload_mb)
+    return read_upload_apart(files, seconds, self.max_upload_mb)
 
   def _read(self, form: Form) -> tuple[ECG, Condition, Condition, dict]:
     """Reference, what it shows, what the twins shall show, the sampling."""
@@ -310,6 +311,8 @@ class Session:
     for name in ("seed", "steps"):
       if not isinstance(getattr(form, name), int):
         raise ValueError(f"{name}={getattr(form, name)} must be a number")
+    if form.steps > MAX_STEPS:
+      raise ValueError(f"steps={form.steps} must be at most {MAX_STEPS}")
     sampling = {
       "num_samples": count,
       "seed": form.seed,

@@ -18,6 +18,7 @@ from ecgtwin_jax.app.actions import (
   Response,
   Session,
 )
+from ecgtwin_jax.app.guard import limit_places
 from ecgtwin_jax.app.uploads import DATA, MAINS
 from ecgtwin_jax.data.conditions import Condition
 
@@ -30,6 +31,7 @@ diagnosis or treatment.
 SEXES = [("female", "F"), ("male", "M"), ("not known", "")]
 SECONDS_ON_DISK = 3600  # of uploads and results, on the server
 WAITING = 32  # requests in the queue; more are refused
+LONGEST = 500  # characters of an error in words
 STYLE = """
 footer {display: none !important}
 .gradio-container {max-width: 1800px !important; margin: 0 auto}
@@ -147,7 +149,9 @@ def build(session: Session, target: Condition, config) -> gr.Blocks:
         [*info, *(fields[fact] for fact in facts)],
         **event,
       )
-  return blocks.queue(max_size=WAITING, api_open=False)
+  blocks.queue(max_size=WAITING, api_open=False)
+  limit_places(blocks._queue)
+  return blocks
 
 
 def _controls(session, target, config):
@@ -318,7 +322,7 @@ def _respond(action: Callable, show: Callable, failed: Callable) -> Callable:
       try:
         shown = show(action(folder, *values))
       except (ValueError, OSError) as error:
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).split())[:LONGEST]
       except Exception:
         traceback.print_exc()
         text = "this was not foreseen; the terminal of the server says more"

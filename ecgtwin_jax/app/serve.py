@@ -2,17 +2,20 @@
 
 import contextlib
 import os
+import shutil
 import signal
+import sys
 import tempfile
 import threading
 
 from ecgtwin_jax.app.actions import Session
-from ecgtwin_jax.app.uploads import MB
+from ecgtwin_jax.app.guard import LOOPBACK, Guard
+from ecgtwin_jax.app.uploads import MB, start_reader
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.inputs import read_reference, read_target
 from ecgtwin_jax.jobs.outputs import suffix_of
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+FORM = 1 << 16  # bytes around the files of an upload
 
 
 def run(config) -> None:
@@ -30,41 +33,58 @@ def run(config) -> None:
     )
   reference, now = read_reference(config)
   target = read_target(config.target, now)
-  with tempfile.TemporaryDirectory(prefix="ecgtwin_") as folder:
-    # Gradio reads these at its import. Its own folder would be the same for
-    # all users of this machine, and stay there.
-    os.environ["GRADIO_TEMP_DIR"] = folder
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+  folder = tempfile.mkdtemp(prefix="ecgtwin_")
+  usual, tempfile.tempdir = tempfile.tempdir, folder
+  with _stopped_by_signals() as stopped:
     try:
-      from ecgtwin_jax.app import page
-    except ModuleNotFoundError as error:
-      if error.name != "gradio":
-        raise
-      raise ValueError(
-        "the page needs Gradio, which is not installed: pip install -e '.[app]'"
-      ) from None
-    session = Session(
-      load_twin(config.twin, config.encoder),
-      reference,
-      now,
-      max_upload_mb=config.max_upload_mb,
-      sampler=config.sampling.sampler,
-      eta=config.sampling.eta,
-      file_format=config.format,
-      **config.picture,
-    )
-    blocks = page.build(session, target, config)
-    address = _launch(blocks, page.STYLE, config)
-    with _stopped_by_signals() as stopped:
-      print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
-      if config.host not in LOOPBACK or config.share:
-        print("whoever reaches it can use it: it has no password", flush=True)
-      stopped.wait()
-    blocks.close(verbose=False)
+      _serve(config, folder, reference, now, target, stopped)
+    finally:
+      tempfile.tempdir = usual
+      for _ in range(2):  # a job that is at work may have written meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
+  # A job that is still at work cannot be ended, and Python's exit would pull
+  # away what it works on.
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(0)
 
 
-def _launch(blocks, style, config):
+def _serve(config, folder, reference, now, target, stopped) -> None:
+  """Serves until `stopped`; all that is uploaded or made lies in `folder`."""
+  # Gradio reads these at its import. Its own folder would be the same for all
+  # users of this machine, and stay there.
+  os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "gradio")
+  os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+  os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+  try:
+    from ecgtwin_jax.app import page
+  except ModuleNotFoundError as error:
+    if error.name != "gradio":
+      raise
+    raise ValueError(
+      "the page needs Gradio, which is not installed: pip install -e '.[app]'"
+    ) from None
+  session = Session(
+    load_twin(config.twin, config.encoder),
+    reference,
+    now,
+    max_upload_mb=config.max_upload_mb,
+    sampler=config.sampling.sampler,
+    eta=config.sampling.eta,
+    file_format=config.format,
+    **config.picture,
+  )
+  start_reader()
+  blocks = page.build(session, target, config)
+  address = _launch(blocks, page.STYLE, config, folder)
+  print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
+  if config.host not in LOOPBACK or config.share:
+    print("whoever reaches it can use it: it has no password", flush=True)
+  stopped.wait()
+  blocks.close(verbose=False)
+
+
+def _launch(blocks, style, config, folder):
   """Starts the server; returns its address."""
   import gradio as gr
 
@@ -73,7 +93,7 @@ def _launch(blocks, style, config):
     font=["system-ui", "sans-serif"],
     font_mono=["monospace"],
   )
-  _, local, public = blocks.launch(
+  app, local, public = blocks.launch(
     server_name=config.host,
     server_port=config.port,
     share=config.share,
@@ -91,6 +111,14 @@ def _launch(blocks, style, config):
     inbrowser=False,
     prevent_thread_lock=True,
   )
+  if not config.share:  # who comes by that way is known to Gradio alone
+    app.middleware_stack = None  # is built anew, with the guard before the rest
+    app.add_middleware(
+      Guard,
+      hosts=LOOPBACK if config.host in LOOPBACK else (),
+      max_upload=int(config.max_upload_mb * MB) + FORM,
+      folder=folder,
+    )
   return public or local
 
 

@@ -4,9 +4,12 @@ A file may say anything, so what is read is limited to the uploaded files, their
 size and what they hold unpacked, and nothing is named as its sender named it.
 """
 
+import multiprocessing
 import pathlib
 import re
+import resource
 import shutil
+import sys
 import tempfile
 import zipfile
 
@@ -21,6 +24,70 @@ DATA = (".dat", ".mat", ".xyz")  # of a .hea
 MB = 2**20  # bytes, as Gradio counts
 MAX_FILES = 16  # a header and its data files
 UNPACKED = 10  # times the limit that an .npz file may hold unpacked
+MEMORY = 1 << 29  # bytes that reading one upload may take
+SECONDS = 20  # and the time
+
+
+def read_upload_apart(
+  paths: list[str] | tuple[str, ...],
+  start: float | int = 0.0,
+  max_mb: float | int = 20.0,
+) -> ECG:
+  """Does `read_upload` in a process of its own, with limits of its own.
+
+  The process is forked from one that holds the readers and nothing else; what
+  goes wrong in it leaves the page as it is.
+
+  Raises:
+    ValueError: as read_upload; or reading takes more than 20 s or 512 MB.
+  """
+  context = _context()
+  ours, theirs = context.Pipe(duplex=False)
+  process = context.Process(
+    target=_read_apart, args=(theirs, paths, start, max_mb), daemon=True
+  )
+  process.start()
+  theirs.close()
+  try:
+    in_time = ours.poll(SECONDS)
+    result = ours.recv() if in_time else "took too long to read"
+  except EOFError:
+    result = "took too much to read"
+  finally:
+    ours.close()
+    process.kill()
+    process.join()
+  if isinstance(result, str):
+    raise ValueError(result)
+  return result
+
+
+def start_reader() -> None:
+  """Starts the process that those of `read_upload_apart` are forked from."""
+  process = _context().Process(target=int)
+  process.start()
+  process.join()
+
+
+def _context():
+  context = multiprocessing.get_context("forkserver")
+  context.set_forkserver_preload([__name__, "wfdb"])
+  return context
+
+
+def _read_apart(pipe, paths, start, max_mb):
+  if sys.platform == "linux":  # elsewhere the limit is not kept
+    status = pathlib.Path("/proc/self/status").read_text()
+    taken = int(re.search(r"VmData:\s+(\d+) kB", status)[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + MEMORY, taken + MEMORY))
+  resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+  try:
+    result = read_upload(paths, start, max_mb)
+  except (ValueError, OSError) as error:
+    result = str(error)
+  except MemoryError:
+    result = f"reading it takes more than {MEMORY // MB} MB of memory"
+  pipe.send(result)
 
 
 def read_upload(

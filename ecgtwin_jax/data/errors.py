@@ -4,7 +4,7 @@ import numbers
 from typing import Any
 
 MIN_RATE = 50.0  # Hz: less cannot hold a QRS complex
-MAX_RATE = 1e5  # Hz: no recorder is as fast
+MAX_RATE = 20_000.0  # Hz: no recorder is as fast
 
 
 class RecordingError(ValueError):
@@ -66,7 +66,7 @@ def find_window(
 
   Raises:
     RecordingError: `duration`, the recording is too short or its rate not in
-      50..100,000 Hz.
+      50..20,000 Hz.
   """
   if not MIN_RATE <= rate <= MAX_RATE:
     bound = f"most {MAX_RATE:g}" if rate > MAX_RATE else f"least {MIN_RATE:g}"
