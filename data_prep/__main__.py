@@ -281,8 +281,8 @@ def main(arguments: list[str] | None = None) -> int:
   args = parser.parse_args(arguments)
   try:
     args.run(args)
-  except (ValueError, FileNotFoundError) as error:
-    print(f"error: {error}", file=sys.stderr)
+  except (ValueError, OSError) as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 1
   return 0
 

@@ -25,6 +25,7 @@ from ecgtwin_jax.constants import MODEL_RATE, MODEL_SAMPLES
 from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.dataset import FORMAT
 from ecgtwin_jax.data.leads import LEADS
+from ecgtwin_jax.data.whole_files import hold
 from ecgtwin_jax.text.statements import StatementTable
 
 _PER_SHARD = 1024  # recordings
@@ -110,6 +111,38 @@ def write(
   if _is_finished(output, card):
     return output
   partial = output.with_name(output.name + ".partial")
+  with hold(partial):
+    return _write(
+      output,
+      partial,
+      card,
+      name=name,
+      kind=kind,
+      shards=shards,
+      make_table=make_table,
+      total=total,
+      workers=workers,
+      beam_options=beam_options,
+      measure=measure,
+      latent_channels=latent_channels,
+    )
+
+
+def _write(
+  output,
+  partial,
+  card,
+  *,
+  name,
+  kind,
+  shards,
+  make_table,
+  total,
+  workers,
+  beam_options,
+  measure,
+  latent_channels,
+) -> pathlib.Path:
   data, done = partial / "data", partial / "done"
   _open_partial(partial, card)
   jobs = make_jobs(shards, name, kind, data, done, latent_channels)

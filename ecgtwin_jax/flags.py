@@ -99,6 +99,8 @@ def _find_config(name: str) -> pathlib.Path:
     path = folder / f"{name}.py"
   if not path.is_file():
     raise FileNotFoundError(f"no {what} {name!r}{nearest(name, known)}")
+  if path.suffix != ".py":
+    raise ValueError(f"configuration file {name!r} must end in .py")
   return path
 
 

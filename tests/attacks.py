@@ -311,14 +311,12 @@ def _failed(folder):
   from ecgtwin_jax.jobs import requests
 
   evil = "=cmd|' /C calc'!A0"
-  row = requests.Failure(1, 2, evil, f"{evil} is not there")
+  del folder
 
   def run():
-    requests.write_failures(folder / "failed.csv", [row])
-    with (folder / "failed.csv").open(newline="") as file:
-      cells = [cell for line in csv.reader(file) for cell in line]
-    assert not [x for x in cells if x[:1] in "=+-@"], cells
-    return f"escaped: {cells[-2]}"
+    cell = requests._as_cell(evil)
+    assert cell[0] not in "=+-@", cell
+    return f"escaped: {cell}"
 
   return run
 

@@ -1,6 +1,7 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and have one writer."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -31,3 +32,34 @@ def appear_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       shutil.rmtree(draft)
     else:
       draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def hold(folder: str | os.PathLike) -> Iterator[None]:
+  """Keeps other processes from writing into a folder, as long as they ask.
+
+  The lock dies with its process and leaves no file. File systems that have no
+  locks hold nobody off.
+
+  Args:
+    folder: made where it is not there.
+
+  Raises:
+    ValueError: another process holds it.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  place = os.open(folder, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ValueError(
+        f"{os.fspath(folder)!r} is in use by another process: wait for its "
+        "end, or name another folder"
+      ) from None
+    except OSError:
+      pass  # a file system without locks
+    yield
+  finally:
+    os.close(place)

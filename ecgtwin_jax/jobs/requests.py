@@ -29,7 +29,7 @@ from ecgtwin_jax.beats.asked import read_beats, write_beats
 from ecgtwin_jax.beats.criteria_checks import find_mismatches
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
-from ecgtwin_jax.data.whole_files import appear_whole
+from ecgtwin_jax.data.whole_files import appear_whole, hold
 from ecgtwin_jax.inference.results import describe_origin
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import load_twin
@@ -437,7 +437,8 @@ class _Run:
     with (self.folder / FAILED).open("w", newline="", encoding="utf-8") as file:
       table = csv.writer(file)
       table.writerow(["row", "line", "record", "reason"])
-      table.writerows(map(dataclasses.astuple, summary.failures))
+      for failure in summary.failures:
+        table.writerow(map(_as_cell, dataclasses.astuple(failure)))
     record = {
       "synthetic": True,
       "requests": str(self.config.requests),
@@ -474,17 +475,26 @@ class _Run:
       print(f"warnings of a row: its {ROW} in {self.folder}", flush=True)
 
 
+def _as_cell(value: int | str) -> int | str:
+  """A cell that a spreadsheet shows and does not compute."""
+  if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+    return f"'{value}"
+  return value
+
+
 def run(config) -> Summary:
   """Does configs/generate.py for a file of requests.
 
   Raises:
     FileNotFoundError: no such file.
     ValueError: the file cannot be used as a whole, a value of the configuration
-      is out of range, or there are several processes.
+      is out of range, there are several processes, or another run writes into
+      the workdir.
   """
   if jax.process_count() > 1:
     raise ValueError(
       f"process_count={jax.process_count()} must be 1 for a file of requests: "
       "give each process a file of its own, without --multihost"
     )
-  return _Run(config).run()
+  with hold(config.workdir):
+    return _Run(config).run()
