@@ -314,7 +314,7 @@ def _failed(folder):
   del folder
 
   def run():
-    cell = requests._as_cell(evil)
+    cell = requests.as_cell(evil)
     assert cell[0] not in "=+-@", cell
     return f"escaped: {cell}"
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ecgtwin_jax.data.whole_files import hold
-from ecgtwin_jax.jobs.requests import _as_cell
+from ecgtwin_jax.jobs.requests import as_cell
 
 HOLDER = """
 import sys
@@ -39,6 +39,6 @@ def test_a_lock_refuses_the_second_and_dies_with_its_owner(tmp_path):
 
 @pytest.mark.parametrize("text", ["=cmd|x", "+1", "-1", "@a", "\tx", "\rx"])
 def test_what_a_spreadsheet_would_compute_is_text(text):
-  assert _as_cell(text) == f"'{text}"
-  assert _as_cell("row = 1") == "row = 1"
-  assert _as_cell(-1) == -1
+  assert as_cell(text) == f"'{text}"
+  assert as_cell("row = 1") == "row = 1"
+  assert as_cell(-1) == -1

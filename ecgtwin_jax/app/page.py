@@ -150,7 +150,7 @@ def build(session: Session, target: Condition, config) -> gr.Blocks:
         **event,
       )
   blocks.queue(max_size=WAITING, api_open=False)
-  limit_places(blocks._queue)
+  limit_places(blocks._queue)  # noqa: SLF001 (Gradio has no other way)
   return blocks
 
 

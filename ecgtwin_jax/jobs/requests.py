@@ -438,7 +438,7 @@ class _Run:
       table = csv.writer(file)
       table.writerow(["row", "line", "record", "reason"])
       for failure in summary.failures:
-        table.writerow(map(_as_cell, dataclasses.astuple(failure)))
+        table.writerow(map(as_cell, dataclasses.astuple(failure)))
     record = {
       "synthetic": True,
       "requests": str(self.config.requests),
@@ -475,7 +475,7 @@ class _Run:
       print(f"warnings of a row: its {ROW} in {self.folder}", flush=True)
 
 
-def _as_cell(value: int | str) -> int | str:
+def as_cell(value: int | str) -> int | str:
   """A cell that a spreadsheet shows and does not compute."""
   if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
     return f"'{value}"
