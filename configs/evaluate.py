@@ -35,7 +35,7 @@ def get_config():
     "zero_base",
     "matched_stranger",
   )
-  config.levels = (
+  config.levels = (  # and "counterfactual"
     "fidelity",
     "condition",
     "physiology",
@@ -44,6 +44,9 @@ def get_config():
     "truth",
     "privacy",
   )
+  # Of the level "counterfactual", which generates anew: about
+  # patients * (2 * cycles + samples + 8) ECGs.
+  config.counterfactual = dict(patients=20, cycles=5, samples=16)
   # Parts of names of metrics that say nothing on these data, such as
   # "amplitude" where recordings were scaled.
   config.not_applicable = ()

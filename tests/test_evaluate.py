@@ -1,11 +1,13 @@
 import hashlib
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 
 from ecgtwin_jax.evaluation import evaluate
+from ecgtwin_jax.evaluation.levels import Measured
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.inference.twin import ECGTwin
 
@@ -57,6 +59,46 @@ def test_a_second_run_reads_what_is_there(evaluated, monkeypatch):
   monkeypatch.setattr(ECGTwin, "generate_rows", fail)
   again = evaluate.run(config)
   assert [m.name for m in again] == [m.name for m in metrics]
+
+
+def test_a_kept_file_that_was_changed_is_made_again(
+  evaluated, tmp_path, monkeypatch, capsys
+):
+  config, metrics = evaluated
+  config = config.copy_and_resolve_references()
+  config.workdir = str(shutil.copytree(config.workdir, tmp_path / "copy"))
+  config.levels = ("fidelity", "truth")
+  measured = []
+  for name, level in evaluate.LEVELS.items():
+    rows = [m for m in metrics if m.level == name]
+
+    def measure(_, name=name, rows=rows):
+      measured.append(name)
+      return Measured(rows, {})
+
+    monkeypatch.setitem(evaluate.LEVELS, name, level._replace(measure=measure))
+  arm = tmp_path / "copy/generated/twin/000000.npy"
+  honest = np.load(arm)
+  # The seal comes with the file, as one would copy them from elsewhere.
+  for end in ("", ".sha256"):
+    source = tmp_path / f"copy/generated/zero_base/000000.npy{end}"
+    shutil.copy(source, f"{arm}{end}")
+  evaluate.run(config)
+  np.testing.assert_array_equal(np.load(arm), honest)
+  out = capsys.readouterr().out
+  assert f"{arm} is not as it was written: generated again" in out
+  assert not measured  # what was generated again is what was measured
+  picture = next((tmp_path / "copy/levels/truth").glob("*.png"))
+  picture.write_bytes(b"")
+  evaluate.run(config)
+  assert measured == ["truth"]
+  kept = tmp_path / "copy/levels/fidelity/metrics.json"
+  kept.write_text(kept.read_text().replace('"fid', '"fido'))
+  evaluate.run(config)
+  assert measured == ["truth", "fidelity"]
+  assert "fidelity is not as it was written: measured again" in (
+    capsys.readouterr().out
+  )
 
 
 def test_a_workdir_of_something_else_is_refused(chain, evaluated):

@@ -109,9 +109,49 @@ def test_a_generator_with_one_face_is_at_chance_exactly():
   )
   blind = identification.metrics(lookups, gallery=20)
   for metric in blind:
-    chance = {"top1": 1 / 20, "top5": 5 / 20, "equal": 0.5}
+    chance = {"top1": 1 / 20, "top5": 5 / 20, "equal": 0.5, "tar": 0.0}
     want = chance[metric.name.split("_")[1]]
     assert metric.value == pytest.approx(want), metric
+
+
+def test_own_patients_are_accepted_where_few_strangers_are():
+  """One dimension of similarity: shares by the normal distribution."""
+  rng = np.random.default_rng(0)
+  patients, separation = 60, 2.0
+  own = np.repeat(np.arange(patients), 5)
+  similarity = rng.normal(size=(len(own), patients))
+  similarity[np.arange(len(own)), own] += separation
+  lookup = identification.Lookup(similarity, own)
+  for rate in (0.01, 0.001):
+    row = identification.measure_acceptance("x", lookup, rate, 0)
+    true = stats.norm.sf(stats.norm.isf(rate) - separation)
+    assert row.value == pytest.approx(true, abs=0.06) and row.baseline == rate
+  few = identification.Lookup(similarity[:2, :40], own[:2])
+  assert np.isnan(identification.measure_acceptance("x", few, 0.001, 0).value)
+
+
+def test_retrieval_is_told_by_what_the_condition_changes():
+  examples = make_examples(noise=0.05)
+  n = len(examples.real)
+  other = Condition(["Sinus rhythm", "PVC"], 70.0)
+  faster = Condition(["Sinus rhythm"], 90.0)
+  same = Condition(["Sinus rhythm"], 70.0)
+  third = n // 3
+  examples = dataclasses.replace(
+    examples,
+    reference_conditions=(same,) * n,
+    conditions=(faster,) * third + (other,) * third + (same,) * (n - 2 * third),
+  )
+  # What changes rhythm is taken for somebody else.
+  wrong = examples.generated["twin"].copy()
+  wrong[third : 2 * third] = np.roll(wrong[third : 2 * third], 5, axis=0)
+  examples = dataclasses.replace(examples, generated={"twin": wrong})
+  lookups = identification.compute(examples, embed)
+  assert len(lookups[identification.MEAN].own) == n
+  rows = identification.by_change(examples, lookups)
+  rate, statements, both = rows
+  assert rate.value == 1 and statements.value < 0.2 and np.isnan(both.value)
+  assert rate.reference == 1 and rate.baseline == pytest.approx(1 / 41)
 
 
 def test_error_rate_of_known_gaussians():

@@ -9,7 +9,12 @@ from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.generate_examples import choose
 from ecgtwin_jax.evaluation.metric import NAN, Metric, missing
-from ecgtwin_jax.evaluation.privacy import membership, privacy, replay
+from ecgtwin_jax.evaluation.privacy import (
+  beat_match,
+  membership,
+  privacy,
+  replay,
+)
 from ecgtwin_jax.inference.conditioning import ConditionArrays
 from ecgtwin_jax.inference.twin import ECGTwin
 from helpers.datasets import make_dataset
@@ -345,3 +350,56 @@ def test_nothing_to_compare_with_is_refused(sets):
   examples = make_examples(sets["honest"], sets["references"], sets["real"])
   with pytest.raises(ValueError, match="0 training and 60 validation"):
     privacy.compute(examples, sets["train"][:0], sets["validation"])
+
+
+def stretched(signals, factor):
+  return replay.stretch_time(signals, factor)
+
+
+def test_a_stretched_copy_is_found_by_recordings_and_by_beats(sets):
+  rows = np.random.default_rng(1).integers(0, TRAIN, TARGETS)
+  got = measured(sets, stretched(sets["train"][rows], 1.03))
+  for name in ("privacy_replay_share", "privacy_beat_replay_share"):
+    assert got[name].low > 0.8, name
+  assert "are replayed" in privacy.describe(list(got.values()))
+
+
+def test_one_who_repeats_its_own_beat_is_not_accused(sets):
+  # The first beat of an unseen recording, at a regular distance.
+  t = np.arange(1024)
+  periodic = np.stack([x[300 + t % 80] for x in sets["honest"]])
+  got = measured(sets, periodic)
+  for name in ("privacy_replay_share", "privacy_beat_replay_share"):
+    assert got[name].low <= 0.05 and got[name].value < 0.2, name
+
+
+def test_pieces_of_training_recordings_are_found_by_their_beats(sets):
+  rng = np.random.default_rng(2)
+  rows = rng.integers(0, TRAIN, (TARGETS, 4))
+  pieces = [
+    np.concatenate([sets["train"][r][256 * k : 256 * (k + 1)] for k, r in row])
+    for row in map(list, map(enumerate, rows))
+  ]
+  got = measured(sets, np.stack(pieces))
+  assert got["privacy_beat_replay_share"].low > 0.5
+
+
+def test_who_knows_when_the_targets_beats_fall_has_seen_it(sets):
+  leaked = measured(sets, sets["real"])["privacy_leak_share"]
+  assert leaked.value == 1 and leaked.low == pytest.approx(0.025 ** (1 / 30))
+  honest = measured(sets, sets["honest"])["privacy_leak_share"]
+  assert honest.low <= 0.05 <= honest.high and honest.value < 0.2
+
+
+def test_one_s_own_recordings_are_passed_over(sets):
+  queries = sets["honest"][:6]
+  who = np.arange(6) // 2
+  best, where = replay.nearest(
+    queries, queries, query_owners=who, pool_owners=who
+  )
+  assert (who[where] != who).all() and (best < 0.999).all()
+  pool = beat_match.median_beats(queries)
+  beats = beat_match.beats_at_stretches(queries)
+  found = beat_match.match(beats, pool, query_owners=who, pool_owners=who)
+  assert (found.candidates[:, 0] // 2 != who).all()
+  assert beat_match.match(beats, pool).candidates[:, 0].tolist() == [*range(6)]

@@ -250,6 +250,10 @@ def test_interrupted_and_resumed_gives_the_same_files(
   requests_module.run(config)
   assert len(calls) == 3 + 2
   assert ages == {p: p.stat().st_mtime_ns for p in parts.rglob("row*.*")}
+  # A file that lost its content is no result.
+  next(parts.glob("row_00001/row00001_0.*")).write_bytes(b"")
+  requests_module.run(config)
+  assert contents(parts) == contents(whole)
 
 
 def test_a_changed_row_or_setting_is_made_anew(chain, tmp_path, monkeypatch):

@@ -258,6 +258,38 @@ def test_a_damaged_or_missing_twin_is_named(chain, tmp_path):
     twin_directory.read_part(tmp_path / "half", "vae")
 
 
+def test_a_table_that_was_changed_is_refused(tmp_path):
+  table = StatementTable.from_encoder(["Sinus rhythm", "PVC"], HashedEncoder())
+  twin_directory.write_twin(tmp_path, {}, sources={}, card="", table=table)
+  assert twin_directory.read_table(tmp_path).statements == table.statements
+  path = tmp_path / "statements.json"
+  text = path.read_text()
+  path.write_text(text.replace("PVC", "PAC"))
+  with pytest.raises(ValueError, match=r"statements\.json' does not match the"):
+    twin_directory.read_table(tmp_path)
+  path.unlink()
+  with pytest.raises(ValueError, match=r"statements\.json' does not match the"):
+    twin_directory.read_table(tmp_path)
+  path.write_text(text)
+  vectors = table.embeddings.copy()
+  vectors[1, 3] = np.nan
+  np.save(tmp_path / "statements.npy", vectors)
+  with pytest.raises(ValueError, match=r"statements\.npy' does not match the"):
+    twin_directory.read_table(tmp_path)
+  with pytest.raises(ValueError, match="finite: the vector of 'PVC' is not"):
+    StatementTable.load(tmp_path)
+
+
+def test_shipped_tables_are_what_their_index_says():
+  for name in ("simulated-small", "simulated-evaluators"):
+    path = twin_directory.shipped(name)
+    assert set(twin_directory.read_index(path)["table"]) == {
+      "statements.json",
+      "statements.npy",
+    }
+    assert len(twin_directory.read_table(path)) > 10
+
+
 def test_a_twin_says_what_it_is(chain, twin):
   folder = chain / "stage2" / "twin"
   card = (folder / "README.md").read_text()

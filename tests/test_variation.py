@@ -8,7 +8,7 @@ import pytest
 from ecgtwin_jax.beats.median_beat import find_median_beat
 from ecgtwin_jax.beats.variation import beat_spread, rr_spread
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.evaluation.physiology import variation
+from ecgtwin_jax.evaluation.physiology import lead_places, variation
 from ecgtwin_jax.evaluation.readings import Readings
 from helpers.evaluated import make_examples, real_signals
 
@@ -90,8 +90,46 @@ def test_a_periodic_generator_is_seen_and_the_real_one_is_at_the_reference():
   assert same["beat_spread_sinus_wasserstein_uv"].value == 0
   assert "after the autoencoder" in same["beat_spread_sinus_uv"].note
   assert len(variation.draw(result).axes) == 6
+  assert "num_samples=2" in same.pop("sample_spread_uv").note
   few = [m for m in same.values() if np.isnan(m.value)]
   assert few and all("fewer than 10" in m.note for m in few)
+
+
+def test_samples_and_patients_that_do_not_differ_are_seen():
+  real = real_signals(PATIENTS)
+  twice = make_examples(real, patients=PATIENTS).real[:, None].repeat(2, axis=1)
+  noise = np.random.default_rng(0).normal(0, 0.01, twice.shape)
+  noisy = (twice + noise).astype(np.float32)
+  result, rows = figures(real, generated={"twin": noisy})
+  samples, patients = rows["sample_spread_uv"], rows["patient_spread_uv"]
+  assert 1 < samples.value < 20 and samples.reference > 1
+  assert patients.value == pytest.approx(patients.reference, rel=0.05)
+  assert result.strangers["real"].shape == (len(real), 2)
+  one = np.broadcast_to(twice[:1], twice.shape).copy()
+  _, rows = figures(real, generated={"twin": one})
+  for name in ("sample_spread_uv", "patient_spread_uv"):
+    assert rows[name].value == pytest.approx(0, abs=1e-6)
+    assert rows[name].reference > 1 and rows[name].baseline == 0
+
+
+def test_leads_that_are_not_where_they_belong_are_counted():
+  examples = make_examples(real_signals(PATIENTS), patients=PATIENTS)
+  real = Readings(examples).of("real")
+  arms = examples.real[..., [0, 2, 1, 4, 3, *range(5, 12)]].copy()
+  arms[..., 0] *= -1  # I is upside down, II and III, aVR and aVL change places
+  for twins, share in (
+    (examples.real, 1),
+    (arms, 7 / 12),
+    (-examples.real, 0),
+    (np.roll(examples.real, 1, axis=-1), 0),
+  ):
+    changed = make_examples(twins, patients=PATIENTS)
+    places = lead_places.compute(
+      Readings(changed).of("twin"), real, examples.patients
+    )
+    (row,) = lead_places.metrics(places)
+    assert row.value == pytest.approx(share, abs=0.01 if share else 0.1)
+    assert row.reference == 1 and row.baseline == pytest.approx(1 / 12)
 
 
 def test_readings_are_made_once_and_a_reference_once_per_patient(monkeypatch):

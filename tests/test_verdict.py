@@ -19,6 +19,7 @@ GOOD = [
   metric("fid", 0.4, 0.3, 0.5, 20.0, 0.2, "lower"),
   metric("recall", 0.85, 0.8, 0.9, NAN, 0.87),
   metric("beat_spread_sinus_uv", 20.0, 19.0, 21.0, NAN, 22.0),
+  metric("sample_spread_uv", 60.0, 55.0, 65.0, 0.0, 6.0),
   metric("privacy_replay_share", 0.03, 0.01, 0.06, NAN, 0.05, "lower"),
   metric("measurements_failed_share", 0.01, 0.0, 0.02, NAN, 0.01, "lower"),
 ]
@@ -26,13 +27,14 @@ GOOD = [
 
 def answers(*changed):
   known = {m.name: m for m in GOOD} | {m.name: m for m in changed}
-  text, person, real, unchanged, replay, failed = give_verdicts(
+  text, person, real, vary, unchanged, replay, failed = give_verdicts(
     list(known.values())
   )
   return {
     "text": text,
     "person": person,
     "real": real,
+    "vary": vary,
     "unchanged": unchanged,
     "replay": replay,
     "failed": failed,
@@ -43,13 +45,15 @@ def test_a_good_twin_is_praised_and_each_figure_is_said():
   found = answers()
   unchanged = found.pop("unchanged")
   assert (unchanged.word, unchanged.colour) == ("Not measured", "unknown")
-  assert [a.word for a in found.values()] == ["Yes", "Yes", "Yes", "No", "1.0%"]
+  assert [a.word for a in found.values()] == [
+    *("Yes", "Yes", "Yes", "Yes", "No", "1.0%")
+  ]
   assert {a.colour for a in found.values()} == {"good"}
   assert found["person"].sentence == (
     "Right patient found first (identity_top1_share ↑): 0.8, 0.75 to 0.85; "
     "baseline 0.01; reference 0.85."
   )
-  assert found["failed"].sentence.endswith("0 of 8 figures show a dash.")
+  assert found["failed"].sentence.endswith("0 of 9 figures show a dash.")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +63,7 @@ def test_a_good_twin_is_praised_and_each_figure_is_said():
     (0.05, 0.2, "Hardly", "bad"),
     (0.4, 0.6, "In part", "fair"),
     (0.0, 0.005, "No", "bad"),
+    (0.0, 0.1, "No", "bad"),  # all of it next to the baseline
     (NAN, NAN, "Cannot tell", "unknown"),
   ],
 )
@@ -121,7 +126,7 @@ def test_rows_nearer_than_the_unchanged_reference_are_counted():
 def test_what_was_not_measured_says_so():
   found = answers(missing("identity_top1_share", "person", "no encoder"))
   assert found["person"].word == "Not measured"
-  assert "1 of 8 figures" in found["failed"].sentence
+  assert "1 of 9 figures" in found["failed"].sentence
   instead = answers(
     missing("identity_top1_share", "person", "no encoder"),
     metric("base_similarity", 0.8, 0.7, 0.9, 0.6, 0.83),
@@ -138,3 +143,30 @@ def test_position_runs_from_baseline_to_reference():
   assert position(ratio) == 0.5 and position(ratio._replace(value=1.0)) == 1
   assert position(ratio._replace(value=5.0), at_best=True) == 0.5
   assert position(ratio._replace(value=1.25), at_best=True) == 0.5
+
+
+def test_a_collapsed_twin_does_not_vary_and_one_that_varies_too_much_does():
+  one = metric("sample_spread_uv", 0.0, 0.0, 0.0, 0.0, 6.0)
+  found = answers(one)
+  assert found["vary"].word == "No" and found["real"].word == "Yes"
+  assert "samples of one request" in found["vary"].sentence
+  wide = metric("beat_spread_sinus_uv", 60.0, 55.0, 65.0, NAN, 22.0, "lower")
+  found = answers(wide)
+  assert found["vary"].word == "Yes" and found["real"].word == "Hardly"
+
+
+def test_the_worst_kind_of_replay_answers():
+  def share(name, value, low, high):
+    return metric(name, value, low, high, NAN, 0.05, "lower")
+
+  leak = share("privacy_leak_share", 1.0, 0.9, 1.0)
+  wide = share("privacy_beat_replay_share", 0.08, 0.02, 0.15)
+  found = answers(leak, wide)["replay"]
+  assert found.word == "Yes" and "only the true recording" in found.sentence
+  found = answers(wide)["replay"]
+  assert (
+    found.word == "Cannot tell" and "beats nearer" in found.sentence.lower()
+  )
+  # Above what unseen recordings do, by less than as much again.
+  slight = share("privacy_reference_replay_share", 0.08, 0.06, 0.095)
+  assert answers(slight)["replay"].word == "No"

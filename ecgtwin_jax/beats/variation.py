@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
+from jaxtyping import Float
 
-from ecgtwin_jax.beats.median_beat import RATE, Beats
+from ecgtwin_jax.beats.median_beat import RATE, Beats, median_of
 
 LEAST = 3  # beats, or intervals between beats, that a spread is taken from
 _BEFORE, _AFTER = 0.26, 0.44  # s of a beat that are compared, at a slow rate
@@ -26,6 +27,15 @@ def beat_spread(beats: Beats) -> float:
   window = slice(beats.middle - before, beats.middle + after)
   rest = beats.segments[:, window] - beats.median[window]
   return 1000 * float(np.median(np.sqrt((rest**2).mean(axis=(1, 2)))))
+
+
+def half_beats(
+  beats: Beats,
+) -> tuple[Float[np.ndarray, "s 12"], Float[np.ndarray, "s 12"]] | None:
+  """Median of every other usual beat, and of the rest; None of fewer than 4."""
+  if len(beats.segments) < 4:
+    return None
+  return median_of(beats.segments[::2]), median_of(beats.segments[1::2])
 
 
 def rr_spread(beats: Beats) -> float:

@@ -1,7 +1,8 @@
-"""Files and folders that appear whole or not at all, and have one writer."""
+"""Files and folders that appear whole, have one writer, and may be sealed."""
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import pathlib
 import shutil
@@ -63,3 +64,38 @@ def hold(folder: str | os.PathLike) -> Iterator[None]:
     yield
   finally:
     os.close(place)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+  """The sha256 of a file."""
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(path: str | os.PathLike, made_from: str) -> None:
+  """Writes PATH.sha256 beside a file: what it holds and what it was made from.
+
+  Args:
+    path: of the file.
+    made_from: all that it depends on, as text.
+  """
+  path = pathlib.Path(path)
+  with appear_whole(_seal_of(path)) as draft:
+    draft.write_text(_sealed(path, made_from))
+
+
+def is_sealed(path: str | os.PathLike, made_from: str) -> bool:
+  """True where a file is there as it was sealed, made from the same."""
+  path = pathlib.Path(path)
+  try:
+    return _seal_of(path).read_text() == _sealed(path, made_from)
+  except (OSError, UnicodeDecodeError):
+    return False
+
+
+def _seal_of(path):
+  return path.with_name(f"{path.name}.sha256")
+
+
+def _sealed(path, made_from):
+  return hashlib.sha256(f"{made_from}\n{sha256_of(path)}".encode()).hexdigest()

@@ -15,7 +15,12 @@ import jax
 import numpy as np
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
-from ecgtwin_jax.data.whole_files import appear_whole
+from ecgtwin_jax.data.whole_files import (
+  appear_whole,
+  is_sealed,
+  seal,
+  sha256_of,
+)
 from ecgtwin_jax.evaluation import generate_examples, report
 from ecgtwin_jax.evaluation.levels import LEVELS, EvaluationContext
 from ecgtwin_jax.evaluation.metric import Metric, missing
@@ -47,7 +52,8 @@ def run(config) -> list[Metric]:
   if config.half is not None:
     data = take_half(data, config.half)
   evaluators = find_evaluators(config)
-  generate_examples.claim(folder, _what(config, twin, data, evaluators))
+  what = _what(config, twin, data, evaluators)
+  generate_examples.claim(folder, what)
   choice = generate_examples.choose(
     data, config.patients, config.conditions, config.seed
   )
@@ -59,15 +65,28 @@ def run(config) -> list[Metric]:
     ablations=tuple(config.ablations),
     num_samples=config.num_samples,
     seed=config.seed,
+    made_from=json.dumps(what),
     **config.sampling.to_dict(),
   )
-  context = EvaluationContext(twin, data, examples, evaluators, config)
+  made_from = json.dumps([what, _hashes(folder / "generated")])
+  simulated = data.card["name"] == "simulated"
+  context = EvaluationContext(
+    twin,
+    examples,
+    evaluators,
+    config,
+    table=data.table,
+    cohort_seed=data.card["options"]["seed"] if simulated else None,
+    data=data,
+  )
   metrics, pictures = [], {}
   for level in LEVELS:
     if level not in config.levels:
       continue
     started = time.monotonic()
-    rows, pictures[level] = _measure(level, context, folder)
+    rows, pictures[level] = _measure(
+      level, context, folder, made_from + _more(level, config)
+    )
     rows = [_applicable(metric, config.not_applicable) for metric in rows]
     metrics += rows
     seconds = time.monotonic() - started
@@ -78,7 +97,7 @@ def run(config) -> list[Metric]:
     print(f"{verdict.question} {verdict.word}. {verdict.sentence}", flush=True)
   words = {"privacy": risk.describe(metrics)}
   page = report.write_html(
-    folder, _about(config, context, folder), metrics, pictures, words
+    folder, _about(config, context, data, folder), metrics, pictures, words
   )
   print(f"{time.monotonic() - began:.0f} s; report: {page}")
   return metrics
@@ -177,15 +196,20 @@ def _what(config, twin, data, evaluators) -> dict:
   }
 
 
-def _about(config, context: EvaluationContext, folder) -> dict[str, str]:
+def _about(
+  config, context: EvaluationContext, data: Dataset, folder
+) -> dict[str, str]:
   what = json.loads((folder / "evaluated.json").read_text())
   examples = context.examples
   patients = len(np.unique(examples.patients))
-  simulated = context.data.card["name"] == "simulated"
   return {
     "twin": f"{config.twin or 'simulated-small (shipped)'}, {what['twin']}",
-    "data": f"{config.data}, split {context.data.split}"
-    + (": simulated ECGs, no claim about hearts" if simulated else ""),
+    "data": f"{config.data}, split {data.split}"
+    + (
+      ""
+      if context.cohort_seed is None
+      else ": simulated ECGs, no claim about hearts"
+    ),
     "targets": f"{len(examples.real)} of {patients} patients; "
     + ", ".join(
       f"{variant} x {g.shape[1]}" for variant, g in examples.generated.items()
@@ -203,21 +227,54 @@ def _about(config, context: EvaluationContext, folder) -> dict[str, str]:
   }
 
 
-def _measure(level: str, context: EvaluationContext, folder: pathlib.Path):
-  """Measures a level, or reads what an earlier run has measured."""
+def _more(level: str, config) -> str:
+  """What a level depends on, and no other."""
+  return config.counterfactual.to_json() if level == "counterfactual" else ""
+
+
+def _hashes(folder: pathlib.Path) -> dict[str, str]:
+  """{file: sha256} of all arrays in a folder."""
+  paths = sorted(folder.glob("*/*.npy"))
+  return {os.fspath(p.relative_to(folder)): sha256_of(p) for p in paths}
+
+
+def _measure(
+  level: str, context: EvaluationContext, folder: pathlib.Path, origin: str
+):
+  """Measures a level, or reads what an earlier run has measured of the same."""
   kept = folder / "levels" / level
   done = kept / "metrics.json"
-  if not done.exists():
+  if not _is_kept(done, origin):
+    if done.exists():
+      print(f"{kept} is not as it was written: measured again", flush=True)
     kept.mkdir(parents=True, exist_ok=True)
+    for path in kept.glob("*.png"):
+      path.unlink()
     measured = LEVELS[level].measure(context)
     assert {m.level for m in measured.metrics} == {level}, level
     for name, figure in measured.pictures.items():
       figure.savefig(kept / f"{name}.png", dpi=110, bbox_inches="tight")
-    entries = [report.to_json(metric) for metric in measured.metrics]
+    entry = {
+      "metrics": [report.to_json(metric) for metric in measured.metrics],
+      "pictures": {p.name: sha256_of(p) for p in sorted(kept.glob("*.png"))},
+    }
     with appear_whole(done) as draft:
-      draft.write_text(json.dumps(entries))
-  metrics = [report.from_json(entry) for entry in json.loads(done.read_text())]
-  return metrics, sorted(kept.glob("*.png"))
+      draft.write_text(json.dumps(entry))
+    seal(done, origin)
+  entry = json.loads(done.read_text())
+  metrics = [report.from_json(metric) for metric in entry["metrics"]]
+  return metrics, [kept / name for name in entry["pictures"]]
+
+
+def _is_kept(done: pathlib.Path, origin: str) -> bool:
+  """True where a level's figures and pictures are as they were written."""
+  if not is_sealed(done, origin):
+    return False
+  pictures = json.loads(done.read_text())["pictures"]
+  return all(
+    (done.parent / name).is_file() and sha256_of(done.parent / name) == digest
+    for name, digest in pictures.items()
+  )
 
 
 def _applicable(metric: Metric, excluded: tuple[str, ...]) -> Metric:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ecgtwin_jax.data.conditions import SEXES, Condition
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
-from ecgtwin_jax.data.whole_files import appear_whole
+from ecgtwin_jax.data.whole_files import appear_whole, is_sealed, seal
 from ecgtwin_jax.evaluation.examples import ABLATIONS, Examples
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
@@ -140,9 +140,13 @@ def make(
   ablations: tuple[str, ...] = ABLATIONS,
   num_samples: int = 1,
   seed: int = 0,
+  made_from: str = "",
   **settings,
 ) -> Examples:
   """Generates twins and ablations; what an earlier run has generated is read.
+
+  A kept file that is not as it was written, or was made from something else,
+  is made again.
 
   Args:
     twin: the twin that is evaluated.
@@ -151,8 +155,9 @@ def make(
     folder: folder of what is generated.
     ablations: some of ABLATIONS, beside the twin as it should be.
     num_samples: ECGs per target of the twin; one of each ablation.
-    seed: seed of sampling and of the shuffles.
-    **settings: sampling settings, as ECGTwin.generate has them.
+    seed: of sampling and of the shuffles.
+    made_from: all that the ECGs depend on, as text; seals the kept files.
+    **settings: of sampling, as ECGTwin.generate has them.
 
   Raises:
     ValueError: an unknown ablation, or the folder holds an evaluation of
@@ -191,6 +196,7 @@ def make(
       seed,
       folder / variant,
       Settings(**settings),
+      made_from,
     )
   encoded = np.stack([twin.networks.encode(ecg) for ecg in as_ecgs(real)])
   return Examples(
@@ -221,7 +227,7 @@ def _swap_texts(conditions, rows) -> tuple[Condition, ...]:
 
 
 def _generate(
-  twin, bases, conditions, count, seed, folder, settings: Settings
+  twin, bases, conditions, count, seed, folder, settings: Settings, made_from
 ) -> Float[np.ndarray, "n k 1024 12"]:
   """ECGs of the twin or an ablation, in pieces so that a stop loses little."""
   folder.mkdir(exist_ok=True)
@@ -230,7 +236,10 @@ def _generate(
   for start in tqdm(starts, desc=f"generating: {folder.name}", disable=None):
     rows = slice(start, start + ROWS)
     path = folder / f"{start:06d}.npy"
-    if not path.exists():
+    origin = f"{made_from}\n{folder.name}/{path.name}"
+    if not is_sealed(path, origin):
+      if path.exists():
+        print(f"{path} is not as it was written: generated again", flush=True)
       signals = twin.generate_rows(
         np.repeat(bases[rows], count, axis=0),
         [c for c in conditions[rows] for _ in range(count)],
@@ -241,6 +250,7 @@ def _generate(
       signals = signals.reshape(-1, count, *signals.shape[1:])
       with appear_whole(path) as draft:
         np.save(draft, signals.astype(np.float32))
+      seal(path, origin)
     pieces.append(np.load(path))
   return np.concatenate(pieces)
 

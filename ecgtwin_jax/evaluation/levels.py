@@ -10,9 +10,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
-from ecgtwin_jax.evaluation import counterfactuals, generate_examples, truth
+from ecgtwin_jax.evaluation import (
+  counterfactual,
+  counterfactuals,
+  generate_examples,
+  truth,
+)
 from ecgtwin_jax.evaluation.condition import (
   classifier,
   clip_score,
@@ -29,12 +35,34 @@ from ecgtwin_jax.evaluation.person import (
   beat_from_base,
   identification,
 )
-from ecgtwin_jax.evaluation.physiology import physiology, variation
+from ecgtwin_jax.evaluation.physiology import (
+  lead_places,
+  physiology,
+  variation,
+)
 from ecgtwin_jax.evaluation.privacy import membership, privacy
 from ecgtwin_jax.evaluation.readings import Readings
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
+from ecgtwin_jax.text.statements import StatementTable
 
 _MEMBERS = 200  # patients on each side of membership inference
+
+
+class Recordings(NamedTuple):
+  """Recordings in mV, and whose they are.
+
+  Attributes:
+    train: that the twin was trained on.
+    unseen: of patients that it was not trained on.
+    train_patients: of `train`.
+    unseen_patients: of `unseen`.
+  """
+
+  train: Float32[np.ndarray, "m 1024 12"]
+  unseen: Float32[np.ndarray, "v 1024 12"]
+  train_patients: Shaped[np.ndarray, " m"]
+  unseen_patients: Shaped[np.ndarray, " v"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +70,26 @@ class EvaluationContext:
   """What the levels measure, and with what.
 
   Attributes:
-    twin: what is evaluated.
-    data: the data set that the real ECGs are from.
+    twin: what is evaluated; None where nothing but its ECGs is at hand.
     examples: real and generated ECGs.
     evaluators: {part: where that evaluator, a network, lies}.
-    config: configs/evaluate.py.
+    config: of configs/evaluate.py seed, published_protocol, and what levels
+      that ask the twin need.
+    table: of the statements; None: that of the evaluators.
+    cohort_seed: of simulated patients; None: they are not simulated.
+    recordings: that the twin was trained on, and unseen ones; None: of
+      config.data.
+    data: the data set that the real ECGs are from; None: there is none.
   """
 
-  twin: ECGTwin
-  data: Dataset
+  twin: ECGTwin | None
   examples: Examples
   evaluators: dict[str, str]
   config: object
+  table: StatementTable | None = None
+  cohort_seed: int | None = None
+  recordings: Recordings | None = None
+  data: Dataset | None = None
 
   @functools.cached_property
   def readings(self) -> Readings:
@@ -63,7 +99,7 @@ class EvaluationContext:
   @functools.cached_property
   def clip(self) -> ClipSpace:
     """The evaluators' CLIP, which projects each ECG once for all levels."""
-    return ClipSpace.load(self.evaluators["clip"], table=self.data.table)
+    return ClipSpace.load(self.evaluators["clip"], table=self.table)
 
 
 class Measured(NamedTuple):
@@ -103,7 +139,7 @@ def measure_condition(context: EvaluationContext) -> Measured:
     "heart_rate": heart_rate.draw(rates),
     "criteria": criteria.draw(checked),
   }
-  if "rhythm" in context.twin.networks.modules:
+  if context.twin is not None and "rhythm" in context.twin.networks.modules:
     rhythms = rhythm.compute(examples, context.twin.draw_rhythms, seed=seed)
     metrics += rhythm.metrics(rhythms, seed=seed)
     pictures["rhythm"] = rhythm.draw(rhythms)
@@ -129,9 +165,15 @@ def measure_physiology(context: EvaluationContext) -> Measured:
   """Intervals, waves, spectra and limb leads, and variation between beats."""
   examples, seed = context.examples, context.config.seed
   result = physiology.compute(examples, context.readings)
-  spreads = variation.compute(examples, context.readings)
+  spreads = variation.compute(examples, context.readings, seed=seed)
+  places = lead_places.compute(
+    context.readings.of("twin"),
+    context.readings.of("real"),
+    examples.patients,
+  )
   metrics = physiology.metrics(result, seed=seed)
   metrics += variation.metrics(spreads, seed=seed)
+  metrics += lead_places.metrics(places, seed=seed)
   return Measured(
     metrics,
     {
@@ -150,20 +192,25 @@ def measure_person(context: EvaluationContext) -> Measured:
     )
 
   examples, seed = context.examples, context.config.seed
-  bases = base_similarity.compute(examples, extract, seed=seed)
-  prediction = beat_from_base.compute(
-    examples, bases.sets["reference"][:, 0], context.readings
-  )
-  metrics = base_similarity.metrics(bases, seed=seed)
-  metrics += beat_from_base.metrics(prediction, seed=seed)
-  pictures = {
-    "base_vectors": base_similarity.draw(bases),
-    "beat_from_base": beat_from_base.draw(prediction),
-  }
+  if context.twin is None:
+    metrics = [missing("base_similarity", "person", "needs the twin's weights")]
+    pictures = {}
+  else:
+    bases = base_similarity.compute(examples, extract, seed=seed)
+    prediction = beat_from_base.compute(
+      examples, bases.sets["reference"][:, 0], context.readings
+    )
+    metrics = base_similarity.metrics(bases, seed=seed)
+    metrics += beat_from_base.metrics(prediction, seed=seed)
+    pictures = {
+      "base_vectors": base_similarity.draw(bases),
+      "beat_from_base": beat_from_base.draw(prediction),
+    }
   if "identity" in context.evaluators:
     encoder = identification.Identity(context.evaluators["identity"])
     lookups = identification.compute(examples, encoder.embed)
     metrics += identification.metrics(lookups, seed=seed)
+    metrics += identification.by_change(examples, lookups, seed=seed)
     pictures["retrieval"] = identification.draw(lookups)
   else:
     metrics += _without("person", "identity")
@@ -193,13 +240,11 @@ def measure_counterfactuals(context: EvaluationContext) -> Measured:
 
 def measure_truth(context: EvaluationContext) -> Measured:
   """Distance from the true twin, of simulated patients."""
-  card, seed = context.data.card, context.config.seed
-  if card["name"] != "simulated":
-    why = (
-      f"the true twin is known of simulated patients only, not {card['name']}"
-    )
+  seed = context.config.seed
+  if context.cohort_seed is None:
+    why = "the true twin is known of simulated patients only"
     return Measured([missing("truth", "truth", why)], {})
-  patients = truth.find_patients(context.examples, card["options"]["seed"])
+  patients = truth.find_patients(context.examples, context.cohort_seed)
   comparison = truth.compute(
     context.examples, patients, context.readings, seed=seed
   )
@@ -211,35 +256,80 @@ def measure_truth(context: EvaluationContext) -> Measured:
 
 def measure_privacy(context: EvaluationContext) -> Measured:
   """Nearness to the recordings of the twin's training, and attacks."""
-  directory, config = context.config.data, context.config
-  train = load_split(directory, "train", kind="ecg")
-  unseen = load_split(directory, "validation", kind="ecg")
-  limit = config.training_recordings
-  rng = np.random.default_rng([config.seed, 2])
-  rows = np.sort(rng.permutation(len(train))[:limit])
-  others = np.sort(rng.permutation(len(unseen))[:limit])
-  losses = tuple(
-    membership.denoising_losses(
-      context.twin,
-      split,
-      generate_examples.choose(split, _MEMBERS, 1, config.seed),
-      seed=config.seed,
-    )
-    for split in (train, unseen)
-    if len(split.pairs)
-  )
+  seed, losses = context.config.seed, None
+  recordings = context.recordings
+  if recordings is None:
+    splits = [
+      load_split(context.config.data, split, kind="ecg")
+      for split in ("train", "validation")
+    ]
+    recordings = _draw_recordings(*splits, context.config)
+    if context.twin is not None and all(len(split.pairs) for split in splits):
+      losses = tuple(
+        membership.denoising_losses(
+          context.twin,
+          split,
+          generate_examples.choose(split, _MEMBERS, 1, seed),
+          seed=seed,
+        )
+        for split in splits
+      )
   nearness = privacy.compute(
     context.examples,
-    generate_examples.signals_mv(train, rows),
-    generate_examples.signals_mv(unseen, others),
-    train_patients=train.patient_number[rows],
-    validation_patients=unseen.patient_number[others],
-    losses=losses if len(losses) == 2 else None,
-    seed=config.seed,
+    recordings.train,
+    recordings.unseen,
+    train_patients=recordings.train_patients,
+    validation_patients=recordings.unseen_patients,
+    losses=losses,
+    seed=seed,
   )
   return Measured(
-    privacy.metrics(nearness, seed=config.seed),
-    {"nearest": privacy.draw(nearness)},
+    privacy.metrics(nearness, seed=seed), {"nearest": privacy.draw(nearness)}
+  )
+
+
+def measure_counterfactual(context: EvaluationContext) -> Measured:
+  """Whether changes hold together: there and back, nothing changed, graded."""
+  twin, config = context.twin, context.config
+  if twin is None:
+    why = "needs the twin itself"
+    return Measured([missing("composition_uv", "counterfactual", why)], {})
+  settings = Settings(**config.sampling.to_dict())
+
+  def generate(signals, now, then, numbers):
+    bases = twin.extract_bases(generate_examples.as_ecgs(signals), now)
+    seeds = [config.seed + i for i in range(len(bases))]
+    rows = twin.generate_rows(bases, then, seeds, numbers, settings)
+    return rows.signals.astype(np.float32)
+
+  people = None
+  if context.cohort_seed is not None:
+    people = truth.find_patients(context.examples, context.cohort_seed)
+  found = counterfactual.compute(
+    context.examples,
+    generate,
+    people=people,
+    known=twin.statements,
+    seed=config.seed,
+    **config.counterfactual.to_dict(),
+  )
+  return Measured(
+    counterfactual.metrics(found, seed=config.seed),
+    {"counterfactual": counterfactual.draw(found)},
+  )
+
+
+def _draw_recordings(train: Dataset, unseen: Dataset, config) -> Recordings:
+  rng = np.random.default_rng([config.seed, 2])
+  rows, others = (
+    np.sort(rng.permutation(len(split))[: config.training_recordings])
+    for split in (train, unseen)
+  )
+  return Recordings(
+    generate_examples.signals_mv(train, rows),
+    generate_examples.signals_mv(unseen, others),
+    train.patient_number[rows],
+    unseen.patient_number[others],
   )
 
 
@@ -271,4 +361,7 @@ LEVELS = {
   ),
   "truth": Level("Truth: how far from the patient's true ECG?", measure_truth),
   "privacy": Level("Privacy: does it replay recordings?", measure_privacy),
+  "counterfactual": Level(
+    "Counterfactual: do its changes hold together?", measure_counterfactual
+  ),
 }

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats
-from ecgtwin_jax.beats.variation import beat_spread
+from ecgtwin_jax.beats.variation import beat_spread, half_beats
 from ecgtwin_jax.evaluation.examples import Examples
 
 
@@ -26,6 +26,7 @@ class Readings:
     self._examples = examples
     self._sets: dict[str, list[list[Reading | None]]] = {}
     self._spreads: dict[str, Float[np.ndarray, "n k"]] = {}
+    self._halves: dict[str, list[list[tuple[Reading, Reading] | None]]] = {}
 
   def of(self, name: str) -> list[list[Reading | None]]:
     """A list per row with a reading per ECG; None where one cannot be read.
@@ -42,6 +43,11 @@ class Readings:
     self.of(name)
     return self._spreads[name]
 
+  def halves(self, name: str) -> list[list[tuple[Reading, Reading] | None]]:
+    """Readings of every other beat and of the rest; None of too few beats."""
+    self.of(name)
+    return self._halves[name]
+
   def _read(self, name):
     examples = self._examples
     if name in examples.generated:
@@ -57,17 +63,30 @@ class Readings:
       signals = signals[first]
     n, k = signals.shape[:2]
     flat = signals.reshape(n * k, *signals.shape[2:])
-    readings, spreads = [], []
+    readings, spreads, halves = [], [], []
     for signal in tqdm(flat, desc=f"Beats: {name}", unit=" ECG", disable=None):
       reading = read_ecg_beats(signal)
-      spread = math.nan
+      spread, half = math.nan, None
       if reading is not None:
         spread = beat_spread(reading.beats)
+        two = half_beats(reading.beats)
         reading = without_segments(reading)
+        if two is not None:
+          half = tuple(
+            dataclasses.replace(
+              reading, beats=dataclasses.replace(reading.beats, median=median)
+            )
+            for median in two
+          )
       readings.append(reading)
       spreads.append(spread)
-    rows = [readings[i * k : (i + 1) * k] for i in range(n)]
-    self._sets[name] = [rows[i] for i in place]
+      halves.append(half)
+
+    def by_row(values):
+      rows = [values[i * k : (i + 1) * k] for i in range(n)]
+      return [rows[i] for i in place]
+
+    self._sets[name], self._halves[name] = by_row(readings), by_row(halves)
     self._spreads[name] = np.array(spreads).reshape(n, k)[place]
 
 

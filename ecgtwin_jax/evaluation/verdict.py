@@ -13,6 +13,7 @@ from ecgtwin_jax.evaluation.metric import BETTER, NAN, Metric, number
 
 _GOOD, _FAIR = 0.8, 0.4  # of the way from baseline to reference
 _MANY, _SOME = 0.2, 0.05  # of the measurements failed
+_NONE = 0.2  # of the way: where all of an interval lies below it, it is no
 _REPLAYED = 2.0  # times what unseen recordings do: below it is no replay
 # Verdicts from the worst to the best, and their colours.
 WORDS = {
@@ -32,12 +33,14 @@ class Question(NamedTuple):
     figures: {name of a metric: what it is, in words}.
     instead: the same, where none of those was measured.
     at_best: names of those that are best at the reference, not beyond it.
+    enough: whether all that lies above a reference is as good as it.
   """
 
   text: str
   figures: dict[str, str]
   instead: dict[str, str] = {}  # noqa: RUF012
   at_best: tuple[str, ...] = ()
+  enough: bool = False
 
 
 class Verdict(NamedTuple):
@@ -81,12 +84,32 @@ QUESTIONS = (
       "precision": "share that lies among real ECGs",
       "recall": "share of real ECGs that lie among the generated",
       "amplitude_ratio": "height over that of real ECGs",
+      "leads_in_place_share": "leads that are where they belong",
+      "power_spectrum_distance_db": "difference of the spectrum",
       "beat_spread_sinus_uv": "how much beats differ, in sinus rhythm",
       "rr_spread_sinus_ms": "how much intervals differ, in sinus rhythm",
     },
     at_best=("amplitude_ratio", "beat_spread_sinus_uv", "rr_spread_sinus_ms"),
   ),
+  Question(
+    "Does it vary?",
+    {
+      "beat_spread_sinus_uv": "how much beats differ, in sinus rhythm",
+      "rr_spread_sinus_ms": "how much intervals differ, in sinus rhythm",
+      "sample_spread_uv": "how much samples of one request differ",
+      "patient_spread_uv": "how much patients differ",
+    },
+    enough=True,
+  ),
 )
+REPLAYS = {
+  "privacy_replay_share": "nearer to training recordings than unseen ones are",
+  "privacy_beat_replay_share": "beats nearer to those of training recordings "
+  "than unseen ones are",
+  "privacy_reference_replay_share": "nearer to the reference than the "
+  "patient's other recordings are",
+  "privacy_leak_share": "beats fall where only the true recording has them",
+}
 
 
 def give_verdicts(metrics: Sequence[Metric]) -> list[Verdict]:
@@ -99,7 +122,7 @@ def give_verdicts(metrics: Sequence[Metric]) -> list[Verdict]:
   return [
     *(_verdict_of(question, known) for question in QUESTIONS),
     _verdict_of_unchanged(known.values()),
-    _verdict_of_replay(known.get("privacy_replay_share")),
+    _verdict_of_replay([known[name] for name in REPLAYS if name in known]),
     _verdict_of_failures(known.get("measurements_failed_share"), metrics),
   ]
 
@@ -107,6 +130,8 @@ def give_verdicts(metrics: Sequence[Metric]) -> list[Verdict]:
 def _verdict_of(question, known):
   for figures in (question.figures, question.instead):
     there = [known[name] for name in figures if name in known]
+    if question.enough:
+      there = [metric._replace(better="higher") for metric in there]
     if there:
       words = {m.name: _word(m, m.name in question.at_best) for m in there}
       order = list(WORDS)
@@ -118,7 +143,7 @@ def _verdict_of(question, known):
         ),
       )
       word = words[worst.name]
-      sentence = describe(worst, figures[worst.name])
+      sentence = describe(known[worst.name], figures[worst.name])
       return Verdict(question.text, word, WORDS[word], sentence)
   return _not_measured(question.text)
 
@@ -159,10 +184,12 @@ def _word(metric, at_best):
       position(metric._replace(value=end)) for end in (metric.low, metric.high)
     ]
     # Without an interval nothing separates.
-    if not all(map(math.isfinite, ends)) or min(ends) <= 0 <= max(ends):
+    if not all(map(math.isfinite, ends)):
       return "Cannot tell"
-    if max(ends) < 0:
+    if max(ends) < _NONE:
       return "No"
+    if min(ends) <= 0:
+      return "Cannot tell"
   if share >= _GOOD:
     return "Yes"
   return "In part" if share >= _FAIR else "Hardly"
@@ -171,9 +198,14 @@ def _word(metric, at_best):
 def _verdict_of_unchanged(metrics):
   """In how many rows of the physiology level the twin is the nearer one."""
   text = "Is it nearer than the reference left as it was?"
-  # There every baseline is that of the unchanged reference.
+  # There every other baseline is that of the unchanged reference.
+  others = ("sample_spread_uv", "patient_spread_uv", "leads_in_place_share")
   rows = [
-    m for m in metrics if m.level == "physiology" and math.isfinite(m.baseline)
+    m
+    for m in metrics
+    if m.level == "physiology"
+    and math.isfinite(m.baseline)
+    and m.name not in others
   ]
   if not rows:
     return _not_measured(text)
@@ -190,18 +222,27 @@ def _verdict_of_unchanged(metrics):
   return Verdict(text, word, "good" if half else "bad", sentence)
 
 
-def _verdict_of_replay(metric):
+def _verdict_of_replay(shares):
   text = "Does it replay recordings?"
-  if metric is None:
+  if not shares:
     return _not_measured(text)
-  sentence = describe(
-    metric, "nearer to training recordings than 95% of unseen ones"
+  words = {m.name: _replay_word(m) for m in shares}
+  order = ("Yes", "Cannot tell", "No")
+  worst = min(
+    shares,
+    key=lambda m: (order.index(words[m.name]), m.reference - m.value),
   )
-  if metric.low > metric.reference:
-    return Verdict(text, "Yes", "bad", sentence)
-  if metric.high <= _REPLAYED * metric.reference:
-    return Verdict(text, "No", "good", sentence)
-  return Verdict(text, "Cannot tell", "unknown", sentence)
+  colours = {"Yes": "bad", "Cannot tell": "unknown", "No": "good"}
+  word = words[worst.name]
+  sentence = describe(worst, REPLAYS[worst.name])
+  return Verdict(text, word, colours[word], sentence)
+
+
+def _replay_word(metric):
+  limit = _REPLAYED * metric.reference
+  if metric.high <= limit:
+    return "No"
+  return "Yes" if metric.low > metric.reference else "Cannot tell"
 
 
 def _verdict_of_failures(metric, metrics):

@@ -28,6 +28,7 @@ PARTS = (
   "classifier",
 )
 INDEX = "twin.json"
+TABLE = ("statements.json", "statements.npy")
 
 
 def digest(tree) -> str:
@@ -117,10 +118,26 @@ def read_part(path, part: str) -> tuple[dict, dict]:
 
 
 def read_table(path) -> StatementTable | None:
-  """Reads a twin's statement table; None where it has none (imported ones)."""
-  if not (epath.Path(path) / "statements.json").exists():
+  """Reads a twin's statement table; None where it has none (imported ones).
+
+  Raises:
+    ValueError: a file of it is missing, or does not match the sha256 in
+      twin.json. A twin that was written without these is not checked.
+  """
+  path = epath.Path(path)
+  for name, expected in read_index(path).get("table", {}).items():
+    if not (path / name).exists() or _sha256(path / name) != expected:
+      raise ValueError(
+        f"{os.fspath(path / name)} does not match the sha256 in {INDEX}: copy "
+        "the twin directory anew"
+      )
+  if not (path / "statements.json").exists():
     return None
   return StatementTable.load(path)
+
+
+def _sha256(path) -> str:
+  return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_twin(
@@ -164,4 +181,5 @@ def write_twin(
   (path / "README.md").write_text(card)
   if table is not None:
     table.save(path)
+    index["table"] = {name: _sha256(path / name) for name in TABLE}
   (path / INDEX).write_text(json.dumps(index, indent=1))

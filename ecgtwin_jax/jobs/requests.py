@@ -29,7 +29,7 @@ from ecgtwin_jax.beats.asked import read_beats, write_beats
 from ecgtwin_jax.beats.criteria_checks import find_mismatches
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
-from ecgtwin_jax.data.whole_files import appear_whole, hold
+from ecgtwin_jax.data.whole_files import appear_whole, hold, sha256_of
 from ecgtwin_jax.inference.results import describe_origin
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import load_twin
@@ -393,22 +393,29 @@ class _Run:
     }
     place = self._place(request)
     with appear_whole(place) as draft:
-      record["files"] = write_ecgs(draft, ecgs, self.config.format)
+      names = write_ecgs(draft, ecgs, self.config.format)
+      record["files"] = {name: sha256_of(draft / name) for name in names}
       record["versions"] = versions()
       (draft / ROW).write_text(json.dumps(record, indent=1))
       shutil.rmtree(place, ignore_errors=True)
 
   def _is_there(self, request: Request) -> bool:
-    """True where this very request was written and none of it is missing."""
+    """True where this very request was written and its files are as they were.
+
+    A row of an earlier version, which has no hashes, is made again.
+    """
     place = self._place(request)
     try:
       record = json.loads((place / ROW).read_text())
-      same, files = record["key"] == self._key(request), record["files"]
+      same = record["key"] == self._key(request) and all(
+        sha256_of(place / name) == digest
+        for name, digest in record["files"].items()
+      )
       remarks = list(record["warnings"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
       return False
     self.warnings[request.number] = remarks
-    return same and all((place / name).exists() for name in files)
+    return same
 
   def _key(self, request: Request) -> str:
     """Identifies a request and all that its result depends on."""

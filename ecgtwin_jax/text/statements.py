@@ -236,6 +236,12 @@ class StatementTable:
         f" statements.json names {len(record['statements'])} statements of"
         f" width {record['width']}"
       )
+    if not np.isfinite(embeddings).all():
+      bad = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
+      raise ValueError(
+        f"{directory}/statements.npy must be finite: the vector of "
+        f"{record['statements'][bad]!r} is not"
+      )
     return cls(
       tuple(record["statements"]),
       embeddings,

@@ -68,7 +68,7 @@ def metrics(amplitudes: Amplitudes, *, seed: int = 0) -> list[Metric]:
   rows = []
   for name, leads in {"": range(len(LEADS)), **_each_lead()}.items():
     below = real[:, leads].sum(axis=1)
-    reference = NAN
+    reference = 1.0
     if decoded is not None and below.sum() > 0:
       reference = float(decoded[:, leads].sum() / below.sum())
     rows.append(

@@ -22,6 +22,8 @@ from ecgtwin_jax.evaluation.metric import (
   NAN,
   Metric,
   bootstrap_interval,
+  mean_metric,
+  mean_of,
   missing,
 )
 from ecgtwin_jax.inference import sampling, twin_directory
@@ -33,7 +35,10 @@ SHIPPED = twin_directory.shipped("simulated-evaluators")
 GALLERY = 100  # patients; retrieval among more is harder
 CEILING = "real_second"
 DECODED = "real_second_decoded"  # the same after the autoencoder
-_AGAINST_SHUFFLED = ("twin", "shuffled_text", CEILING, DECODED)
+MEAN = "mean_of_samples"  # of the embeddings of a request's samples
+_AGAINST_SHUFFLED = ("twin", MEAN, "shuffled_text", CEILING, DECODED)
+_FALSE = {"far1": 0.01, "far01": 0.001}  # shares of strangers that are accepted
+_FEW = 10  # probes of a kind of change
 _CHUNK = 64
 _LEVELS = 301  # of similarity, where error rates are counted
 _LEVEL = "person"
@@ -98,20 +103,23 @@ def compute(
       (n, 1024, 12) mV to (n, d).
 
   Returns:
-    {arm, "real_second" or "real_second_decoded": Lookup}; the last where the
-    real ECGs went through the autoencoder, too.
+    {arm, "mean_of_samples", "real_second" or "real_second_decoded": Lookup};
+    the mean where there are several samples, the last where the real ECGs went
+    through the autoencoder, too.
   """
   _, first, target = np.unique(
     examples.patients, return_index=True, return_inverse=True
   )
   gallery = _unit(embed(examples.references[first]))
-  listed = {examples.reference_ids[i] for i in first}
-  second = [i for i, name in enumerate(examples.real_ids) if name not in listed]
+  second = _second(examples)
   lookups = {}
   for variant, signals in examples.generated.items():
     n, k = signals.shape[:2]
     probes = _unit(embed(signals.reshape(n * k, *signals.shape[2:])))
     lookups[variant] = Lookup(probes @ gallery.T, np.repeat(target, k))
+    if variant == "twin" and k > 1:
+      mean = _unit(probes.reshape(n, k, -1).mean(axis=1))
+      lookups[MEAN] = Lookup(mean @ gallery.T, target)
   real = {CEILING: examples.real}
   if examples.decoded is not None:
     real[DECODED] = examples.decoded
@@ -119,6 +127,66 @@ def compute(
     probes = _unit(embed(signals[second]))
     lookups[name] = Lookup(probes @ gallery.T, target[second])
   return lookups
+
+
+def _second(examples):
+  """Rows whose real recording is not in the gallery."""
+  _, first = np.unique(examples.patients, return_index=True)
+  listed = {examples.reference_ids[i] for i in first}
+  return [i for i, name in enumerate(examples.real_ids) if name not in listed]
+
+
+def by_change(
+  examples: Examples, lookups: dict[str, Lookup], *, seed: int = 0
+) -> list[Metric]:
+  """Top-1 retrieval by what the condition changes: rate, statements, or both.
+
+  A rate changes where it is more than 10 bpm away. Real second recordings of
+  the same rows are the reference.
+
+  Args:
+    examples: of `compute`.
+    lookups: of `compute`.
+    seed: of the bootstrap.
+  """
+  kinds = []
+  for before, now in zip(
+    examples.reference_conditions, examples.conditions, strict=True
+  ):
+    statements = set(before.statements) != set(now.statements)
+    rate = abs(before.heart_rate - now.heart_rate) > 10
+    kinds.append(("none", "rate", "statements", "both")[2 * statements + rate])
+  kinds = np.array(kinds)
+  samples = len(lookups["twin"].target) // len(kinds)
+  sets = {
+    "twin": np.repeat(kinds, samples),
+    CEILING: kinds[_second(examples)],
+  }
+  hits = {name: found_within(*lookups[name], 1) for name in sets}
+  rows = []
+  for kind in ("rate", "statements", "both"):
+    ours, real = (sets[name] == kind for name in sets)
+    name, n = f"identity_top1_share_change_{kind}", int(ours.sum())
+    if n < _FEW:
+      why = f"{n} probes: fewer than {_FEW}"
+      rows.append(missing(name, _LEVEL, why, n, better="higher"))
+      continue
+    real = hits[CEILING][real]
+    rows.append(
+      mean_metric(
+        name,
+        hits["twin"][ours],
+        lookups["twin"].target[ours],
+        _LEVEL,
+        better="higher",
+        baseline=1 / lookups["twin"].similarity.shape[1],
+        reference=mean_of(real),
+        note="gallery of all patients; baseline: chance; reference: real "
+        "second recordings",
+        seed=seed,
+      )
+    )
+  return rows
 
 
 def _unit(z):
@@ -183,6 +251,12 @@ def _measure_set(name, lookup, gallery, patients, seed):
       missing(f"identity_top1_share{suffix}", _LEVEL, why, better="higher"),
       missing(f"identity_top5_share{suffix}", _LEVEL, why, better="higher"),
       missing(f"identity_equal_error_rate{suffix}", _LEVEL, why),
+      *(
+        missing(
+          f"identity_tar_{far}_share{suffix}", _LEVEL, why, better="higher"
+        )
+        for far in _FALSE
+      ),
     ]
   metrics = []
   for k in (1, 5):
@@ -217,7 +291,36 @@ def _measure_set(name, lookup, gallery, patients, seed):
   metrics.append(
     Metric(title, value, low, high, 0.5, NAN, "lower", count, _LEVEL, note)
   )
-  return metrics
+  return [
+    *metrics,
+    *(
+      measure_acceptance(
+        f"identity_tar_{far}_share{suffix}", lookup, rate, seed
+      )
+      for far, rate in _FALSE.items()
+    ),
+  ]
+
+
+def measure_acceptance(name, lookup, rate, seed):
+  """Share of own patients accepted where this share of strangers is."""
+  similarity, own = lookup
+  itself = np.arange(similarity.shape[1]) == own[:, None]
+  impostor = similarity[~itself]
+  if len(impostor) * rate < 1:
+    why = f"{len(impostor)} pairs of strangers"
+    return missing(name, _LEVEL, why, len(own), better="higher")
+  accepted = similarity[itself] > np.quantile(impostor, 1 - rate)
+  return mean_metric(
+    name,
+    accepted.astype(float),
+    own,
+    _LEVEL,
+    better="higher",
+    baseline=rate,
+    note=f"own patient accepted where {rate:.1%} of strangers are",
+    seed=seed,
+  )
 
 
 def error_rate(lookup: Lookup, seed: int):

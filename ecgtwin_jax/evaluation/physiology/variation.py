@@ -1,9 +1,12 @@
-"""Do beats and intervals differ as much as in real recordings, by rhythm?
+"""Do beats, intervals, samples and patients differ as much as in real ECGs?
 
 A generator that repeats one beat is as wrong as one whose waves change size
-from beat to beat; other figures see neither, as they look at median beats.
+from beat to beat; other figures see neither, as they look at median beats. The
+samples of one request must differ by more than the two halves of a recording,
+and two patients' twins by as much as these patients' recordings.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,7 +25,11 @@ from ecgtwin_jax.evaluation.metric import (
   missing,
 )
 from ecgtwin_jax.evaluation.readings import Readings
-from ecgtwin_jax.evaluation.resampling import wasserstein_metric
+from ecgtwin_jax.evaluation.resampling import (
+  rows_of_others,
+  wasserstein_metric,
+)
+from ecgtwin_jax.evaluation.truth import beat_distance
 from ecgtwin_jax.text.findings import asks_for
 
 LEVEL = "physiology"
@@ -32,6 +39,7 @@ _ASKS = {
 }  # what a report asks for whose rhythm is of that group; sinus: none of it
 GROUPS = ("sinus", *_ASKS)
 LEAST = 10  # targets of a group
+_STRANGERS = 2  # other patients that each row is compared with
 
 
 class Variation(NamedTuple):
@@ -42,21 +50,32 @@ class Variation(NamedTuple):
       microvolt, (n, k)}.
     rr: {the same sets: rr_spread in ms, (n, k)}.
     groups: {of GROUPS: rows of that rhythm}.
-    patients: dense number of each row's patient.
+    patients: of each row.
+    samples: mean distance of the median beats of neighbouring samples of a
+      request, microvolt.
+    halves: distance of the median beats of the two halves of the real ECG.
+    strangers: {"real" or "twin": distance of the row's median beat from that of
+      another patient's row, the same rows for both, (n, strangers)}.
   """
 
   beats: dict[str, Float[np.ndarray, "n _"]]
   rr: dict[str, Float[np.ndarray, "n _"]]
   groups: dict[str, Bool[np.ndarray, " n"]]
   patients: Shaped[np.ndarray, " n"]
+  samples: Float[np.ndarray, " n"]
+  halves: Float[np.ndarray, " n"]
+  strangers: dict[str, Float[np.ndarray, "n _"]]
 
 
-def compute(examples: Examples, readings: Readings | None = None) -> Variation:
+def compute(
+  examples: Examples, readings: Readings | None = None, *, seed: int = 0
+) -> Variation:
   """Measures the spreads of real, generated and decoded ECGs.
 
   Args:
     examples: what is compared; every generated ECG counts.
-    readings: readings of the examples' beats; None: they are made here.
+    readings: of its beats, where they are at hand.
+    seed: of the other patients that each row is compared with.
   """
   readings = readings or Readings(examples)
   sets = ["real", "twin", "references"]
@@ -66,6 +85,40 @@ def compute(examples: Examples, readings: Readings | None = None) -> Variation:
     {name: _rr_spreads(readings.of(name)) for name in sets},
     find_groups(examples.conditions),
     examples.patients,
+    np.array([_between_samples(row) for row in readings.of("twin")]),
+    np.array(
+      [_apart(*(two or (None, None))) for (two,) in readings.halves("real")]
+    ),
+    {
+      name: _between_patients(readings.of(name), examples.patients, seed)
+      for name in ("real", "twin")
+    },
+  )
+
+
+def _apart(one, other):
+  """Distance of two median beats over time and leads, microvolt."""
+  leads, _ = beat_distance(one, other)
+  return 1000 * float(np.sqrt((leads**2).mean()))
+
+
+def _between_samples(row):
+  return mean_of(np.array([_apart(*two) for two in itertools.pairwise(row)]))
+
+
+def _between_patients(rows, patients, seed):
+  first = [row[0] for row in rows]
+  if len(np.unique(patients)) < 2:
+    return np.full((len(rows), 1), NAN)
+  return np.stack(
+    [
+      [_apart(one, first[k]) for one, k in zip(first, others, strict=True)]
+      for others in (
+        rows_of_others(patients, _STRANGERS * seed + draw)
+        for draw in range(_STRANGERS)
+      )
+    ],
+    axis=1,
   )
 
 
@@ -113,7 +166,46 @@ def metrics(variation: Variation, *, seed: int = 0) -> list[Metric]:
       some = {which: values[chosen] for which, values in spreads.items()}
       people = variation.patients[chosen]
       rows += _compare(f"{name}_{group}", some, unit, people, words, seed)
-  return rows
+  return [
+    *rows,
+    _between(
+      "sample_spread_uv",
+      variation.samples,
+      variation.halves,
+      variation.patients,
+      "of the median beats of two samples of a request; reference: of the two "
+      "halves of a real ECG, the least that two samples must differ by",
+      seed,
+    ),
+    _between(
+      "patient_spread_uv",
+      np.array([mean_of(x) for x in variation.strangers["twin"]]),
+      np.array([mean_of(x) for x in variation.strangers["real"]]),
+      variation.patients,
+      "of the median beats of two patients' twins; reference: of these "
+      "patients' real ECGs under the same two conditions",
+      seed,
+    ),
+  ]
+
+
+def _between(name, values, real, patients, words, seed):
+  """A distance of median beats; 0, the baseline, is one beat for all."""
+  if not np.isfinite(values).any():
+    why = "needs two samples of a request, --config.num_samples=2"
+    why = why if name == "sample_spread_uv" else "needs two patients"
+    return missing(name, LEVEL, why, better="higher")
+  return mean_metric(
+    name,
+    values,
+    patients,
+    LEVEL,
+    better="higher",
+    baseline=0.0,
+    reference=mean_of(real),
+    note=words,
+    seed=seed,
+  )
 
 
 _BEATS = "of usual beats about their median, over time and leads"

@@ -1,8 +1,10 @@
 """Does the generator replay recordings, and what does that mean for a person?
 
-Everything is measured against what unseen real recordings do: a generator that
-has learned a distribution comes as close to its training recordings as a new
-patient's recording does, and no closer.
+Everything is measured against what unseen real recordings do. An ECG's lead is
+how many times nearer it lies to the nearest recording that was trained on than
+to the nearest that was not: a generator that has learned a distribution has the
+lead of a new patient's recording, and one whose ECGs are smooth or periodic
+comes nearer to both.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from ecgtwin_jax.evaluation.metric import (
   mean_metric,
   missing,
 )
-from ecgtwin_jax.evaluation.privacy import replay
+from ecgtwin_jax.evaluation.privacy import beat_match, replay
 from ecgtwin_jax.evaluation.privacy.membership import Losses, auc_metric, joined
 from ecgtwin_jax.evaluation.privacy.risk import describe
 
@@ -30,20 +32,37 @@ _LEVEL = "privacy"
 _TAIL = 0.05  # of unseen recordings lie above the threshold
 
 
+class Leads(NamedTuple):
+  """log((1 - c') / (1 - c)) with c the correlation to the nearest training
+  recording, c' to the nearest of other unseen patients; nan without either.
+
+  Attributes:
+    generated: of the generated ECGs.
+    unseen: of validation recordings.
+  """
+
+  generated: Float[np.ndarray, " q"]
+  unseen: Float[np.ndarray, " v"]
+
+
 class Nearness(NamedTuple):
   """Best correlations, see replay.nearest, and denoising losses.
 
   Attributes:
-    patients: patients of the generated ECGs.
-    generated: distance of each to the nearest training recording.
-    unseen: distances of validation recordings to the nearest training one.
-    unseen_patients: the patients of the validation recordings.
-    to_reference: distances of generated ECGs to their own reference.
-    real_to_reference: distances of the real targets to it.
-    real_patients: patients of the real targets.
-    members: distances of training recordings to the nearest generated ECG.
-    others: distances of validation recordings to the nearest generated ECG.
-    member_patients: patients of the training recordings.
+    patients: of the generated ECGs.
+    generated: of each to the nearest training recording.
+    unseen: of validation recordings to the nearest training recording.
+    leads: of whole recordings.
+    beat_leads: of single beats, see beat_match.
+    leaks: of each generated ECG, share of shifts at which it fits its target
+      no worse than as it stands, see replay.fit_as_it_stands.
+    unseen_patients: whose they are.
+    to_reference: of generated ECGs to their own reference.
+    real_to_reference: of the real targets to it.
+    real_patients: of the real targets.
+    members: of training recordings to the nearest generated ECG.
+    others: of validation recordings to it.
+    member_patients: whose they are.
     pair: lead II of the generated ECG nearest to a training recording, and of
       that recording, shifted.
     training: how many training recordings were searched.
@@ -53,6 +72,9 @@ class Nearness(NamedTuple):
   patients: Shaped[np.ndarray, " q"]
   generated: Float[np.ndarray, " q"]
   unseen: Float[np.ndarray, " v"]
+  leads: Leads
+  beat_leads: Leads
+  leaks: Float[np.ndarray, " q"]
   unseen_patients: Shaped[np.ndarray, " v"]
   to_reference: Float[np.ndarray, " q"]
   real_to_reference: Float[np.ndarray, " n"]
@@ -110,7 +132,14 @@ def compute(
     draw(len(each)) for each in (examples.twins, train, validation)
   )
   twins = examples.twins[targets, 0]
-  generated, where = replay.nearest(twins, train)
+  others, owner = validation[new], owners(validation_patients, new)
+  beats = [beat_match.median_beats(pool) for pool in (train, others)]
+  (generated, where), generated_lead, generated_beats = _look_up(
+    twins, train, others, beats
+  )
+  (unseen, _), unseen_lead, unseen_beats = _look_up(
+    others, train, others, beats, owner
+  )
   closest = int(generated.argmax())
   original = train[where[closest]]
   _, shift = replay.paired(twins[closest][None], original[None])
@@ -118,15 +147,18 @@ def compute(
   return Nearness(
     patients=examples.patients[targets],
     generated=generated,
-    unseen=replay.nearest(validation[new], train)[0],
-    unseen_patients=owners(validation_patients, new),
+    unseen=unseen,
+    leads=Leads(generated_lead, unseen_lead),
+    beat_leads=Leads(generated_beats, unseen_beats),
+    leaks=replay.fit_as_it_stands(twins, examples.real[targets]),
+    unseen_patients=owner,
     to_reference=replay.paired(twins, examples.references[targets])[0],
     real_to_reference=replay.paired(
       examples.real[targets], examples.references[targets]
     )[0],
     real_patients=examples.patients[targets],
     members=replay.nearest(train[seen], twins)[0],
-    others=replay.nearest(validation[new], twins)[0],
+    others=replay.nearest(others, twins)[0],
     member_patients=owners(train_patients, seen),
     pair=np.stack(
       [twins[closest][:, lead], np.roll(original[:, lead], int(shift[0]))]
@@ -134,6 +166,39 @@ def compute(
     training=len(train),
     losses=losses,
   )
+
+
+def _look_up(queries, train, others, beats, owner=None):
+  """The nearest training recording, and the leads of recordings and beats.
+
+  Args:
+    queries: ECGs.
+    train: pool of what was trained on.
+    others: pool of unseen patients' recordings.
+    beats: median beats of both pools.
+    owner: of the queries, where they are the unseen recordings themselves.
+  """
+  found, best, matched = [], [], []
+  own = beat_match.beats_at_stretches(queries)
+  for pool, vectors, who in zip(
+    (train, others), beats, (None, owner), strict=True
+  ):
+    owned = dict(query_owners=who, pool_owners=who)
+    match = beat_match.match(own, vectors, **owned)
+    value, where = replay.nearest(queries, pool, **owned)
+    again, place = replay.nearest_stretched(queries, pool, match.candidates)
+    if who is not None:
+      again = np.where(who[place] == who, -np.inf, again)
+    found.append((value, where))
+    best.append(np.maximum(value, again))
+    matched.append(match.best)
+  return found[0], _lead(*best), _lead(*matched)
+
+
+def _lead(train, unseen):
+  known = np.isfinite(train) & np.isfinite(unseen)
+  far, near = (1 - np.where(known, x, NAN) + 1e-4 for x in (unseen, train))
+  return np.log(far / near)
 
 
 def metrics(nearness: Nearness, *, seed: int = 0) -> list[Metric]:
@@ -149,14 +214,22 @@ def metrics(nearness: Nearness, *, seed: int = 0) -> list[Metric]:
   near = f"among {nearness.training} training recordings"
   unseen = f"{len(nearness.unseen)} unseen recordings"
   rows = [
-    _replay_share(
-      "privacy_replay_share",
-      nearness.generated,
-      nearness.unseen,
-      joined(nearness.patients, nearness.unseen_patients),
-      f"nearer than 95% of {unseen}, {near}; reference: unseen recordings",
-      seed,
+    *(
+      _replay_share(
+        name,
+        *leads,
+        joined(nearness.patients, nearness.unseen_patients),
+        f"{what} nearer to the nearest training recording than to the nearest "
+        f"unseen one, by more than 95% of {unseen} are, {near}, at the best "
+        "stretch and shift; reference: unseen recordings",
+        seed,
+      )
+      for name, leads, what in (
+        ("privacy_replay_share", nearness.leads, "recordings"),
+        ("privacy_beat_replay_share", nearness.beat_leads, "beats"),
+      )
     ),
+    _leak_share(nearness, seed),
     mean_metric(
       "privacy_nearest_training_correlation",
       nearness.generated,
@@ -229,11 +302,49 @@ def metrics(nearness: Nearness, *, seed: int = 0) -> list[Metric]:
   ]
 
 
+def _leak_share(nearness, seed):
+  row = mean_metric(
+    "privacy_leak_share",
+    (nearness.leaks <= _TAIL).astype(float),
+    nearness.patients,
+    _LEVEL,
+    better="lower",
+    reference=_TAIL,
+    note="fit their target recording better as they stand than at 95% of "
+    "shifts; reference: by chance, as nobody can know when its beats fall",
+    seed=seed,
+  )
+  return _with_exact_ends(row, nearness.patients)
+
+
+def _with_exact_ends(row, patients):
+  """Where none or all of n patients do: the exact binomial interval.
+
+  The bootstrap sees no spread there.
+  """
+  if not (row.low == row.high == row.value and row.value in (0.0, 1.0)):
+    return row
+  edge = 0.025 ** (1 / len(np.unique(patients)))
+  if row.value == 0:
+    return row._replace(low=0.0, high=1 - edge)
+  return row._replace(low=edge, high=1.0)
+
+
 def _replay_share(name, values, real_values, patients, note, seed):
   """Share of values above the 95th percentile of the real ones.
 
   The interval holds the uncertainty of that percentile, too.
   """
+  good = np.isfinite(np.concatenate([values, real_values]))
+  failed = int((~good).sum())
+  if failed:
+    note = f"{note}; {failed} of {len(good)} failed"
+  ours, patients = good[: len(values)], patients[good]
+  if 2 * ours.sum() < len(ours) or 2 * good[len(values) :].sum() < len(
+    good
+  ) - len(ours):
+    return missing(name, _LEVEL, note, int(ours.sum()))
+  values, real_values = values[ours], real_values[good[len(ours) :]]
   both = np.concatenate([values, real_values])
   is_ours = np.arange(len(both)) < len(values)
 
@@ -245,13 +356,9 @@ def _replay_share(name, values, real_values, patients, note, seed):
 
   value = statistic(np.arange(len(both)))
   low, high = bootstrap_interval(statistic, patients, seed=seed)
-  if low == high == value and value in (0.0, 1.0):
-    # None or all of n patients: the bootstrap sees no spread, the exact
-    # binomial interval does.
-    edge = 0.025 ** (1 / len(np.unique(patients[is_ours])))
-    low, high = (0.0, 1 - edge) if value == 0 else (edge, 1.0)
   n = len(values)
-  return Metric(name, value, low, high, NAN, _TAIL, "lower", n, _LEVEL, note)
+  row = Metric(name, value, low, high, NAN, _TAIL, "lower", n, _LEVEL, note)
+  return _with_exact_ends(row, patients[is_ours])
 
 
 def draw(nearness: Nearness) -> Any:

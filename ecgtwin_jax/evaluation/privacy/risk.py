@@ -19,6 +19,7 @@ def describe(metrics: list[Metric]) -> str:
     _say_replay(
       known.get("privacy_replay_share"),
       known.get("privacy_nearest_training_correlation"),
+      known.get("privacy_beat_replay_share"),
     ),
     _say_reference(known.get("privacy_reference_replay_share")),
     *(
@@ -40,7 +41,7 @@ def _percent(metric: Metric) -> str:
   return text
 
 
-def _say_replay(metric, correlation):
+def _say_replay(metric, correlation, beats):
   if metric is None:
     return "Whether training recordings are replayed was not measured."
   text = (
@@ -48,7 +49,12 @@ def _say_replay(metric, correlation):
     f"recording than 95% of unseen real recordings do; {metric.reference:.0%} "
     "is expected of a generator that replays nothing."
   )
-  if metric.low > metric.reference:
+  if beats is not None:
+    text += f" Of their beats alone that is true of {_percent(beats)}."
+  if any(
+    share is not None and share.low > share.reference
+    for share in (metric, beats)
+  ):
     return f"{text} Training recordings are replayed."
   if not np.isfinite(metric.low):
     return f"{text} {_TOO_FEW}"

@@ -1,0 +1,104 @@
+"""Planted cheaters: the verdict names each, and an honest twin by nothing."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from ecgtwin_jax.evaluation import benchmark
+from ecgtwin_jax.evaluation.cheaters import CHEATERS, REPLAYS
+from ecgtwin_jax.evaluation.physiology import lead_places, variation
+from ecgtwin_jax.evaluation.privacy import privacy
+from ecgtwin_jax.evaluation.readings import Readings
+from ecgtwin_jax.evaluation.verdict import give_verdicts
+
+SMALL = benchmark.Task(seed=5, patients=8, targets=2, samples=2, training=16)
+# What figures of beats and of replay alone can name.
+QUICK = (
+  "replayer",
+  "stretched replayer",
+  "splicer",
+  "parrot",
+  "mean beat",
+  "inverted",
+  "permuted leads",
+  "collapsed",
+  "leaked truth",
+)
+
+
+@functools.cache
+def exam(task):
+  made = benchmark.set_exam(task)
+  return made, benchmark.set_scene(task, made)
+
+
+def answers(metrics):
+  return {answer.question: answer for answer in give_verdicts(metrics)}
+
+
+def judge_beats(twins):
+  made, _ = exam(SMALL)
+  examples = made.examples(twins)
+  readings = Readings(examples)
+  places = lead_places.compute(
+    readings.of("twin"), readings.of("real"), examples.patients
+  )
+  rows = variation.metrics(variation.compute(examples, readings))
+  return answers([*rows, *lead_places.metrics(places)])
+
+
+def judge_replay(twins):
+  made, _ = exam(SMALL)
+  nearness = privacy.compute(
+    made.examples(twins),
+    made.recordings.train,
+    made.recordings.unseen,
+    train_patients=made.recordings.train_patients,
+    validation_patients=made.recordings.unseen_patients,
+  )
+  return answers(privacy.metrics(nearness))
+
+
+def is_named(found, cheater):
+  answer = found[cheater.question]
+  return answer.word in cheater.words and cheater.figure in answer.sentence
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_cheater_is_named_by_what_it_does(name):
+  cheater = CHEATERS[name]
+  judged = judge_replay if cheater.question == REPLAYS else judge_beats
+  found = judged(cheater.make(exam(SMALL)[1]))
+  assert is_named(found, cheater), found
+
+
+def test_an_honest_twin_is_named_by_nothing():
+  honest = exam(SMALL)[1].honest
+  for judged in (judge_beats, judge_replay):
+    found = judged(honest)
+    accused = [name for name in CHEATERS if is_named(found, CHEATERS[name])]
+    assert not accused, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [7, 1007])
+def test_the_whole_report_names_every_cheater_and_no_honest_twin(seed):
+  task = benchmark.Task(seed, patients=50, targets=2, training=100)
+  made, scene = exam(task)
+  wrong = {}
+  for name in ("honest", *CHEATERS):
+    twins = scene.honest if name == "honest" else CHEATERS[name].make(scene)
+    measured = benchmark.measure(task, made, twins.astype(np.float32))
+    found = answers([m for part in measured.values() for m in part.metrics])
+    print(
+      name,
+      *(f"\n  {a.question} {a.word}. {a.sentence}" for a in found.values()),
+    )
+    if name == "honest":
+      accused = [n for n, each in CHEATERS.items() if is_named(found, each)]
+      if accused:
+        wrong[name] = accused
+    elif not is_named(found, CHEATERS[name]):
+      wrong[name] = found[CHEATERS[name].question]
+  assert not wrong
