@@ -11,6 +11,7 @@ import pathlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -27,7 +28,15 @@ Shards = Mapping[str, Sequence[Shard]]
 class Job:
   """One shard: what yields it, where it goes, and the mark that it is done."""
 
-  def __init__(self, split, shard, kind, path, summary, latent_channels=4):
+  def __init__(
+    self,
+    split: str,
+    shard: Any,
+    kind: str,
+    path: str | os.PathLike,
+    summary: str | os.PathLike,
+    latent_channels: int = 4,
+  ):
     self.split = split
     self.shard = shard
     self.form = kind, latent_channels

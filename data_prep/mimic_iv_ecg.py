@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
@@ -210,7 +210,7 @@ def prepare(
   exclude: str | os.PathLike = "",
   seed: int = 0,
   limit: int | None = None,
-  **options,
+  **options: Any,
 ) -> pathlib.Path:
   """Writes MIMIC-IV-ECG as a data set.
 

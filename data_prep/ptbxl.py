@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -202,7 +203,7 @@ def prepare(
   sampling_rate: int = 500,
   limit: int | None = None,
   without_repeats: bool = False,
-  **options,
+  **options: Any,
 ) -> pathlib.Path:
   """Writes PTB-XL as a data set.
 

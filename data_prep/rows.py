@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from data_prep import quality
 from data_prep.builder import Builder
@@ -76,7 +77,7 @@ class RowBuilder(Builder):
     return functools.partial(read_row, exactly=self.exactly)
 
 
-def make_row(name: str, parse: Callable[..., dict], *args) -> Row:
+def make_row(name: str, parse: Callable[..., dict], *args: Any) -> Row:
   """Returns the row that `parse(*args)` describes, or its rejection.
 
   Args:

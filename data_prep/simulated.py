@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -92,7 +93,7 @@ def prepare(
   patients: int = 500,
   recordings: int = 5,
   seed: int = 0,
-  **options,
+  **options: Any,
 ) -> pathlib.Path:
   """Writes a simulated cohort.
 

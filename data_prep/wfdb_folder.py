@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -126,7 +127,7 @@ def prepare(
   seed: int = 0,
   limit: int | None = None,
   licence: str = "",
-  **options,
+  **options: Any,
 ) -> pathlib.Path:
   """Writes a folder of WFDB records as a data set.
 

@@ -46,7 +46,7 @@ def cut(keys: Sequence, recordings_per_key: float = 1) -> list[Sequence]:
   return [keys[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def fingerprint(content) -> str:
+def fingerprint(content: dict) -> str:
   """Returns the sha256 of anything that JSON can hold."""
   text = json.dumps(content, sort_keys=True, ensure_ascii=False)
   return hashlib.sha256(text.encode()).hexdigest()

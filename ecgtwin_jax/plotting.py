@@ -7,12 +7,16 @@ generated ECGs says on itself, and in the file's metadata, that it is synthetic.
 
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.leads import LEADS
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 SPEED = 25.0  # mm per second, unless told otherwise
 SPEEDS = (25.0, 50.0)
@@ -75,7 +79,7 @@ def plot_ecg(
   layout: str = "3x4",
   title: str | None = None,
   speed: float | int = SPEED,
-):
+) -> "matplotlib.figure.Figure":
   """Draws the first 10 s of an ECG as a clinical print.
 
   Args:
@@ -124,7 +128,7 @@ def plot_overview(
   titles: list[str] | tuple[str, ...] | None = None,
   leads: tuple[str, ...] = OVERVIEW_LEADS,
   speed: float | int = SPEED,
-):
+) -> "matplotlib.figure.Figure":
   """Draws a reference above its twins, a row each, on one sheet.
 
   Args:
@@ -174,7 +178,7 @@ def plot_median_beats(
   sampling_rate: float | int,
   path: str | os.PathLike | None = None,
   title: str = "",
-):
+) -> "matplotlib.figure.Figure":
   """Draws the twins' median beats over their reference's: is it one heart?
 
   Args:
@@ -222,7 +226,7 @@ def plot_edits(
   path: str | os.PathLike | None = None,
   titles: tuple[str, str] = ("source", "edit"),
   leads: tuple[str, ...] = OVERVIEW_LEADS,
-):
+) -> "matplotlib.figure.Figure":
   """Draws each source above its edit, and once more in blue behind it.
 
   Args:
@@ -262,7 +266,7 @@ def plot_attention(
   path: str | os.PathLike | None = None,
   title: str | None = None,
   leads: tuple[str, ...] = ATTENTION_LEADS,
-):
+) -> "matplotlib.figure.Figure":
   """Draws which statement each part of an ECG attends to, by colour.
 
   Behind the leads stands the colour of the statement whose share exceeds its

@@ -70,7 +70,7 @@ def equal_error_rate(
 
 
 def crossing(
-  refused: Float[np.ndarray, " t"], accepted: Float[np.ndarray, " t"]
+  refused: Float[np.ndarray, " levels"], accepted: Float[np.ndarray, " levels"]
 ) -> float:
   """Where a rising and a falling curve meet, from (0, 1) to (1, 0)."""
   gap = refused - accepted

@@ -1,6 +1,8 @@
 """One mesh with axes `data` and `fsdp`, and what lies where on it."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 FSDP_MIN_SIZE = 2**14
 
 
-def arrange(devices, fsdp: int) -> np.ndarray:
+def arrange(devices: Sequence[Any], fsdp: int) -> np.ndarray:
   """Puts devices into rows of `fsdp`, those of a process side by side.
 
   In this order the rows of a batch that process p reads are those that its
@@ -44,7 +46,7 @@ def use_cores() -> None:
     jax.config.update("jax_num_cpu_devices", count)
 
 
-def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
+def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
   """Arranges devices as (data, fsdp).
 
   Args:
@@ -65,7 +67,7 @@ def rows(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(("data", "fsdp")))
 
 
-def place_state(shapes, mesh: Mesh):
+def place_state(shapes: Any, mesh: Mesh) -> Any:
   """Adds to each shape where it lies: large arrays split over `fsdp`.
 
   Args:
@@ -87,7 +89,7 @@ def place_state(shapes, mesh: Mesh):
   return jax.tree.map(place, shapes)
 
 
-def put_batch(batch, mesh: Mesh):
+def put_batch(batch: Any, mesh: Mesh) -> Any:
   """Makes global arrays from this process's rows of a batch."""
   place = rows(mesh)
   return jax.tree.map(
@@ -96,13 +98,13 @@ def put_batch(batch, mesh: Mesh):
   )
 
 
-def put(x, place: NamedSharding):
+def put(x: Any, place: NamedSharding) -> jax.Array:
   """Copies a host array, the same in each process, to where it is to lie."""
   x = np.asarray(x)
   return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
 
 
-def put_replicated(tree, mesh: Mesh):
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
   """Copies host arrays, the same in each process, to every device."""
   return jax.tree.map(lambda x: put(x, replicated(mesh)), tree)
 

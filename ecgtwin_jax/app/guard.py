@@ -30,7 +30,7 @@ class Guard:
   """
 
   def __init__(
-    self, app, hosts: tuple[str, ...], max_upload: int, folder: str
+    self, app: Any, hosts: tuple[str, ...], max_upload: int, folder: str
   ) -> None:
     self.app = app
     self.hosts = hosts
@@ -86,7 +86,7 @@ class Guard:
     return None
 
 
-def limit_places(queue) -> None:
+def limit_places(queue: Any) -> None:
   """Gives each session a few places in a queue of Gradio's.
 
   Args:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 import gradio as gr
+from ml_collections import ConfigDict
 
 from ecgtwin_jax.app.actions import (
   EDITS,
@@ -45,7 +46,7 @@ footer {display: none !important}
 """
 
 
-def build(session: Session, target: Condition, config) -> gr.Blocks:
+def build(session: Session, target: Condition, config: ConfigDict) -> gr.Blocks:
   """Lays the page out and connects it.
 
   Args:

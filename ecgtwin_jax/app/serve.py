@@ -8,6 +8,8 @@ import sys
 import tempfile
 import threading
 
+from ml_collections import ConfigDict
+
 from ecgtwin_jax.app.actions import Session
 from ecgtwin_jax.app.guard import LOOPBACK, Guard
 from ecgtwin_jax.app.uploads import MB, start_reader
@@ -18,7 +20,7 @@ from ecgtwin_jax.jobs.outputs import suffix_of
 FORM = 1 << 16  # bytes around the files of an upload
 
 
-def run(config) -> None:
+def run(config: ConfigDict) -> None:
   """Serves the page until Ctrl-C or SIGTERM.
 
   Raises:

@@ -57,7 +57,7 @@ class Reading:
 
 
 def read_ecgs(
-  signals: Float[np.ndarray, "n s 12"] | Sequence[Float[np.ndarray, "s 12"]],
+  signals: Float[np.ndarray, "n t 12"] | Sequence[Float[np.ndarray, "t 12"]],
   sampling_rate: float | int = MODEL_RATE,
   label: str = "",
 ) -> list[Reading | None]:
@@ -76,7 +76,7 @@ def read_ecgs(
 
 
 def read_ecg_beats(
-  signal: Float[np.ndarray, "s 12"], sampling_rate: float | int = MODEL_RATE
+  signal: Float[np.ndarray, "t 12"], sampling_rate: float | int = MODEL_RATE
 ) -> Reading | None:
   """The beats of one ECG and the marks of the usual one, or None."""
   beats = find_median_beat(signal, sampling_rate)

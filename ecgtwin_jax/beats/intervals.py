@@ -36,7 +36,7 @@ def measure_beat(reading: Reading | None) -> Float[np.ndarray, " 8"]:
 
 
 def measure_marks(
-  x: Float[np.ndarray, "s 12"], marks: Marks, rr: float
+  x: Float[np.ndarray, "t 12"], marks: Marks, rr: float
 ) -> Float[np.ndarray, " 8"]:
   """MEASURES of a beat of 500 Hz in mV, between its marks; rr in seconds."""
   x = x - x[max(round(marks.qrs_onset * RATE), 0)]
@@ -71,7 +71,7 @@ def _largest(values):
 
 
 def measure_ecgs(
-  signals: Float[np.ndarray, "n s 12"], label: str = ""
+  signals: Float[np.ndarray, "n t 12"], label: str = ""
 ) -> Float[np.ndarray, "n 8"]:
   """MEASURES of every ECG of 102.4 Hz in mV."""
   return np.stack([measure_beat(x) for x in read_ecgs(signals, label=label)])

@@ -35,12 +35,12 @@ class Beats:
     signal: (n, 12) mV at 500 Hz, the recording without wander.
   """
 
-  median: Float[np.ndarray, "s 12"]
+  median: Float[np.ndarray, "t 12"]
   middle: int
-  times: Float[np.ndarray, " b"]
-  usual: Bool[np.ndarray, " b"]
-  segments: Float[np.ndarray, "m s 12"]
-  signal: Float[np.ndarray, "n 12"]
+  times: Float[np.ndarray, " beats"]
+  usual: Bool[np.ndarray, " beats"]
+  segments: Float[np.ndarray, "k t 12"]
+  signal: Float[np.ndarray, "length 12"]
 
   @property
   def rr(self) -> float:
@@ -49,7 +49,7 @@ class Beats:
 
 
 def find_median_beat(
-  signal: Float[np.ndarray, "s 12"], sampling_rate: float | int
+  signal: Float[np.ndarray, "t 12"], sampling_rate: float | int
 ) -> Beats | None:
   """The median of the beats of usual shape, at 500 Hz; None if not found.
 
@@ -81,7 +81,7 @@ def find_median_beat(
   return Beats(median, before, middles / RATE, usual, segments, x)
 
 
-def median_of(pieces: Float[np.ndarray, "m *s"]) -> Float[np.ndarray, "*s"]:
+def median_of(pieces: Float[np.ndarray, "k *t"]) -> Float[np.ndarray, "*t"]:
   """np.median along the first axis, in a quarter of its time."""
   ordered = np.sort(pieces, axis=0)
   half = len(pieces) // 2

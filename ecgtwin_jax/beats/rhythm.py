@@ -75,14 +75,14 @@ class RhythmAndBeat(NamedTuple):
 
 
 def detect_rhythm(
-  signal: Float[np.ndarray, "s 12"], sampling_rate: float | int
+  signal: Float[np.ndarray, "t 12"], sampling_rate: float | int
 ) -> Rhythm:
   """The beats of ten seconds in mV; see `detect_rhythm_and_beat`."""
   return detect_rhythm_and_beat(signal, sampling_rate).rhythm
 
 
 def detect_rhythm_and_beat(
-  signal: Float[np.ndarray, "s 12"], sampling_rate: float | int
+  signal: Float[np.ndarray, "t 12"], sampling_rate: float | int
 ) -> RhythmAndBeat:
   """Times, kinds and P waves of the beats of ten seconds, and their median.
 

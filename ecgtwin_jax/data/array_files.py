@@ -2,9 +2,11 @@
 
 import math
 import os
+import pathlib
 import re
 import zipfile
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +37,12 @@ class Given(NamedTuple):
   unit: str | None = None
 
 
-def read_csv(path, start, duration, given: Given):
+def read_csv(
+  path: pathlib.Path,
+  start: float | int,
+  duration: float | int | None,
+  given: Given,
+) -> tuple:
   lines = decode_text(path.read_bytes()).splitlines()
   lines = [line for line in lines if line.strip()]
   notes = [line[1:].strip() for line in lines if line.startswith("#")]
@@ -83,7 +90,9 @@ def _rate_of(time):
   return float(1 / step)
 
 
-def read_npz(path, start, duration):
+def read_npz(
+  path: pathlib.Path, start: float | int, duration: float | int | None
+) -> tuple:
   try:
     with zipfile.ZipFile(path) as archive:
       arrays = {
@@ -147,7 +156,12 @@ def _read_array(archive, name, window=None):
     return array if window is None else array[first:last]
 
 
-def read_npy(path, start, duration, given: Given):
+def read_npy(
+  path: pathlib.Path,
+  start: float | int,
+  duration: float | int | None,
+  given: Given,
+) -> tuple:
   try:
     signal = np.load(path, allow_pickle=False)
   except Exception as error:
@@ -155,7 +169,12 @@ def read_npy(path, start, duration, given: Given):
   return _cut_bare_array(signal, start, duration, given)
 
 
-def read_mat(path, start, duration, given: Given):
+def read_mat(
+  path: pathlib.Path,
+  start: float | int,
+  duration: float | int | None,
+  given: Given,
+) -> tuple:
   from scipy.io import loadmat
 
   try:
@@ -211,7 +230,7 @@ def _check_numbers(signal):
     )
 
 
-def write_csv(ecg, path, comments):
+def write_csv(ecg: Any, path: pathlib.Path, comments: Sequence[str]) -> None:
   lines = [f"# sampling_rate={ecg.sampling_rate!r},units=mV"]
   lines += [f"# {comment}" for comment in comments]
   with path.open("w", encoding="utf-8") as file:
@@ -219,7 +238,7 @@ def write_csv(ecg, path, comments):
     np.savetxt(file, ecg.signal, fmt="%.9g", delimiter=",")
 
 
-def write_npz(ecg, path, comments):
+def write_npz(ecg: Any, path: pathlib.Path, comments: Sequence[str]) -> None:
   np.savez_compressed(
     path,
     signal=ecg.signal,

@@ -9,6 +9,8 @@ import importlib
 import pathlib
 import re
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +58,9 @@ def name_format(path: pathlib.Path) -> str | None:
   return None
 
 
-def read_clinical(path, start, duration):
+def read_clinical(
+  path: pathlib.Path, start: float | int, duration: float | int | None
+) -> tuple:
   """Reads an EDF, DICOM, HL7 aECG, GE MUSE, Philips or SCP-ECG file.
 
   Returns:
@@ -92,7 +96,7 @@ def read_clinical(path, start, duration):
   return signal[window], rate, names, units, facts
 
 
-def need(module: str, form: str):
+def need(module: str, form: str) -> Any:
   """A module of the extra `formats`.
 
   Raises:
@@ -281,7 +285,7 @@ def _read_kit(path):
   )
 
 
-def write_edf(ecg, path: pathlib.Path, comments) -> None:
+def write_edf(ecg: Any, path: pathlib.Path, comments: Sequence[str]) -> None:
   """Writes EDF+ in steps of 1 uV; the comments are annotations at 0 s."""
   edfio = need("edfio", "EDF")
   _check_peak(ecg)
@@ -306,7 +310,7 @@ def write_edf(ecg, path: pathlib.Path, comments) -> None:
   ).write(path)
 
 
-def write_dicom(ecg, path: pathlib.Path, comments) -> None:
+def write_dicom(ecg: Any, path: pathlib.Path, comments: Sequence[str]) -> None:
   """Writes a DICOM ECG in steps of 1 uV; the comments are its annotations.
 
   A 12-lead ECG where the standard allows it, 200 to 1000 Hz and at most 16384

@@ -7,7 +7,7 @@ import pathlib
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.signal
@@ -27,6 +27,7 @@ from ecgtwin_jax.data.leads import (
 from ecgtwin_jax.data.wfdb_record import quiet_wfdb, read_wfdb, require_file
 
 if TYPE_CHECKING:
+  import matplotlib.figure
   import pandas
   import wfdb
 
@@ -47,7 +48,7 @@ class ECG:
   """Twelve leads of one recording.
 
   Attributes:
-    signal: (s, 12) float32 in millivolt, leads in the order of LEADS.
+    signal: (t, 12) float32 in millivolt, leads in the order of LEADS.
     sampling_rate: Samples per second.
     record: Name of the recording, for titles and messages.
     comments: Free text kept with the recording.
@@ -62,7 +63,7 @@ class ECG:
     TypeError: The signal is no array of numbers, or the rate no number.
   """
 
-  signal: Float[np.ndarray, "s 12"]
+  signal: Float[np.ndarray, "t 12"]
   sampling_rate: float | int
   record: str = ""
   comments: tuple[str, ...] | list[str] = ()
@@ -233,13 +234,15 @@ class ECG:
     rate = self.sampling_rate * samples / count
     return dataclasses.replace(self, signal=signal, sampling_rate=rate)
 
-  def plot(self, path=None, **options):
+  def plot(
+    self, path: str | os.PathLike | None = None, **options: Any
+  ) -> "matplotlib.figure.Figure":
     """Draws the clinical print; see `ecgtwin_jax.plotting.plot_ecg`."""
     from ecgtwin_jax import plotting
 
     return plotting.plot_ecg(self, path, **options)
 
-  def write(self, path: str | os.PathLike):
+  def write(self, path: str | os.PathLike) -> None:
     """Writes a WFDB record, or a .csv, .npz, .edf or .dcm file.
 
     .csv and .npz keep float32 exactly; WFDB (.hea and .dat), EDF and DICOM are

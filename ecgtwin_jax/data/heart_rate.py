@@ -23,7 +23,7 @@ MAX_FLOOR = 0.5  # of a typical beat: above it there is noise, not beats
 
 
 def detect_beats(
-  lead: Float[np.ndarray, " s"],
+  lead: Float[np.ndarray, " t"],
   sampling_rate: float | int,
   detection_rate: float | int = XQRS_RATE,
 ) -> Int[np.ndarray, " k"]:
@@ -49,9 +49,9 @@ def detect_beats(
 
 
 def detect_beats_by_energy(
-  signal: Float[np.ndarray, "s n"], sampling_rate: float | int
+  signal: Float[np.ndarray, "t leads"], sampling_rate: float | int
 ) -> Int[np.ndarray, " k"]:
-  """Samples at which most of the n leads show a QRS complex.
+  """Samples at which most of the leads show a QRS complex.
 
   Per lead e = sqrt(smooth(bandpass(x)^2)) over its typical peak, the median
   over 2 s windows of their maxima; beats are the peaks of what 60 % of the
@@ -86,7 +86,7 @@ def detect_beats_by_energy(
 
 
 def detect_heart_rate(
-  signal: ECG | Float[np.ndarray, "s n"],
+  signal: ECG | Float[np.ndarray, "t leads"],
   sampling_rate: float | int | None = None,
   method: str = "xqrs",
   detection_rate: float | int = XQRS_RATE,

@@ -27,10 +27,10 @@ def lead_position(name: str) -> int | None:
 
 
 def order_leads(
-  signal: Float[np.ndarray, "s n"],
+  signal: Float[np.ndarray, "t signals"],
   names: list[str] | tuple[str, ...],
   units: str | list[str] | tuple[str, ...] = "mV",
-) -> Float[np.ndarray, "s 12"]:
+) -> Float[np.ndarray, "t 12"]:
   """The twelve leads, found by name, in clinical order and millivolt.
 
   Names match in any case; other signals are ignored. A missing limb lead is
@@ -138,7 +138,7 @@ def _guess_unit(span: Float[np.ndarray, " 12"]) -> str:
   return ""
 
 
-def find_odd_signal(signal: Float[np.ndarray, "s 12"]) -> str | None:
+def find_odd_signal(signal: Float[np.ndarray, "t 12"]) -> str | None:
   """What makes a signal in mV unlike twelve leads, as a phrase; or None.
 
   The rules are those of data preparation: a range of 0.01 to 30 mV in each

@@ -34,9 +34,9 @@ class PairIndex:
   ends: Int[np.ndarray, " n"]
   condition: Int[np.ndarray, " n"]
   skip: Int[np.ndarray, " n"]
-  condition_starts: Int[np.ndarray, " c"]
+  condition_starts: Int[np.ndarray, " conditions"]
   patient_ends: Int[np.ndarray, " p"]
-  own: Int[np.ndarray, " o"]
+  own: Int[np.ndarray, " alone"]
 
   @classmethod
   def from_columns(

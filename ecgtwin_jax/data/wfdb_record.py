@@ -6,7 +6,7 @@ import itertools
 import pathlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,7 +37,7 @@ _RECORD_LINE = re.compile(
 
 
 @contextlib.contextmanager
-def quiet_wfdb():
+def quiet_wfdb() -> Iterator[None]:
   """The wfdb package, imported late, without the warnings of its pandas use."""
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -73,7 +73,7 @@ class _Header:
 def read_wfdb(
   path: pathlib.Path, start: float, duration: float | None
 ) -> tuple[
-  Float[np.ndarray, "s n"], float, list[str], list[str], tuple[str, ...]
+  Float[np.ndarray, "t signals"], float, list[str], list[str], tuple[str, ...]
 ]:
   """Reads the ECG leads among a record's signals.
 
@@ -201,7 +201,7 @@ def _read_other(wfdb, path, header, wanted, start, duration):
 
 
 def _verify(
-  samples: Int[np.ndarray, "s n"], checksums: list[int | None], file: str
+  samples: Int[np.ndarray, "t signals"], checksums: list[int | None], file: str
 ) -> None:
   """Compares the 16-bit sums of the signals with those of the header."""
   sums = samples.sum(axis=0, dtype=np.int64) % 2**16

@@ -6,7 +6,7 @@ same patient on another day, by none.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.ndimage
@@ -133,19 +133,19 @@ def _some_of_training(scene: Scene, pieces=1):
   return rng.integers(0, len(scene.train), (n, k, pieces))
 
 
-def replay(scene):
+def replay(scene: Any) -> Any:
   """Training recordings, from another moment on."""
   return np.roll(scene.train[_some_of_training(scene)[..., 0]], 217, axis=2)
 
 
-def replay_stretched(scene):
+def replay_stretched(scene: Any) -> Any:
   """Training recordings that last 3% longer."""
   twins = scene.train[_some_of_training(scene)[..., 0]]
   flat = stretch_time(twins.reshape(-1, *twins.shape[2:]), 0.97)
   return flat.reshape(twins.shape).astype(np.float32)
 
 
-def splice(scene):
+def splice(scene: Any) -> Any:
   """Four pieces of 2.5 s, each of another training recording."""
   chosen = _some_of_training(scene, 4)
   piece = MODEL_SAMPLES // 4
@@ -157,12 +157,12 @@ def splice(scene):
   )
 
 
-def repeat_reference(scene):
+def repeat_reference(scene: Any) -> Any:
   """The reference, left as it is."""
   return np.repeat(scene.references[:, None], scene.honest.shape[1], axis=1)
 
 
-def repeat_mean_beat(scene):
+def repeat_mean_beat(scene: Any) -> Any:
   """The mean beat of all training recordings, at the rate asked for."""
   before, after = 26, 45  # samples: 0.25 and 0.44 s
   beats = []
@@ -179,7 +179,7 @@ def repeat_mean_beat(scene):
   ].repeat(scene.honest.shape[1], axis=1)
 
 
-def repeat_own_beat(scene):
+def repeat_own_beat(scene: Any) -> Any:
   """The first whole beat of an honest twin, at a distance that never varies."""
   before, after = 26, 45
   twins = np.empty_like(scene.honest)
@@ -202,18 +202,18 @@ def _repeat_beat(beat, before, rate):
   return signal[len(beat) : len(beat) + MODEL_SAMPLES]
 
 
-def smooth(scene):
+def smooth(scene: Any) -> Any:
   """An honest twin without what is faster than about 5 Hz."""
   width = (0, 0, 0.03 * MODEL_RATE, 0)
   return scipy.ndimage.gaussian_filter(scene.honest, width)
 
 
-def permute(scene):
+def permute(scene: Any) -> Any:
   """Each lead in the place of the next one."""
   return np.roll(scene.honest, 1, axis=-1)
 
 
-def swap_arms(scene):
+def swap_arms(scene: Any) -> Any:
   """The electrodes of both arms changed: I upside down, II as III."""
   order = [LEADS.index(x) for x in ("I", "III", "II", "aVL", "aVR", "aVF")]
   swapped = scene.honest[..., [*order, *range(6, 12)]].copy()

@@ -8,10 +8,11 @@ classifier.
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
+from matplotlib.figure import Figure
 
 from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats
 from ecgtwin_jax.beats.intervals import MEASURES, measure_beat
@@ -206,7 +207,7 @@ def _sinus(condition: Condition, rate: float, *more: str) -> Condition:
   return Condition([_SINUS, *more], rate, condition.age, condition.sex)
 
 
-def measure_effects(now, ask, true, known):
+def measure_effects(now: Any, ask: Any, true: Any, known: Any) -> Any:
   """Slope of QT, and changes of PR and ST, of the twin and of the patient."""
   nothing = np.full(len(now), NAN)
   if not {_SINUS, _BLOCK, _INFARCT} <= set(known):
@@ -374,7 +375,7 @@ def metrics(found: Counterfactual, *, seed: int = 0) -> list[Metric]:
   return rows
 
 
-def check_calibration(name, found, seed):
+def check_calibration(name: Any, found: Any, seed: Any) -> Any:
   samples, real = found.samples[name], found.real[name]
   others = np.stack([np.delete(real, k) for k in range(len(real))])
   apart, apart_others = real, real
@@ -432,14 +433,12 @@ def _turned(degrees, center):
   return (degrees - center + 180) % 360 - 180
 
 
-def draw(found: Counterfactual):
+def draw(found: Counterfactual) -> Figure:
   """Distances beside those of a stranger and of a second recording.
 
   Args:
     found: of `compute`.
   """
-  from matplotlib.figure import Figure
-
   figure = Figure(figsize=(8, 4), layout="constrained")
   axes = figure.add_subplot()
   sets = {

@@ -8,7 +8,7 @@ stranger's twin?
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
@@ -367,7 +367,7 @@ def _describe_days(days):
   return f"{middle:.0f} ({low:.0f} to {high:.0f}) days between recordings"
 
 
-def draw(counterfactuals: Counterfactuals):
+def draw(counterfactuals: Counterfactuals) -> Any:
   """The twin's distance over the reference's, row by row.
 
   Args:

@@ -13,6 +13,7 @@ import time
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.data.whole_files import (
@@ -35,7 +36,7 @@ HALVES = ("validation", "test")
 EVALUATORS = ("clip", "identity", "classifier")
 
 
-def run(config) -> list[Metric]:
+def run(config: ConfigDict) -> list[Metric]:
   """Does configs/evaluate.py; returns all metrics.
 
   Raises:
@@ -167,7 +168,7 @@ def find_evaluator(part: str, path: str | None) -> str | None:
   return None
 
 
-def find_evaluators(config) -> dict[str, str]:
+def find_evaluators(config: ConfigDict) -> dict[str, str]:
   """{part: where it lies}, without those that lie nowhere."""
   paths = {part: find_evaluator(part, config[part]) for part in EVALUATORS}
   return {part: path for part, path in paths.items() if path is not None}

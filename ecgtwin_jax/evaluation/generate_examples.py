@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -13,7 +13,7 @@ from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
 from ecgtwin_jax.data.whole_files import appear_whole, is_sealed, seal
 from ecgtwin_jax.evaluation.examples import ABLATIONS, Examples
-from ecgtwin_jax.inference.sampling import Settings
+from ecgtwin_jax.inference.sampling import SamplingOptions, Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 
 ROWS = 128  # generated between two saves
@@ -141,7 +141,7 @@ def make(
   num_samples: int = 1,
   seed: int = 0,
   made_from: str = "",
-  **settings,
+  **settings: Unpack[SamplingOptions],
 ) -> Examples:
   """Generates twins and ablations; what an earlier run has generated is read.
 

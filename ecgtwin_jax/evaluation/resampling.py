@@ -233,7 +233,7 @@ def wasserstein_metric(
 
 def split_patients(
   patients: Shaped[np.ndarray, " n"], count: int, seed: int
-) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
+) -> list[tuple[Int[np.ndarray, " one"], Int[np.ndarray, " other"]]]:
   """Rows of two disjoint halves of the patients, `count` times; else none."""
   names = np.unique(patients)
   half = len(names) // 2

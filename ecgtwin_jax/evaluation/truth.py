@@ -7,7 +7,7 @@ should have been generated is known.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -30,6 +30,9 @@ from ecgtwin_jax.evaluation.metric import (
 from ecgtwin_jax.evaluation.readings import Readings, without_segments
 from ecgtwin_jax.simulator import simulate
 from ecgtwin_jax.simulator.simulate import Patient
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 LEVEL = "truth"
 _BEFORE, _AFTER = 0.26, 0.44  # s of a beat that are compared, at a slow rate
@@ -123,7 +126,13 @@ def simulate_truth(
   return truth
 
 
-def simulate_reading(patient, condition, rng, noise):
+def simulate_reading(
+  patient: Patient | None,
+  condition: Condition,
+  rng: np.random.Generator,
+  noise: float | int,
+) -> Reading | None:
+  """What is read of a true recording; None: no patient, or nothing read."""
   if patient is None:
     return None
   shown = simulate.simulate(patient, condition, rng, noise)
@@ -293,7 +302,8 @@ def _means(rows, true):
   return [mean_of_known(parts) for parts in zip(*several, strict=True)]
 
 
-def mean_of_known(parts):
+def mean_of_known(parts: Sequence[np.ndarray]) -> np.ndarray:
+  """Mean over parts without those that are NaN; NaN where all are."""
   values = np.stack(parts)
   good = np.isfinite(values)
   total = np.where(good, values, 0.0).sum(axis=0)
@@ -328,7 +338,9 @@ def _intervals(generated, truth, mean):
   return figures
 
 
-def draw(comparison: Comparison, *, shown: int = 4):
+def draw(
+  comparison: Comparison, *, shown: int = 4
+) -> "matplotlib.figure.Figure":
   """True and generated median beats of the first few patients, lead by lead.
 
   Args:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,12 @@ from ecgtwin_jax.beats.rhythm import Rhythm
 from ecgtwin_jax.beats.self_check import SelfCheck, check_ecgs
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, SYNTHETIC
+
+if TYPE_CHECKING:
+  import matplotlib.figure
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 
 class Rows(NamedTuple):
@@ -79,7 +85,7 @@ class Generated:
 
   def plot_median_beats(
     self, reference: ECG, path: str | os.PathLike | None = None
-  ):
+  ) -> "matplotlib.figure.Figure":
     """Draws the median beats over the reference's: is it the same heart?
 
     The title says how well they correlate, over all leads; ECGs without a
@@ -137,7 +143,9 @@ class Edited:
     moved = np.abs(self.edited.signals - self.source.signals)
     return moved.max(axis=(1, 2))
 
-  def plot(self, path: str | os.PathLike | None = None, **options):
+  def plot(
+    self, path: str | os.PathLike | None = None, **options: Any
+  ) -> "matplotlib.figure.Figure":
     """Draws each source above its edit; see `plotting.plot_edits`."""
     from ecgtwin_jax import plotting
 
@@ -184,8 +192,8 @@ class Explained:
     path: str | os.PathLike | None = None,
     number: int = 0,
     blocks: tuple[int, ...] | list[int] | None = None,
-    **options,
-  ):
+    **options: Any,
+  ) -> "matplotlib.figure.Figure":
     """Draws one ECG's attention; see `plotting.plot_attention`."""
     from ecgtwin_jax import plotting
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,14 +221,22 @@ def chunks(n: int, size: int, fill: bool = False) -> list[np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def encode(encoder, variables, signal) -> Float[Array, "n l c"]:
+def encode(
+  encoder: nn.Module, variables: Any, signal: Array
+) -> Float[Array, "n l c"]:
   """Means of the signals' latents, unscaled."""
   return encoder.apply(variables, signal)[0]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def extract(
-  encoder, extractor, variables, scale, signal, condition, beats
+  encoder: nn.Module,
+  extractor: nn.Module,
+  variables: Any,
+  scale: Any,
+  signal: Array,
+  condition: Any,
+  beats: dict,
 ) -> Float[Array, "n d"]:
   """Base vectors, from the means of the signals' latents.
 
@@ -254,7 +263,13 @@ def _noise_of(
 
 @functools.partial(jax.jit, static_argnums=0)
 def sample_rhythms(
-  module, variables, rngs, statements, mask, patient, usual
+  module: nn.Module,
+  variables: Any,
+  rngs: Array,
+  statements: Array,
+  mask: Array,
+  patient: Array,
+  usual: Array,
 ) -> tuple[Array, Array, Array]:
   """Times, kinds and P waves of a rhythm per row, (n, 48) each."""
   rngs = jax.vmap(lambda rng: jax.random.fold_in(rng, _RHYTHM))(rngs)
@@ -263,14 +278,21 @@ def sample_rhythms(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def make_tracks(kinds: bool, time, kind, p_wave) -> Float[Array, "n l c"]:
+def make_tracks(
+  kinds: bool, time: Array, kind: Array, p_wave: Array
+) -> Float[Array, "n l c"]:
   """Beat tracks of rhythms, (n, 48) each."""
   return beat_track(time, kind, p_wave, kinds=kinds)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def predict_noise(
-  denoiser, plan, variables, noisy, timesteps, inputs: DenoiserInputs
+  denoiser: nn.Module,
+  plan: SamplingPlan,
+  variables: Any,
+  noisy: Array,
+  timesteps: Array,
+  inputs: DenoiserInputs,
 ) -> Float[Array, "n l c"]:
   """The noise that the denoiser sees in latents at integer steps.
 
@@ -280,7 +302,9 @@ def predict_noise(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def decode(decoder, variables, latents) -> Float[Array, "n s 12"]:
+def decode(
+  decoder: nn.Module, variables: Any, latents: Array
+) -> Float[Array, "n t 12"]:
   """Signals in mV of scaled latents."""
   return decoder.apply(variables, latents)
 
@@ -293,7 +317,16 @@ def draw_noise(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def sample(denoiser, plan, weights, variables, noise, rngs, inputs, strengths):
+def sample(
+  denoiser: nn.Module,
+  plan: SamplingPlan,
+  weights: tuple[float, ...] | None,
+  variables: Any,
+  noise: Array,
+  rngs: Array,
+  inputs: DenoiserInputs,
+  strengths: Array,
+) -> Array | tuple[Array, Array]:
   """Samples latents.
 
   Args:
@@ -335,7 +368,12 @@ def sample(denoiser, plan, weights, variables, noise, rngs, inputs, strengths):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def attend(
-  denoiser, plan, variables, latent, rngs, inputs: DenoiserInputs
+  denoiser: nn.Module,
+  plan: SamplingPlan,
+  variables: Any,
+  latent: Array,
+  rngs: Array,
+  inputs: DenoiserInputs,
 ) -> Float[Array, "n blocks l s"]:
   """Attention over the statements in a given latent, mean over plan.timesteps.
 
@@ -361,11 +399,11 @@ def attend(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def sample_edit(
-  denoiser,
-  plan,
+  denoiser: nn.Module,
+  plan: SamplingPlan,
   rule: str,
   threshold: int,
-  variables,
+  variables: Any,
   noise: Float[Array, "n l c"],
   rngs: Key[Array, " n"],
   source: DenoiserInputs,

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -31,7 +32,7 @@ INDEX = "twin.json"
 TABLE = ("statements.json", "statements.npy")
 
 
-def digest(tree) -> str:
+def digest(tree: dict) -> str:
   """Returns the sha256 over names, shapes, types and values of a tree."""
   total = hashlib.sha256()
   flat = traverse_util.flatten_dict(tree, sep="/")
@@ -47,12 +48,12 @@ def shipped(name: str) -> pathlib.Path:
   return pathlib.Path(__file__).parent.parent / "assets" / name
 
 
-def is_twin(path) -> bool:
+def is_twin(path: str | os.PathLike) -> bool:
   """True where `path` is a twin directory."""
   return (epath.Path(path) / INDEX).exists()
 
 
-def from_json(value):
+def from_json(value: Any) -> Any:
   """Turns lists into tuples again, as modules' sizes are tuples."""
   if isinstance(value, dict):
     return {key: from_json(item) for key, item in value.items()}
@@ -61,7 +62,7 @@ def from_json(value):
   return value
 
 
-def read_index(path) -> dict:
+def read_index(path: str | os.PathLike) -> dict:
   """Reads twin.json.
 
   Raises:
@@ -86,12 +87,12 @@ def read_index(path) -> dict:
   return index
 
 
-def parts(path) -> list[str]:
+def parts(path: str | os.PathLike) -> list[str]:
   """Lists the parts that a twin directory holds."""
   return list(read_index(path)["parts"])
 
 
-def read_part(path, part: str) -> tuple[dict, dict]:
+def read_part(path: str | os.PathLike, part: str) -> tuple[dict, dict]:
   """Reads one part's (hyper-parameters, variables in float32).
 
   Raises:
@@ -117,7 +118,7 @@ def read_part(path, part: str) -> tuple[dict, dict]:
   return from_json(entry["hyper"]), traverse_util.unflatten_dict(flat, sep="/")
 
 
-def read_table(path) -> StatementTable | None:
+def read_table(path: str | os.PathLike) -> StatementTable | None:
   """Reads a twin's statement table; None where it has none (imported ones).
 
   Raises:
@@ -141,7 +142,7 @@ def _sha256(path) -> str:
 
 
 def write_twin(
-  path,
+  path: str | os.PathLike,
   weights: dict,
   *,
   sources: dict,

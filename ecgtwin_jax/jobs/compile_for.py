@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import (
@@ -170,7 +170,7 @@ def topology_devices(version: str, topology: str) -> list[Any]:
   return list(found.devices)
 
 
-def abstract_inputs(config, rows: int) -> tuple[dict, dict]:
+def abstract_inputs(config: ConfigDict, rows: int) -> tuple[dict, dict]:
   """What a step reads, as shapes alone: (frozen, batch of `rows`).
 
   The keys are those of all stages; a step leaves aside what it does not read.
@@ -210,7 +210,7 @@ def abstract_inputs(config, rows: int) -> tuple[dict, dict]:
   return {k: jax.ShapeDtypeStruct(*v) for k, v in frozen.items()}, batch
 
 
-def estimate(config, name: str) -> Cost:
+def estimate(config: ConfigDict, name: str) -> Cost:
   """Compiles a training's step for a slice and reads its program.
 
   Args:
@@ -381,7 +381,7 @@ def _verdict(cost: Cost, chip: Chip) -> str:
   )
 
 
-def run(config, names: str) -> list[Cost]:
+def run(config: ConfigDict, names: str) -> list[Cost]:
   """Prints a page per slice, and how they compare.
 
   Args:

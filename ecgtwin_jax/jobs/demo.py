@@ -5,6 +5,8 @@ import pathlib
 import shutil
 import time
 
+from ml_collections import ConfigDict
+
 from ecgtwin_jax.flags import beside, load_config
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.jobs import generate, train
@@ -25,7 +27,7 @@ def _last_evaluation(workdir: str) -> dict:
   }
 
 
-def run(config, source: str) -> dict:
+def run(config: ConfigDict, source: str) -> dict:
   """Trains every stage at small size; returns and prints a summary.
 
   Args:

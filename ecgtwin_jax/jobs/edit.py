@@ -1,7 +1,10 @@
 """The edit job: ECGs, and the same ECGs with one statement changed."""
 
 import json
+import os
 import pathlib
+
+from ml_collections import ConfigDict
 
 from ecgtwin_jax.beats.asked import write_beats
 from ecgtwin_jax.inference.results import Edited
@@ -14,7 +17,7 @@ from ecgtwin_jax.jobs.inputs import (
 from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
 
 
-def run(config) -> str:
+def run(config: ConfigDict) -> str:
   """Does configs/edit.py; returns the path of the picture.
 
   Raises:
@@ -62,7 +65,11 @@ def run(config) -> str:
 
 
 def write_edit(
-  folder, out: Edited, titles: tuple[str, str], about: dict, file_format: str
+  folder: str | os.PathLike,
+  out: Edited,
+  titles: tuple[str, str],
+  about: dict,
+  file_format: str,
 ) -> str:
   """Writes both sides' ECGs, edited.png and edited.json into a folder.
 

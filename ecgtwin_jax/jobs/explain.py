@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.inference.twin import load_twin
@@ -11,7 +12,7 @@ from ecgtwin_jax.jobs.inputs import read_reference, read_target
 from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
 
 
-def run(config) -> list[str]:
+def run(config: ConfigDict) -> list[str]:
   """Does configs/explain.py; returns the paths of the pictures.
 
   Raises:

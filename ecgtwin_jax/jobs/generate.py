@@ -1,9 +1,12 @@
 """The generate job: a recording and a target condition in, ECG files out."""
 
 import json
+import os
 import pathlib
 import warnings
 from typing import NamedTuple
+
+from ml_collections import ConfigDict
 
 from ecgtwin_jax.beats.asked import write_beats
 from ecgtwin_jax.beats.self_check import SelfCheck
@@ -39,7 +42,7 @@ class Written(NamedTuple):
 
 
 def write_results(
-  folder,
+  folder: str | os.PathLike,
   reference: ECG,
   now: Condition,
   target: Condition,
@@ -100,7 +103,14 @@ def write_results(
   return Written(overview, beats and str(beats), check)
 
 
-def generate(twin: ECGTwin, config, target, folder, reference, now) -> Written:
+def generate(
+  twin: ECGTwin,
+  config: ConfigDict,
+  target: Condition,
+  folder: str | os.PathLike,
+  reference: ECG,
+  now: Condition,
+) -> Written:
   """Generates for one target condition and writes the results."""
   sampling = config.sampling.to_dict()
   base = twin.extract_base(reference, now)
@@ -130,7 +140,7 @@ def generate(twin: ECGTwin, config, target, folder, reference, now) -> Written:
   )
 
 
-def run(config) -> None:
+def run(config: ConfigDict) -> None:
   """Does configs/generate.py, for one recording or for a file of requests.
 
   Raises:

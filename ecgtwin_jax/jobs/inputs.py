@@ -1,6 +1,7 @@
 """What commands are given: a recording, what it shows, what is asked for."""
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import (
@@ -23,7 +24,7 @@ EXAMPLE_CONDITION = Condition(
 )
 
 
-def read_reference(config) -> tuple[ECG, Condition]:
+def read_reference(config: ConfigDict) -> tuple[ECG, Condition]:
   """Reads config.record and what it shows, config.now.
 
   Without a record it is the bundled example.
@@ -95,7 +96,7 @@ def fill_condition(
   return Condition(split_statements(statements), heart_rate, age, sex)
 
 
-def read_target(target, now: Condition) -> Condition:
+def read_target(target: ConfigDict, now: Condition) -> Condition:
   """Reads config.target; age and sex stay the patient's unless given.
 
   Raises:

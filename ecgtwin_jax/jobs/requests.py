@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ecgtwin_jax import sharding
@@ -489,7 +490,7 @@ def as_cell(value: int | str) -> int | str:
   return value
 
 
-def run(config) -> Summary:
+def run(config: ConfigDict) -> Summary:
   """Does configs/generate.py for a file of requests.
 
   Raises:

@@ -11,6 +11,7 @@ import pathlib
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.mixture import (
@@ -60,7 +61,7 @@ def _finished(workdir: str, steps: int) -> bool:
   return newest >= steps
 
 
-def prepare(config, source: str) -> None:
+def prepare(config: ConfigDict, source: str) -> None:
   """Makes what a training lacks: data, earlier stages, latents.
 
   Raises:
@@ -177,7 +178,7 @@ def _encode(data: str, vae: str, output: str) -> None:
   encode_with(data, vae, output, workers=os.cpu_count())
 
 
-def train_stage(config, source: str) -> None:
+def train_stage(config: ConfigDict, source: str) -> None:
   """Prepares what is missing, trains, and bundles a twin after stage 2."""
   prepare(config, source)
   say(f"\n== training {config.stage} in {config.workdir}")

@@ -104,7 +104,7 @@ class IdentityTokens(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b l d"]) -> Float[jax.Array, "b k w"]:
+  def __call__(self, x: Float[Array, "b l d"]) -> Float[jax.Array, "b k e"]:
     def norm(a, name):
       return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name=name)(a)
 
@@ -198,7 +198,7 @@ class BaseExtractor(nn.Module):
     """Entries of the base vector."""
     return self.identity_tokens * self.token_width or self.width
 
-  def setup(self):
+  def setup(self) -> None:
     self.statement_tokens = layers.StatementTokens(
       self.width, layers.torch_uniform, self.dtype
     )
@@ -228,7 +228,7 @@ class BaseExtractor(nn.Module):
     drop_text: Bool[Array, " b"] | None = None,
     median_beat: Float[Array, "b t 12"] | None = None,
     median_beat_found: Real[Array, " b"] | None = None,
-  ) -> Float[jax.Array, "b n d"]:
+  ) -> Float[jax.Array, "b k d"]:
     """Returns the tokens (b, n, width) that the base vector is made of.
 
     Args:
@@ -354,7 +354,7 @@ class BaseExtractor(nn.Module):
     drop_text: Bool[Array, " b"] | None = None,
     median_beat: Float[Array, "b t 12"] | None = None,
     median_beat_found: Real[Array, " b"] | None = None,
-  ) -> Float[jax.Array, "b w"]:
+  ) -> Float[jax.Array, "b base"]:
     """Returns the base vector (b, base_width); arguments as of `tokens`."""
     return self.with_condition(
       latent,
@@ -375,7 +375,7 @@ class BaseExtractor(nn.Module):
     drop_text: Bool[Array, " b"] | None = None,
     median_beat: Float[Array, "b t 12"] | None = None,
     median_beat_found: Real[Array, " b"] | None = None,
-  ) -> tuple[Float[jax.Array, "b w"], Float[jax.Array, "b d"]]:
+  ) -> tuple[Float[jax.Array, "b base"], Float[jax.Array, "b d"]]:
     """Returns base vector and condition, as `beat_under` takes them.
 
     The arguments are those of `tokens`.
@@ -396,7 +396,7 @@ class BaseExtractor(nn.Module):
 
   def predict_beat(
     self,
-    base: Float[Array, "b w"],
+    base: Float[Array, "b base"],
     statements: Float[Array, "b s e"],
     mask: Bool[Array, "b s"],
     patient: Float[Array, "b 3"],
@@ -415,7 +415,7 @@ class BaseExtractor(nn.Module):
     return self.beat_under(base, _mean(tokens, mask))
 
   def beat_under(
-    self, base: Float[Array, "b w"], condition: Float[Array, "b d"]
+    self, base: Float[Array, "b base"], condition: Float[Array, "b d"]
   ) -> Float[jax.Array, "b 80 12"]:
     """`predict_beat` of a condition that `with_condition` gave."""
     beat = self.beat_head(base, condition) * _BEAT_SIZE

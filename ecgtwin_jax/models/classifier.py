@@ -34,7 +34,7 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(
-    self, signal: Float[Array, "b n leads"], *, train: bool = False
+    self, signal: Float[Array, "b t leads"], *, train: bool = False
   ) -> Float[jax.Array, "b outputs"]:
     """Returns the logits of ECGs in mV, float32."""
     features = ResNet1d(

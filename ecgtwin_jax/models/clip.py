@@ -37,7 +37,7 @@ class CLIP(nn.Module):
   dtype: Any = jnp.float32
   remat: bool = False
 
-  def setup(self):
+  def setup(self) -> None:
     def dense(features):
       return nn.Dense(features, kernel_init=torch_uniform, dtype=self.dtype)
 
@@ -59,19 +59,19 @@ class CLIP(nn.Module):
     )
 
   def hidden(
-    self, signal: Float[Array, "b n leads"], *, train: bool = False
-  ) -> Float[jax.Array, "b h"]:
+    self, signal: Float[Array, "b t leads"], *, train: bool = False
+  ) -> Float[jax.Array, "b hidden"]:
     """Returns the ResNet's pooled features (b, stages[-1])."""
     return self.resnet(signal, train=train)
 
   def encode_signal(
-    self, signal: Float[Array, "b n leads"], *, train: bool = False
-  ) -> Float[jax.Array, "b p"]:
+    self, signal: Float[Array, "b t leads"], *, train: bool = False
+  ) -> Float[jax.Array, "b d"]:
     """Projects an ECG in mV, (b, projection) float32."""
     hidden = self.hidden(signal, train=train)
     return self.signal_projection(hidden).astype(jnp.float32)
 
-  def encode_text(self, text: Float[Array, "b e"]) -> Float[jax.Array, "b p"]:
+  def encode_text(self, text: Float[Array, "b e"]) -> Float[jax.Array, "b d"]:
     """Projects the mean embedding of a report's statements, (b, projection).
 
     Raises:
@@ -85,10 +85,10 @@ class CLIP(nn.Module):
 
   def __call__(
     self,
-    signal: Float[Array, "b n leads"],
+    signal: Float[Array, "b t leads"],
     text: Float[Array, "b e"],
     *,
     train: bool = False,
-  ) -> tuple[Float[jax.Array, "b p"], Float[jax.Array, "b p"]]:
+  ) -> tuple[Float[jax.Array, "b d"], Float[jax.Array, "b d"]]:
     """Returns the projections of ECGs and of their reports."""
     return self.encode_signal(signal, train=train), self.encode_text(text)

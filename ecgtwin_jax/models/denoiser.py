@@ -141,12 +141,12 @@ class Denoiser(nn.Module):
     statements: Float[Array, "b s e"],
     mask: Bool[Array, "b s"] | None,
     patient: Float[Array, "b 3"],
-    base: Float[Array, "b k"],
+    base: Float[Array, "b base"],
     track: Float[Array, "b l f"] | None = None,
     own: Bool[Array, " b"] | None = None,
     *,
     return_attention: bool | str = False,
-    attention: Float[Array, "n b h l r"] | Callable | None = None,
+    attention: Float[Array, "blocks b h l rows"] | Callable | None = None,
     drop_statements: Bool[Array, " b"] | None = None,
   ) -> Noise | tuple[Noise, Float[jax.Array, "..."]]:
     """Returns the noise (b, l, c), with attention maps where asked for.

@@ -30,7 +30,7 @@ class IdentityEncoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, signal: Float[Array, "b n leads"], *, train: bool = False
+    self, signal: Float[Array, "b t leads"], *, train: bool = False
   ) -> Float[jax.Array, "b d"]:
     """Returns embeddings of unit length, (b, width) float32."""
     hidden = ResNet1d(

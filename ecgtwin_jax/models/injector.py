@@ -146,7 +146,7 @@ class IdentityTokens(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, base: Float[Array, "b k"]) -> Float[jax.Array, "b n d"]:
+  def __call__(self, base: Float[Array, "b base"]) -> Float[jax.Array, "b k d"]:
     parts = base.reshape(base.shape[0], self.count, -1)
     slots = self.param(
       "slots", nn.initializers.normal(0.02), (self.count, self.width)
@@ -179,7 +179,7 @@ class ConditionEmbedding(nn.Module):
     statements: Float[Array, "b s e"],
     mask: Bool[Array, "b s"],
     patient: Float[Array, "b 3"],
-    base: Float[Array, "b k"],
+    base: Float[Array, "b base"],
     features: Float[Array, "b f"] | None = None,
   ) -> tuple[Float[jax.Array, "b d"], Float[jax.Array, "b s d"] | None]:
     time_mlp = layers.MLP(

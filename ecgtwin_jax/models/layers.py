@@ -26,11 +26,11 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 def product(
   x: Float[Array, "*b d"],
-  kernel: Float[Array, "d k"],
-  dimension_numbers=None,
+  kernel: Float[Array, "d outputs"],
+  dimension_numbers: Any = None,
   precision: Any = None,
   **options: Any,
-) -> Float[jax.Array, "*b k"]:
+) -> Float[jax.Array, "*b outputs"]:
   """Computes x @ kernel, all axes of x but the last as one.
 
   Only the gradient differs: of a product over several axes JAX makes a kernel
@@ -94,7 +94,7 @@ def whole_report(
   statements: Float[Array, "b s e"],
   mask: Bool[Array, "b s"] | None,
   text_width: int,
-) -> tuple[Float[Array, "b r e"], Bool[Array, "b r"]]:
+) -> tuple[Float[Array, "b rows e"], Bool[Array, "b rows"]]:
   """Returns statements and mask with at least one row; no mask means all.
 
   Raises:
@@ -180,10 +180,10 @@ class CrossAttention(nn.Module):
   def __call__(
     self,
     x: Float[Array, "b l d"],
-    tokens: Float[Array, "b s c"],
+    tokens: Float[Array, "b s e"],
     mask: Bool[Array, "b s"],
     edit: MapsEdit | None = None,
-    identity: Float[Array, "b k c"] | None = None,
+    identity: Float[Array, "b k e"] | None = None,
   ) -> tuple[Float[jax.Array, "b l d"], Float[Array, "b h l s"]]:
     b, l, width = x.shape
     if width % self.heads:

@@ -59,8 +59,8 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b l c"], train: bool
-  ) -> Float[jax.Array, "b m d"]:
+    self, x: Float[Array, "b t c"], train: bool
+  ) -> Float[jax.Array, "b shorter d"]:
     def activate(h, name):
       h = _activate(h, train, name)
       return nn.Dropout(self.dropout, deterministic=not train)(h)
@@ -120,7 +120,7 @@ class ResNet1d(nn.Module):
 
   @nn.compact
   def __call__(
-    self, signal: Float[Array, "b n leads"], *, train: bool = False
+    self, signal: Float[Array, "b t leads"], *, train: bool = False
   ) -> Float[jax.Array, "b d"]:
     """Returns the pooled features (b, stages[-1]), float32.
 

@@ -38,9 +38,9 @@ class Prediction(NamedTuple):
 
   kind: Float[Array, "*b k"]
   p_wave: Float[Array, "*b k"]
-  weight: Float[Array, "*b k m"]
-  center: Float[Array, "*b k m"]
-  scale: Float[Array, "*b k m"]
+  weight: Float[Array, "*b k parts"]
+  center: Float[Array, "*b k parts"]
+  scale: Float[Array, "*b k parts"]
 
 
 class RhythmModel(nn.Module):
@@ -54,7 +54,7 @@ class RhythmModel(nn.Module):
   components: int = 8
   text_width: int = TEXT_WIDTH
 
-  def setup(self):
+  def setup(self) -> None:
     def dense(features, name):
       return layers.Dense(features, name=name)
 
@@ -115,9 +115,9 @@ class RhythmModel(nn.Module):
 
   def __call__(
     self,
-    time: Float[Array, "b n"],
-    kind: Int[Array, "b n"],
-    p_wave: Int[Array, "b n"],
+    time: Float[Array, "b beats"],
+    kind: Int[Array, "b beats"],
+    p_wave: Int[Array, "b beats"],
     usual: Float[Array, " b"],
     statements: Float[Array, "b s e"],
     mask: Bool[Array, "b s"],
@@ -145,11 +145,11 @@ class RhythmModel(nn.Module):
 
 
 def features(
-  time: Float[Array, "b n"],
-  kind: Int[Array, "b n"],
-  p_wave: Int[Array, "b n"],
+  time: Float[Array, "b beats"],
+  kind: Int[Array, "b beats"],
+  p_wave: Int[Array, "b beats"],
   usual: Float[Array, " b"],
-) -> Float[jax.Array, "b n f"]:
+) -> Float[jax.Array, "b beats f"]:
   """What the model is told before each beat: the beat before that one.
 
   Before the first beat it is told when that one comes, which is drawn first.
@@ -189,7 +189,9 @@ def beat_features(
   return jnp.concatenate([numbers, known, jnp.minimum(counts / 3, 1)], -1)
 
 
-def log_ratios(time, kind, usual):
+def log_ratios(
+  time: Float[Array, "b k"], kind: Int[Array, "b k"], usual: Float[Array, " b"]
+) -> Float[Array, "b k"]:
   """y = log(RR / usual RR) of the interval before each beat; else 0."""
   interval = jnp.diff(time, axis=1)
   within = kind[:, 1:] >= 0
@@ -200,9 +202,9 @@ def log_ratios(time, kind, usual):
 
 def log_likelihoods(
   predicted: Prediction,
-  time: Float[Array, "b n"],
-  kind: Int[Array, "b n"],
-  p_wave: Int[Array, "b n"],
+  time: Float[Array, "b beats"],
+  kind: Int[Array, "b beats"],
+  p_wave: Int[Array, "b beats"],
   usual: Float[Array, " b"],
 ) -> dict[str, Float[jax.Array, " b"]]:
   """Log likelihood of rhythms, in parts whose sum it is.
@@ -254,7 +256,9 @@ def sample(
   usual: Float[Array, " b"],
   length: int,
 ) -> tuple[
-  Float[jax.Array, "b n"], Int[jax.Array, "b n"], Int[jax.Array, "b n"]
+  Float[jax.Array, "b beats"],
+  Int[jax.Array, "b beats"],
+  Int[jax.Array, "b beats"],
 ]:
   """Draws rhythms whose mean RR interval is the usual one; see `fit_rate`.
 
@@ -332,9 +336,9 @@ def sample(
 
 def fit_rate(
   first: Float[Array, " b"],
-  ratio: Float[Array, "b r"],
+  ratio: Float[Array, "b ratios"],
   usual: Float[Array, " b"],
-) -> tuple[Float[jax.Array, "b n"], Bool[jax.Array, "b n"]]:
+) -> tuple[Float[jax.Array, "b beats"], Bool[jax.Array, "b beats"]]:
   """Times of beats within 10 s whose mean interval is exactly the usual one.
 
   From the first beat, n beats with that mean end n - 1 usual intervals later,

@@ -3,6 +3,7 @@
 Kernels of the convolutions start as Xavier uniform, biases at zero.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -84,7 +85,7 @@ class UNet(nn.Module):
     self,
     x: Float[Array, "b l d"],
     condition: Condition,
-    edit=None,
+    edit: Callable | None = None,
   ) -> tuple[Float[jax.Array, "b l d"], list]:
     """Returns the tokens and a list of maps, one per block.
 

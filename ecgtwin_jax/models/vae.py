@@ -88,7 +88,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, signal: Float[Array, "b n leads"]
+    self, signal: Float[Array, "b t leads"]
   ) -> tuple[Float[jax.Array, "b l c"], Float[jax.Array, "b l c"]]:
     """Returns (mean, log-variance clipped to [-30, 20]), each (b, n/8, 4).
 
@@ -153,7 +153,7 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(
     self, latent: Float[Array, "b l c"]
-  ) -> Float[jax.Array, "b n leads"]:
+  ) -> Float[jax.Array, "b t leads"]:
     """Returns the ECG, patch * 2^len(widths) times as long as the latent.
 
     Raises:

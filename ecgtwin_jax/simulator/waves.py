@@ -1,6 +1,7 @@
 """Waves of the heart's dipole: Gaussians in time with a direction in space."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -18,10 +19,10 @@ class Waves:
     dipole: (w, 3) mV towards (left, down, back).
   """
 
-  center: Float[np.ndarray, " w"]
-  left: Float[np.ndarray, " w"]
-  right: Float[np.ndarray, " w"]
-  dipole: Float[np.ndarray, "w 3"]
+  center: Float[np.ndarray, " waves"]
+  left: Float[np.ndarray, " waves"]
+  right: Float[np.ndarray, " waves"]
+  dipole: Float[np.ndarray, "waves 3"]
 
   def at(self, time: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t 3"]:
     """The sum of the waves at each time, mV."""
@@ -40,7 +41,9 @@ def join_waves(parts: list[Waves]) -> Waves:
   )
 
 
-def read_table(table, duration):
+def read_table(
+  table: Sequence[tuple], duration: float | int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Center, width (s) and dipole of (center, width, dipole) rows.
 
   Centers and widths stand in the table in parts of `duration`.

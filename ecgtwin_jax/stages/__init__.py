@@ -7,7 +7,10 @@ loop for all of them.
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-Config = Any  # a frozen ml_collections.ConfigDict, of configs/
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+Config = ConfigDict  # of configs/, frozen
 Batch = dict[str, Any]  # arrays of b rows; each stage's docstring lists them
 Tree = Any  # of arrays
 
@@ -37,7 +40,7 @@ class Stage(Protocol):
   ) -> Iterator[Batch]:
     """This process's rows of the global batches from step `start` on."""
 
-  def init(self, rng: Any, config: Config) -> tuple[Tree, Tree]:
+  def init(self, rng: Array, config: Config) -> tuple[Tree, Tree]:
     """Parameters, and what else of the model changes (batch statistics)."""
 
   def loss(
@@ -47,8 +50,8 @@ class Stage(Protocol):
     model_state: Tree,
     frozen: Tree,
     batch: Batch,
-    rng: Any,
-  ) -> tuple[Any, tuple[Tree, dict[str, Any]]]:
+    rng: Array,
+  ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
     """The loss of the global batch; the model's new state, and metrics."""
 
   def evaluate(

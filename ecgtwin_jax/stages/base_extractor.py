@@ -19,17 +19,20 @@ Batches hold what `pipeline.gather_pairs` gives of each recording and its
 """
 
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data import pipeline
+from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
-from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.stages.losses import contrastive_losses
 
 # What stands for "no candidate": finite, so that no gradient is NaN.
@@ -39,14 +42,14 @@ _SPREAD_ROWS = 4096  # recordings that the spread of median beats is taken from
 _RIDGE = 1.0  # of the regression that looks for the heart rate in base vectors
 
 
-def load_data(config) -> splits.Splits:
+def load_data(config: Config) -> splits.Splits:
   data = splits.load_pairs(config)
   if config.model.median_beat:
     splits.require_beats(config, data)
   return data
 
 
-def load_frozen(config, data) -> dict:
+def load_frozen(config: Config, data: Any) -> dict:
   numbers = splits.latent_numbers(config, data.train.card)
   frozen = {
     "table": data.train.table.embeddings,
@@ -57,7 +60,7 @@ def load_frozen(config, data) -> dict:
   return frozen
 
 
-def spread_of_beats(dataset) -> tuple[np.ndarray, np.float32]:
+def spread_of_beats(dataset: Dataset) -> tuple[np.ndarray, np.float32]:
   """Mean (80, 12) of median beats in mV, and a sample's mean variance in mV^2.
 
   Raises:
@@ -75,7 +78,7 @@ def spread_of_beats(dataset) -> tuple[np.ndarray, np.float32]:
   return mean, np.float32(beats.var(axis=0).mean())
 
 
-def hyper(config, data) -> dict:
+def hyper(config: Config, data: Any) -> dict:
   return {
     "part": "base_extractor",
     "model": config.model.to_dict(),
@@ -85,7 +88,9 @@ def hyper(config, data) -> dict:
   }
 
 
-def batches(config, data, start, process_index, process_count):
+def batches(
+  config: Config, data: Any, start: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
   pairs = pipeline.pair_batches(
     data.train,
     config.batch_size,
@@ -109,13 +114,13 @@ def _select(config, batch: dict) -> dict:
   return {name: batch[name] for name in (*both, "patient_id")}
 
 
-def make_module(config) -> BaseExtractor:
+def make_module(config: Config) -> BaseExtractor:
   return BaseExtractor(
     **config.model, remat=config.remat, dtype=jnp.dtype(config.precision)
   )
 
 
-def init(rng, config):
+def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
   module = make_module(config)
   latent = jnp.zeros((1, LATENT_LENGTH, module.latent_channels))
   statements = jnp.zeros((1, 1, module.text_width))
@@ -132,14 +137,23 @@ def _initialize(module, latent, *condition):
     module.predict_beat(base, *condition)
 
 
-def draw_lost_texts(config, rng, batch_size):
+def draw_lost_texts(
+  config: Config, rng: Array, batch_size: int
+) -> Bool[Array, " b"]:
   """Which rows are seen without their text; one draw per batch as published."""
   shape = () if config.text_dropout_per == "batch" else (batch_size,)
   drop = jax.random.bernoulli(rng, config.text_dropout, shape)
   return jnp.broadcast_to(drop, (batch_size,))
 
 
-def extract_both(config, params, frozen, batch, latents, drop_text=None):
+def extract_both(
+  config: Config,
+  params: Tree,
+  frozen: Tree,
+  batch: Batch,
+  latents: Any,
+  drop_text: Array | None = None,
+) -> tuple[Float[Array, "b 2 _"], Float[Array, "b 2 _"]]:
   """Base vectors and conditions, (b, 2, w) and (b, 2, d), of each pair.
 
   The reference's come first. In one call, so that devices reduce one gradient
@@ -188,7 +202,12 @@ def _predict_beat(config, params, frozen, base, batch):
 
 
 def beat_losses(
-  config, params, frozen, bases, conditions, batch
+  config: Config,
+  params: Tree,
+  frozen: Tree,
+  bases: Float[Array, "b 2 d"],
+  conditions: Float[Array, "b 2 e"],
+  batch: Batch,
 ) -> Float[Array, " b"]:
   """Mean over both ways of |predicted - median beat|^2 / variance, per pair.
 
@@ -220,7 +239,14 @@ def beat_losses(
   return jnp.where(found > 0, error, 0).mean(axis=1)
 
 
-def loss(config, params, model_state, frozen, batch, rng):
+def loss(
+  config: Config,
+  params: Tree,
+  model_state: Tree,
+  frozen: Tree,
+  batch: Batch,
+  rng: Array,
+) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
   """Symmetric InfoNCE over the batch, and the regression of median beats.
 
   Both texts of a pair drop together.
@@ -281,7 +307,7 @@ def _compare(config, place):
   return jax.jit(compare, out_shardings=place)
 
 
-def effective_dimension(bases: Float[np.ndarray, "n w"]) -> float:
+def effective_dimension(bases: Float[np.ndarray, "n base"]) -> float:
   """(sum of variances)^2 / sum of their squares, over principal components.
 
   Between 1, all on a line, and w, as wide each way.
@@ -292,7 +318,7 @@ def effective_dimension(bases: Float[np.ndarray, "n w"]) -> float:
 
 
 def heart_rate_leakage(
-  bases: Float[np.ndarray, "n w"],
+  bases: Float[np.ndarray, "n base"],
   rates: Float[np.ndarray, " n"],
   known: Float[np.ndarray, "n k"],
 ) -> float:
@@ -335,7 +361,9 @@ def _explained(beat, predicted) -> float:
   return float(1 - np.square(beat - predicted).sum() / max(total, 1e-30))
 
 
-def evaluate(config, data, frozen, weights, put) -> dict:
+def evaluate(
+  config: Config, data: Any, frozen: Tree, weights: Tree, put: Callable
+) -> dict:
   """What base vectors of held-out patients hold: one pair of each, seeded.
 
   The score is the loss, which sees the negatives: the cosine of positive

@@ -12,7 +12,8 @@ Batches:
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.models.classifier import Classifier
-from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.text import findings
 
 NAMES = {
@@ -52,7 +53,7 @@ class Labelled(NamedTuple):
     return self.train.record_names(rows)
 
 
-def label_names(config) -> tuple[str, ...]:
+def label_names(config: Config) -> tuple[str, ...]:
   """What the classifier of config.mode tells.
 
   Raises:
@@ -63,7 +64,7 @@ def label_names(config) -> tuple[str, ...]:
   return NAMES[config.mode]
 
 
-def load_data(config) -> Labelled:
+def load_data(config: Config) -> Labelled:
   """Reads the recordings, labels them and says how many are unclear.
 
   Raises:
@@ -87,7 +88,7 @@ def load_data(config) -> Labelled:
   return Labelled(*data, *labels)
 
 
-def describe_labels(split: str, names, rows) -> str:
+def describe_labels(split: str, names: Sequence[str], rows: np.ndarray) -> str:
   """One line: how many recordings have and lack each label."""
   counts = ", ".join(
     f"{name} {int((column == 1).sum())}" for name, column in zip(names, rows.T)
@@ -99,12 +100,12 @@ def describe_labels(split: str, names, rows) -> str:
   )
 
 
-def load_frozen(config, data) -> dict:
+def load_frozen(config: Config, data: Any) -> dict:
   del config, data
   return {}
 
 
-def hyper(config, data) -> dict:
+def hyper(config: Config, data: Any) -> dict:
   del data
   return {
     "part": "classifier",
@@ -114,12 +115,14 @@ def hyper(config, data) -> dict:
   }
 
 
-def outputs(config) -> int:
+def outputs(config: Config) -> int:
   """Number of logits."""
   return 2 if config.mode == "binary" else len(label_names(config))
 
 
-def batches(config, data, start, process_index, process_count):
+def batches(
+  config: Config, data: Any, start: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
   ecgs = pipeline.ecg_batches(
     data.train,
     config.batch_size,
@@ -135,7 +138,7 @@ def batches(config, data, start, process_index, process_count):
     ecgs.close()
 
 
-def make_module(config) -> Classifier:
+def make_module(config: Config) -> Classifier:
   return Classifier(
     outputs(config),
     **config.model,
@@ -144,7 +147,7 @@ def make_module(config) -> Classifier:
   )
 
 
-def init(rng, config):
+def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
   variables = dict(
     make_module(config).init(rng, jnp.zeros((1, MODEL_SAMPLES, 12)))
   )
@@ -180,7 +183,14 @@ def losses(
   return each, jnp.where(labels >= 0, weights, 0.0)
 
 
-def loss(config, params, model_state, frozen, batch, rng):
+def loss(
+  config: Config,
+  params: Tree,
+  model_state: Tree,
+  frozen: Tree,
+  batch: Batch,
+  rng: Array,
+) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
   """Weighted mean of `losses` over a batch."""
   del frozen
   logits, model_state = make_module(config).apply(
@@ -215,7 +225,9 @@ def scores(
   return jax.nn.sigmoid(logits)
 
 
-def evaluate(config, data, frozen, weights, put) -> dict:
+def evaluate(
+  config: Config, data: Any, frozen: Tree, weights: Tree, put: Callable
+) -> dict:
   """Loss and areas under the ROC curve on held-out patients."""
   del frozen
   total, weight, found, known = 0.0, 0.0, [], []

@@ -8,28 +8,31 @@ Batches:
 """
 
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.base_extractor import contrastive_logits
 from ecgtwin_jax.models.clip import CLIP
-from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.stages.losses import contrastive_losses
 
 
-def load_data(config) -> splits.Splits:
+def load_data(config: Config) -> splits.Splits:
   return splits.skip_unreported(splits.load_splits(config.data, "ecg"))
 
 
-def load_frozen(config, data) -> dict:
+def load_frozen(config: Config, data: Any) -> dict:
   del config
   return {"table": data.train.table.embeddings}
 
 
-def hyper(config, data) -> dict:
+def hyper(config: Config, data: Any) -> dict:
   return {
     "part": "clip",
     "model": config.model.to_dict(),
@@ -37,7 +40,9 @@ def hyper(config, data) -> dict:
   }
 
 
-def batches(config, data, start, process_index, process_count):
+def batches(
+  config: Config, data: Any, start: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
   ecgs = pipeline.ecg_batches(
     data.train,
     config.batch_size,
@@ -57,20 +62,22 @@ def _with_report(dataset, batch: dict) -> dict:
   return {**batch, "statement_ids": dataset.statement_ids[batch["index"]]}
 
 
-def make_module(config) -> CLIP:
+def make_module(config: Config) -> CLIP:
   return CLIP(
     **config.model, remat=config.remat, dtype=jnp.dtype(config.precision)
   )
 
 
-def init(rng, config):
+def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
   module = make_module(config)
   text = jnp.zeros((1, module.text_width))
   variables = dict(module.init(rng, jnp.zeros((1, MODEL_SAMPLES, 12)), text))
   return variables.pop("params"), variables
 
 
-def mean_embedding(table, statement_ids):
+def mean_embedding(
+  table: Array, statement_ids: Int[Array, "b s"]
+) -> Float[Array, "b e"]:
   """The text of a report: the mean of its statements' vectors, (b, 768)."""
   statements, mask = splits.gather_statements(table, statement_ids)
   count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
@@ -84,7 +91,14 @@ def _logits_and_twins(params, projections, statement_ids):
   return logits, equal.all(axis=2)
 
 
-def loss(config, params, model_state, frozen, batch, rng):
+def loss(
+  config: Config,
+  params: Tree,
+  model_state: Tree,
+  frozen: Tree,
+  batch: Batch,
+  rng: Array,
+) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
   """Symmetric InfoNCE of ECGs and reports within the batch."""
   text = mean_embedding(frozen["table"], batch["statement_ids"])
   projections, model_state = make_module(config).apply(
@@ -118,7 +132,9 @@ def _evaluate_batch(config, weights, frozen, batch):
   }
 
 
-def evaluate(config, data, frozen, weights, put) -> dict:
+def evaluate(
+  config: Config, data: Any, frozen: Tree, weights: Tree, put: Callable
+) -> dict:
   """The right report of held-out ECGs among those of the batch.
 
   Whole batches alone count, since the loss depends on their size.

@@ -19,12 +19,13 @@ Batches, of the target of each pair but for the base vector:
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from ecgtwin_jax.constants import LATENT_LENGTH
@@ -42,7 +43,7 @@ from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.models.beat_track import BEAT_TRACKS, beat_track
 from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
-from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.stages.losses import mean_of_sums
 from ecgtwin_jax.text.findings import names_rhythm
 from ecgtwin_jax.training import checkpoint
@@ -69,7 +70,7 @@ class Data(NamedTuple):
   def fingerprint(self) -> str:
     return self.splits.fingerprint
 
-  def names(self, rows) -> list[str]:
+  def names(self, rows: np.ndarray) -> list[str]:
     return self.splits.names(rows)
 
 
@@ -81,7 +82,9 @@ def _extract(module, params, table, latent, statement_ids, patient, beats):
   )
 
 
-def extract_bases(dataset: Dataset, hyper: dict, params, scale):
+def extract_bases(
+  dataset: Dataset, hyper: dict, params: Tree, scale: Any
+) -> np.ndarray:
   """Returns the base vector of every recording of a split, (n, width)."""
   scale = splits.scale_array(scale)
   module = BaseExtractor(**hyper["model"])
@@ -106,7 +109,7 @@ def extract_bases(dataset: Dataset, hyper: dict, params, scale):
   return bases
 
 
-def load_data(config) -> Data:
+def load_data(config: Config) -> Data:
   data = splits.load_pairs(config)
   if config.model.own_recording:
     # Held-out pairs stay those of two recordings.
@@ -168,7 +171,7 @@ def load_data(config) -> Data:
   return Data(data, digest, scale, *bases)
 
 
-def load_frozen(config, data) -> dict:
+def load_frozen(config: Config, data: Any) -> dict:
   train = data.splits.train
   return {
     "table": train.table.embeddings,
@@ -177,7 +180,7 @@ def load_frozen(config, data) -> dict:
   }
 
 
-def hyper(config, data) -> dict:
+def hyper(config: Config, data: Any) -> dict:
   card = data.splits.train.card
   return {
     "part": "denoiser",
@@ -202,7 +205,9 @@ def _with_base(config, batch: dict, bases: np.ndarray) -> dict:
   return {**kept, "base": bases[batch["reference_index"]]}
 
 
-def batches(config, data, start, process_index, process_count):
+def batches(
+  config: Config, data: Any, start: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
   pairs = pipeline.pair_batches(
     data.splits.train,
     config.batch_size,
@@ -219,13 +224,13 @@ def batches(config, data, start, process_index, process_count):
     pairs.close()
 
 
-def make_module(config) -> Denoiser:
+def make_module(config: Config) -> Denoiser:
   return Denoiser(
     **config.model, remat=bool(config.remat), dtype=jnp.dtype(config.precision)
   )
 
 
-def init(rng, config):
+def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
   module = make_module(config)
   channels = BEAT_TRACKS[config.model.beat_track]
   inputs = DenoiserInputs(
@@ -245,7 +250,7 @@ def init(rng, config):
   return variables["params"], {}
 
 
-def gather_inputs(config, frozen, batch: dict) -> DenoiserInputs:
+def gather_inputs(config: Config, frozen: Tree, batch: dict) -> DenoiserInputs:
   """What the denoiser is given of a batch's targets and their base vectors."""
   statements, mask = splits.gather_statements(
     frozen["table"], batch["statement_ids"]
@@ -263,7 +268,7 @@ def gather_inputs(config, frozen, batch: dict) -> DenoiserInputs:
 
 def drop_rhythm(
   ids: Int[Array, "b s"],
-  says_rhythm: Bool[Array, " u"],
+  says_rhythm: Bool[Array, " table"],
   lost: Bool[Array, " b"],
 ) -> Int[Array, "b s"]:
   """Takes the statements of a rhythm out of the reports of some rows.
@@ -283,7 +288,7 @@ def drop_rhythm(
 
 
 def drop_conditions(
-  config, rng, inputs: DenoiserInputs
+  config: Config, rng: Array, inputs: DenoiserInputs
 ) -> tuple[DenoiserInputs, Bool[Array, " b"] | None]:
   """Loses conditions of some examples.
 
@@ -315,7 +320,15 @@ def drop_conditions(
   return inputs._replace(patient=patient, base=base, track=track), drop
 
 
-def noise_errors(config, params, latent, t, eps, inputs, drop=None):
+def noise_errors(
+  config: Config,
+  params: Tree,
+  latent: Array,
+  t: Array,
+  eps: Array,
+  inputs: DenoiserInputs,
+  drop: Array | None = None,
+) -> Float[Array, " b"]:
   """(eps - eps')^2 of each entry of the latents, (b, l, c)."""
   schedule = Schedule(**config.schedule)
   noisy = add_noise(schedule, latent, eps, t)
@@ -326,7 +339,14 @@ def noise_errors(config, params, latent, t, eps, inputs, drop=None):
   return jnp.square(eps - predicted)
 
 
-def loss(config, params, model_state, frozen, batch, rng):
+def loss(
+  config: Config,
+  params: Tree,
+  model_state: Tree,
+  frozen: Tree,
+  batch: Batch,
+  rng: Array,
+) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
   """Squared error of the predicted noise, summed per latent, weighted mean."""
   keys = jax.random.split(rng, 4)
   latent = splits.draw_latent(
@@ -378,7 +398,9 @@ def _evaluate_batch(config, params, frozen, batch, number):
   return {k: jnp.sum(jnp.where(batch["valid"], v, 0)) for k, v in rows.items()}
 
 
-def evaluate(config, data, frozen, weights, put) -> dict:
+def evaluate(
+  config: Config, data: Any, frozen: Tree, weights: Tree, put: Callable
+) -> dict:
   """The training's error on pairs of held-out patients, nothing dropped.
 
   On draws of the latents, as in the training. `mse_unpredictable` is the part

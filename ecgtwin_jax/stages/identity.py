@@ -11,11 +11,14 @@ Batches, of two recordings of each patient:
 """
 
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import MODEL_SAMPLES
@@ -23,14 +26,14 @@ from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.mixture import load_mixture
 from ecgtwin_jax.models.identity import IdentityEncoder
 from ecgtwin_jax.ranking import equal_error_rate, found_within
-from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.stages.losses import supervised_contrastive_losses
 
 # What stands for "no candidate": finite, so that no gradient is NaN.
 _HELD_OUT = 8  # of so many patients of a validation split, one is held out
 
 
-def load_data(config) -> splits.Splits:
+def load_data(config: Config) -> splits.Splits:
   """Reads the recordings to train on and those held out.
 
   With config.patients = "validation" a training of a generator on the same
@@ -49,12 +52,12 @@ def load_data(config) -> splits.Splits:
   return splits.Splits(whole.select(~apart), whole.select(apart))
 
 
-def load_frozen(config, data) -> dict:
+def load_frozen(config: Config, data: Any) -> dict:
   del config, data
   return {}
 
 
-def hyper(config, data) -> dict:
+def hyper(config: Config, data: Any) -> dict:
   del data
   return {
     "part": "identity",
@@ -63,7 +66,9 @@ def hyper(config, data) -> dict:
   }
 
 
-def batches(config, data, start, process_index, process_count):
+def batches(
+  config: Config, data: Any, start: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
   return pipeline.ecg_pair_batches(
     data.train,
     config.batch_size,
@@ -74,20 +79,22 @@ def batches(config, data, start, process_index, process_count):
   )
 
 
-def make_module(config) -> IdentityEncoder:
+def make_module(config: Config) -> IdentityEncoder:
   return IdentityEncoder(
     **config.model, remat=config.remat, dtype=jnp.dtype(config.precision)
   )
 
 
-def init(rng, config):
+def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
   variables = dict(
     make_module(config).init(rng, jnp.zeros((1, MODEL_SAMPLES, 12)))
   )
   return variables.pop("params"), variables
 
 
-def augment(config, rng, signal):
+def augment(
+  config: Config, rng: Array, signal: Float[Array, "b t 12"]
+) -> Float[Array, "b t 12"]:
   """Another gain and another start of each recording, as on another day."""
   gain, shift = jax.random.split(rng)
   size, length = signal.shape[:2]
@@ -99,7 +106,14 @@ def augment(config, rng, signal):
   return rolled * (1 + strength)
 
 
-def loss(config, params, model_state, frozen, batch, rng):
+def loss(
+  config: Config,
+  params: Tree,
+  model_state: Tree,
+  frozen: Tree,
+  batch: Batch,
+  rng: Array,
+) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
   """Supervised contrast over both recordings of every patient of the batch."""
   del frozen
   keys = jax.random.split(rng)
@@ -132,7 +146,9 @@ def _compare(config, place):
   return jax.jit(compare, out_shardings=place)
 
 
-def evaluate(config, data, frozen, weights, put) -> dict:
+def evaluate(
+  config: Config, data: Any, frozen: Tree, weights: Tree, put: Callable
+) -> dict:
   """Finds held-out patients by another recording: one pair of each, seeded."""
   del frozen
   first, count = data.validation.pairs.patients()

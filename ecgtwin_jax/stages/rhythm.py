@@ -12,16 +12,19 @@ Batches:
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.conditions import PATIENT_MEAN, PATIENT_STD
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.models.rhythm import RhythmModel, log_likelihoods
-from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.stages.denoiser import drop_rhythm
 from ecgtwin_jax.stages.losses import mean_of_sums
 from ecgtwin_jax.text.findings import names_sinus_rhythm
@@ -29,7 +32,7 @@ from ecgtwin_jax.text.findings import names_sinus_rhythm
 _BEATS = ("beat_time", "beat_kind", "beat_p")
 
 
-def load_data(config) -> splits.Splits:
+def load_data(config: Config) -> splits.Splits:
   """Reads the recordings with a report in which beats were found.
 
   Raises:
@@ -53,14 +56,14 @@ def _select(split: Dataset, longest: int) -> Dataset:
   return dataclasses.replace(split, arrays=beats).select(rows)
 
 
-def load_frozen(config, data) -> dict:
+def load_frozen(config: Config, data: Any) -> dict:
   del config
   table = data.train.table
   sinus = [names_sinus_rhythm(s) for s in table.statements]
   return {"table": table.embeddings, "sinus": np.array(sinus)}
 
 
-def hyper(config, data) -> dict:
+def hyper(config: Config, data: Any) -> dict:
   return {
     "part": "rhythm",
     "model": config.model.to_dict(),
@@ -68,7 +71,9 @@ def hyper(config, data) -> dict:
   }
 
 
-def batches(config, data, start, process_index, process_count):
+def batches(
+  config: Config, data: Any, start: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
   return pipeline.rhythm_batches(
     data.train,
     config.batch_size,
@@ -79,11 +84,11 @@ def batches(config, data, start, process_index, process_count):
   )
 
 
-def make_module(config) -> RhythmModel:
+def make_module(config: Config) -> RhythmModel:
   return RhythmModel(**config.model)
 
 
-def init(rng, config):
+def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
   module = make_module(config)
   variables = module.init(
     rng,
@@ -116,7 +121,14 @@ def _log_likelihoods(config, params, frozen, batch, patient):
   return log_likelihoods(predicted, *rhythm)
 
 
-def loss(config, params, model_state, frozen, batch, rng):
+def loss(
+  config: Config,
+  params: Tree,
+  model_state: Tree,
+  frozen: Tree,
+  batch: Batch,
+  rng: Array,
+) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
   """Minus the log likelihood of a rhythm in nats, mean over rhythms.
 
   Age and sex are lost at times, so that the model knows what to do without;
@@ -145,7 +157,9 @@ def _evaluate_batch(config, params, frozen, batch):
   return {k: jnp.sum(jnp.where(batch["valid"], v, 0)) for k, v in rows.items()}
 
 
-def evaluate(config, data, frozen, weights, put) -> dict:
+def evaluate(
+  config: Config, data: Any, frozen: Tree, weights: Tree, put: Callable
+) -> dict:
   """Log likelihood of the rhythms of held-out patients, in nats."""
   totals = []
   for batch in pipeline.eval_rhythm_batches(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.mixture import load_mixture
 from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.stages import Config
 from ecgtwin_jax.training import checkpoint
 
 
@@ -57,7 +58,7 @@ def skip_unreported(data: Splits) -> Splits:
   return Splits(*reported)
 
 
-def load_pairs(config) -> Splits:
+def load_pairs(config: Config) -> Splits:
   """Reads the latents that stages 1 and 2 train on.
 
   Recordings without a report are left out. A model without a null condition
@@ -94,7 +95,7 @@ def trim_reports(data: Splits) -> Splits:
 
 
 def gather_statements(
-  table: Float[Array, "u e"], ids: Int[Array, "b s"]
+  table: Float[Array, "table e"], ids: Int[Array, "b s"]
 ) -> tuple[Float[Array, "b s e"], Bool[Array, "b s"]]:
   """Looks up statements on the device; ids of -1 are padding (zeros)."""
   mask = ids >= 0
@@ -119,7 +120,9 @@ def scale_array(scale: float | Sequence[float]) -> np.ndarray:
   return np.asarray(scale, np.float32).reshape(1, 1, -1)
 
 
-def latent_numbers(config, card: dict) -> dict[str, float | list[float]]:
+def latent_numbers(
+  config: Config, card: dict
+) -> dict[str, float | list[float]]:
   """Returns the latent's scale and clip range: the config's, or as measured.
 
   A measured scale may be a list of one number per channel.
@@ -138,7 +141,7 @@ def latent_numbers(config, card: dict) -> dict[str, float | list[float]]:
   }
 
 
-def require_beats(config, data: Splits) -> None:
+def require_beats(config: Config, data: Splits) -> None:
   """Refuses latents that were encoded without median beats.
 
   Raises:
@@ -153,7 +156,7 @@ def require_beats(config, data: Splits) -> None:
       )
 
 
-def check_latents(config, card: dict) -> None:
+def check_latents(config: Config, card: dict) -> None:
   """Refuses latents that another autoencoder made.
 
   Raises:

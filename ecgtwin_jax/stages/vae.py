@@ -7,6 +7,8 @@ Batches:
 """
 
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +18,23 @@ from jaxtyping import Array, Float
 from ecgtwin_jax.constants import MODEL_RATE, MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.vae import Decoder, Encoder
+from ecgtwin_jax.stages import Batch, Config, Tree
 from ecgtwin_jax.stages.losses import correlation, mean_of_sums
 from ecgtwin_jax.stages.splits import Splits, load_splits
 
 _WANDER_HZ = 0.7  # baseline wander lies below, heart rates from 42 bpm above
 
 
-def load_data(config) -> Splits:
+def load_data(config: Config) -> Splits:
   return load_splits(config.data, "ecg")
 
 
-def load_frozen(config, data) -> dict:
+def load_frozen(config: Config, data: Any) -> dict:
   del config, data
   return {}
 
 
-def hyper(config, data) -> dict:
+def hyper(config: Config, data: Any) -> dict:
   return {
     "part": "vae",
     "model": config.model.to_dict(),
@@ -39,7 +42,9 @@ def hyper(config, data) -> dict:
   }
 
 
-def batches(config, data, start, process_index, process_count):
+def batches(
+  config: Config, data: Any, start: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
   return pipeline.ecg_batches(
     data.train,
     config.batch_size,
@@ -59,7 +64,7 @@ def _modules(config) -> tuple[Encoder, Decoder]:
   )
 
 
-def init(rng, config):
+def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
   encoder, decoder = _modules(config)
   keys = jax.random.split(rng)
   signal = jnp.zeros((1, MODEL_SAMPLES, 12))
@@ -73,7 +78,7 @@ def init(rng, config):
   return params, {}
 
 
-def slow_waves(length: int) -> Float[np.ndarray, "n w"]:
+def slow_waves(length: int) -> Float[np.ndarray, "t waves"]:
   """Orthonormal cosines of up to 0.7 Hz: baseline wander, which tells nothing.
 
   Args:
@@ -112,7 +117,14 @@ def losses(
   return error, jnp.mean(jnp.sum(kl / 2, axis=2), axis=1)
 
 
-def loss(config, params, model_state, frozen, batch, rng):
+def loss(
+  config: Config,
+  params: Tree,
+  model_state: Tree,
+  frozen: Tree,
+  batch: Batch,
+  rng: Array,
+) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
   """Weighted squared error, over samples and leads, + kl_weight * KL."""
   del frozen
   encoder, decoder = _modules(config)
@@ -164,7 +176,7 @@ def _evaluate_batch(config, params, batch):
   return {k: jnp.sum(jnp.where(batch["valid"], v, 0)) for k, v in rows.items()}
 
 
-def check(config, step: int, evaluation: dict) -> None:
+def check(config: Config, step: int, evaluation: dict) -> None:
   """Refuses a dead channel of the latent in the second half of a training.
 
   A channel whose posterior stays near the prior N(0, 1) says nothing of the
@@ -197,7 +209,9 @@ def check(config, step: int, evaluation: dict) -> None:
     )
 
 
-def evaluate(config, data, frozen, weights, put) -> dict:
+def evaluate(
+  config: Config, data: Any, frozen: Tree, weights: Tree, put: Callable
+) -> dict:
   """Reconstruction of held-out recordings from the latent's mean."""
   del frozen
   totals = []

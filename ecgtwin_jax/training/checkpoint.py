@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import (
   preservation_policy as preservation,
 )
@@ -86,7 +87,13 @@ class Checkpointer:
     data_fingerprint: identifies the training data, compared on restore.
   """
 
-  def __init__(self, workdir, config, hyper: dict, data_fingerprint: str):
+  def __init__(
+    self,
+    workdir: str | os.PathLike,
+    config: ConfigDict,
+    hyper: dict,
+    data_fingerprint: str,
+  ):
     self.root = epath.Path(os.path.abspath(workdir)) / "checkpoints"
     if "://" in os.fspath(workdir):
       self.root = epath.Path(workdir) / "checkpoints"
@@ -158,7 +165,7 @@ class Checkpointer:
       _warn(f"continuing from step {step or 0}")
     return step
 
-  def restore(self, abstract):
+  def restore(self, abstract: dict) -> tuple[int, dict] | None:
     """Restores the newest intact checkpoint.
 
     Args:
@@ -275,12 +282,12 @@ def _one_copy(tree):
   return jax.tree.map(one, tree)
 
 
-def read_meta(step_dir) -> dict:
+def read_meta(step_dir: str | os.PathLike) -> dict:
   """Reads the configuration, hyper-parameters and score of a checkpoint."""
   return json.loads((epath.Path(step_dir) / "meta" / "metadata").read_text())
 
 
-def find_checkpoint(path) -> epath.Path:
+def find_checkpoint(path: str | os.PathLike) -> epath.Path:
   """Returns the best intact checkpoint of a run, or the one `path` names.
 
   Raises:
@@ -308,7 +315,7 @@ def find_checkpoint(path) -> epath.Path:
   return min(intact, key=lambda c: _score(read_meta(c)))
 
 
-def has_weights(path, part: str) -> bool:
+def has_weights(path: str | os.PathLike, part: str) -> bool:
   """True where `path` is a run, checkpoint or twin that holds `part`."""
   path = epath.Path(path)
   if twin_directory.is_twin(path):
@@ -319,7 +326,7 @@ def has_weights(path, part: str) -> bool:
     return False
 
 
-def load_weights(path, part: str) -> tuple[dict, dict]:
+def load_weights(path: str | os.PathLike, part: str) -> tuple[dict, dict]:
   """Reads the averaged weights of one part, for inference or as a frozen stage.
 
   Args:

@@ -1,6 +1,7 @@
 """What a step costs and what a device could do: floating-point operations."""
 
 import math
+from typing import Any
 
 from jax.extend.core import jaxprs_in_params
 
@@ -28,12 +29,12 @@ PEAK = {
 }
 
 
-def peak_of(device) -> float | None:
+def peak_of(device: Any) -> float | None:
   """Returns a device's peak in operations per second; None: not known."""
   return PEAK.get(device.device_kind)
 
 
-def count_flops(jaxpr) -> float:
+def count_flops(jaxpr: Any) -> float:
   """Counts 2 operations per multiply-add of products and convolutions.
 
   Counted on the program as traced, before it is split over devices: the

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 from etils import epath
 
@@ -21,7 +22,7 @@ def _entry(path: epath.Path) -> dict:
   return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def seal(step_dir) -> None:
+def seal(step_dir: str | os.PathLike) -> None:
   """Writes the manifest of a committed checkpoint."""
   step_dir = epath.Path(step_dir)
   entries = {name: _entry(step_dir / name) for name in _files(step_dir)}
@@ -30,7 +31,7 @@ def seal(step_dir) -> None:
   draft.rename(step_dir / NAME)
 
 
-def fault(step_dir) -> str | None:
+def fault(step_dir: str | os.PathLike) -> str | None:
   """Returns what is wrong with a sealed checkpoint, None where nothing is."""
   step_dir = epath.Path(step_dir)
   try:

@@ -1,8 +1,10 @@
 """Where a training's numbers go: metrics.jsonl, TensorBoard, progress bar."""
 
+import os
 import pathlib
 import sys
 import time
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -14,7 +16,7 @@ from ecgtwin_jax.training.json_lines import (
 )
 
 
-def say(text: str, file=None) -> None:
+def say(text: str, file: Any = None) -> None:
   """Prints from process 0 of several alone, past a progress bar."""
   if jax.process_index() == 0:
     file = sys.stdout if file is None else file
@@ -32,7 +34,9 @@ class MetricsWriter:
   step may stand twice; the last line counts (read_metrics does that).
   """
 
-  def __init__(self, workdir, steps: int, start: int, title: str):
+  def __init__(
+    self, workdir: str | os.PathLike, steps: int, start: int, title: str
+  ):
     self._active = jax.process_index() == 0
     if not self._active:
       return
@@ -84,7 +88,7 @@ class MetricsWriter:
         self._board.flush()
         self._flushed = time.monotonic()
 
-  def show(self, **values) -> None:
+  def show(self, **values: Any) -> None:
     """Puts values beside the progress bar."""
     if self._active:
       self._bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
@@ -96,7 +100,7 @@ class MetricsWriter:
       self._board.close()
 
 
-def read_metrics(workdir) -> dict[int, dict]:
+def read_metrics(workdir: str | os.PathLike) -> dict[int, dict]:
   """Reads metrics.jsonl as {step: scalars}; a repeated step's last line wins.
 
   Lines of one step with different names are merged; a torn line, as a kill can

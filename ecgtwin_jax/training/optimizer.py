@@ -1,12 +1,15 @@
 """The optimizer chain and the moving average of parameters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
+from ml_collections import ConfigDict
 
 
-def make_schedule(optimizer, steps: int) -> optax.Schedule:
+def make_schedule(optimizer: ConfigDict, steps: int) -> optax.Schedule:
   """Linear warm-up to the peak, then a cosine to the final rate.
 
   Args:
@@ -28,7 +31,9 @@ def make_schedule(optimizer, steps: int) -> optax.Schedule:
   )
 
 
-def make_optimizer(optimizer, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+  optimizer: ConfigDict, steps: int
+) -> optax.GradientTransformation:
   """AdamW or Muon with the schedule above; clips gradients where asked.
 
   Muon's update of a kernel has singular values that are all alike, 0.2 times
@@ -72,7 +77,7 @@ def _kernels(params):
   return jax.tree.map_with_path(axes, params)
 
 
-def update_ema(ema, params, step, decay: float):
+def update_ema(ema: Any, params: Any, step: Any, decay: float) -> Any:
   """Moves the average: ema <- d ema + (1 - d) params, d <= decay.
 
   The decay grows as (1 + step) / (10 + step), so that the random start is

@@ -1,9 +1,13 @@
 """How a training goes: its numbers, gathered without stalling it."""
 
+import os
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from ecgtwin_jax.training import flops, metric_writer, optimizer
 
@@ -24,14 +28,21 @@ class Progress:
     names: function from rows of the training data to names of the records.
   """
 
-  def __init__(self, config, writer: metric_writer.MetricsWriter, names):
+  def __init__(
+    self,
+    config: ConfigDict,
+    writer: metric_writer.MetricsWriter,
+    names: Callable,
+  ):
     self._config, self._writer, self._names = config, writer, names
     self._schedule = optimizer.make_schedule(config.optimizer, config.steps)
     self._pending, self._score = [], {}
     self._flops = self._peak = None
     self.restart()
 
-  def measure(self, flops_of_step: float, devices) -> None:
+  def measure(
+    self, flops_of_step: float, devices: Iterable[jax.Device]
+  ) -> None:
     """Sets what a step costs, and begins to count time."""
     self._flops = flops_of_step
     peaks = [flops.peak_of(device) for device in devices]
@@ -42,14 +53,14 @@ class Progress:
     """Begins an interval: what came before was no training."""
     self._waited, self._since = 0.0, time.monotonic()
 
-  def next_batch(self, batches):
+  def next_batch(self, batches: Iterator[Any]) -> Any:
     """Takes the next batch, and notes how long that took."""
     began = time.monotonic()
     batch = next(batches)
     self._waited += time.monotonic() - began
     return batch
 
-  def add(self, step: int, scalars: dict, rows) -> None:
+  def add(self, step: int, scalars: dict, rows: Any) -> None:
     """Notes a step that was started; it need not be done."""
     self._pending.append((step, scalars, rows))
     if len(self._pending) > _AHEAD:
@@ -124,7 +135,7 @@ class Trace:
     ValueError: `steps` is something else.
   """
 
-  def __init__(self, steps, folder):
+  def __init__(self, steps: Any, folder: str | os.PathLike):
     profile_steps = tuple(steps)
     if profile_steps and not (
       len(profile_steps) == 2 and 1 <= profile_steps[0] <= profile_steps[1]

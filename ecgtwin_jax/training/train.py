@@ -7,16 +7,19 @@ import contextlib
 import functools
 import importlib
 import json
+import os
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import FrozenConfigDict
+from jax.sharding import Mesh, NamedSharding
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.data.bucket import refuse_remote
@@ -53,7 +56,7 @@ class TrainState:
   opt_state: Any
 
 
-def init_state(config, stage) -> TrainState:
+def init_state(config: ConfigDict, stage: Any) -> TrainState:
   """Makes the state that training starts from."""
   params, model_state = stage.init(jax.random.key(config.seed), config)
   tx = optimizer.make_optimizer(config.optimizer, config.steps)
@@ -67,8 +70,13 @@ def init_state(config, stage) -> TrainState:
 
 
 def train_step(
-  config, stage, state: TrainState, frozen, batch, everywhere=None
-):
+  config: ConfigDict,
+  stage: Any,
+  state: TrainState,
+  frozen: Any,
+  batch: dict,
+  everywhere: NamedSharding | None = None,
+) -> tuple[TrainState, dict]:
   """One optimizer step on one global batch.
 
   The key is fold_in(seed, step) and noise is drawn for the global batch, so
@@ -126,7 +134,14 @@ def train_step(
   return new_state, scalars
 
 
-def compile_step(config, stage, state: TrainState, frozen, batch, mesh):
+def compile_step(
+  config: ConfigDict,
+  stage: Any,
+  state: TrainState,
+  frozen: Any,
+  batch: dict,
+  mesh: Mesh,
+) -> tuple[Callable, float | int]:
   """Compiles train_step for what lies where.
 
   Returns:
@@ -162,7 +177,9 @@ def compile_step(config, stage, state: TrainState, frozen, batch, mesh):
   return compiled, flops
 
 
-def first_state(config, stage, shapes: TrainState, part: str) -> TrainState:
+def first_state(
+  config: ConfigDict, stage: Any, shapes: TrainState, part: str
+) -> TrainState:
   """Makes the state to start from, with the weights of config.init_from."""
   places = jax.tree.map(lambda x: x.sharding, shapes)
   init = functools.partial(init_state, config, stage)
@@ -225,7 +242,11 @@ def _write_config(config, folder: pathlib.Path) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
-def train(config, workdir, devices=None) -> dict:
+def train(
+  config: ConfigDict,
+  workdir: str | os.PathLike,
+  devices: Sequence[jax.Device] | None = None,
+) -> dict:
   """Trains config.stage to config.steps, continuing what `workdir` holds.
 
   Args:

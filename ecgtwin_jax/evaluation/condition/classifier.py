@@ -9,7 +9,7 @@ that where the generator was given another target's text.
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from ecgtwin_jax.models.classifier import Classifier
 from ecgtwin_jax.stages.classifier import scores
 from ecgtwin_jax.text.findings import auroc, label_reports
 from ecgtwin_jax.training import checkpoint
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 LEVEL = "condition"
 LEAST = 5  # targets with a finding, and without it, for an area to be given
@@ -290,7 +293,7 @@ def _metric(areas, kind, name):
   )
 
 
-def draw(areas: Areas):
+def draw(areas: Areas) -> "matplotlib.figure.Figure":
   """Draws the areas of each finding: generated, real and another's text.
 
   Args:

@@ -42,11 +42,11 @@ class Projections(NamedTuple):
     what: what the real ECGs are.
   """
 
-  texts: Float[np.ndarray, "n p"]
+  texts: Float[np.ndarray, "n d"]
   keys: list[tuple[str, ...]]
-  real: Float[np.ndarray, "n 1 p"]
-  twins: Float[np.ndarray, "n k p"]
-  shuffled: Float[np.ndarray, "n _ p"] | None
+  real: Float[np.ndarray, "n 1 d"]
+  twins: Float[np.ndarray, "n k d"]
+  shuffled: Float[np.ndarray, "n _ d"] | None
   patients: Shaped[np.ndarray, " n"]
   what: str
 
@@ -149,15 +149,15 @@ def metrics(projections: Projections, *, seed: int = 0) -> list[Metric]:
 
 
 def cosines(
-  samples: Float[np.ndarray, "n k p"], texts: Float[np.ndarray, "n p"]
+  samples: Float[np.ndarray, "n k d"], texts: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, " n"]:
   """s_i = mean over the samples of cos(sample, text) of each row."""
   return _mean_products(samples, _normalized(texts))
 
 
 def stranger_cosines(
-  samples: Float[np.ndarray, "n k p"],
-  texts: Float[np.ndarray, "n p"],
+  samples: Float[np.ndarray, "n k d"],
+  texts: Float[np.ndarray, "n d"],
   patients: Shaped[np.ndarray, " n"],
 ) -> Float[np.ndarray, " n"]:
   """Mean cosine of a row's samples and the texts of all other patients."""
@@ -266,8 +266,8 @@ def report_keys(conditions: Sequence[Condition]) -> list[tuple[str, ...]]:
 
 
 def retrieve(
-  samples: Float[np.ndarray, "n k p"],
-  texts: Float[np.ndarray, "n p"],
+  samples: Float[np.ndarray, "n k d"],
+  texts: Float[np.ndarray, "n d"],
   keys: Sequence[Hashable],
   *,
   candidates: int = CANDIDATES,

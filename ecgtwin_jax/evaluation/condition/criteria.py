@@ -1,7 +1,7 @@
 """Do generated ECGs meet the criteria of what their reports ask for?"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -19,6 +19,9 @@ from ecgtwin_jax.evaluation.metric import (
 )
 from ecgtwin_jax.evaluation.readings import Readings
 from ecgtwin_jax.text.findings import CRITERIA, asks_for
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 LEVEL = "condition"
 _FEW = 10  # ECGs asked for a criterion, below which it is left out of the index
@@ -181,7 +184,7 @@ def _criterion(criterion, share, patients, note, seed):
 
 def index(
   shares: dict[str, Shares],
-  rows: Shaped[np.ndarray, " r"],
+  rows: Shaped[np.ndarray, " rows"],
   which: str = "twins",
 ) -> float:
   """Mean over criteria of (share asked - share not asked) / (real ECGs' gap).
@@ -237,7 +240,7 @@ def _summarise(checked, which, seed):
   )
 
 
-def draw(checked: Checked):
+def draw(checked: Checked) -> "matplotlib.figure.Figure":
   """Bars: share that meets each criterion, asked for it and not.
 
   Args:

@@ -1,6 +1,6 @@
 """Is the heart rate the one that was asked for?"""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -18,6 +18,9 @@ from ecgtwin_jax.evaluation.metric import (
   missing,
 )
 from ecgtwin_jax.evaluation.resampling import rows_of_others
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 # bpm between the asked rate and the reference's: a copy of the reference is
 # right where they are equal.
@@ -269,7 +272,7 @@ def _slope(name, pairs, note, seed):
   return Metric(name, slope, low, high, NAN, NAN, better, n, _LEVEL, note)
 
 
-def draw(rates: Rates):
+def draw(rates: Rates) -> "matplotlib.figure.Figure":
   """Rates found against those asked for, in generated and in real ECGs.
 
   Returns:

@@ -6,7 +6,7 @@ detected in the real ECGs whose report they were sampled for.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -23,6 +23,9 @@ from ecgtwin_jax.evaluation.metric import (
 )
 from ecgtwin_jax.text.findings import label_reports
 
+if TYPE_CHECKING:
+  import matplotlib.figure
+
 _LEVEL = "condition"
 _PVC, _PAC = KINDS.index("pvc"), KINDS.index("pac")
 _FEWEST = 8  # rhythms on each side of a distance
@@ -35,7 +38,8 @@ _ARRHYTHMIAS = (
 )
 
 
-def rate_bpm(rr, kind, p_wave):
+def rate_bpm(rr: np.ndarray, kind: np.ndarray, p_wave: np.ndarray) -> float:
+  """Beats per minute of RR intervals in s."""
   return 60 / rr.mean()
 
 
@@ -230,7 +234,7 @@ def metrics(compared: Compared, *, seed: int = 0) -> list[Metric]:
   return figures
 
 
-def draw(compared: Compared, each: int = 4):
+def draw(compared: Compared, each: int = 4) -> "matplotlib.figure.Figure":
   """Rhythms as beats over time, real and sampled, by what the report states.
 
   Args:

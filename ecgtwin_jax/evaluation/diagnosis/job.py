@@ -16,7 +16,7 @@ import warnings
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 from tqdm import tqdm
 
 from ecgtwin_jax.data.conditions import Condition
@@ -47,7 +47,7 @@ LINES = "patients.jsonl"
 class DiagnosisRun:
   """One run over validation and test patients, resumable per patient."""
 
-  def __init__(self, config):
+  def __init__(self, config: ConfigDict):
     if jax.process_count() > 1:
       raise ValueError(
         f"process_count={jax.process_count()} must be 1: run without "
@@ -299,7 +299,7 @@ def _words(condition: Condition) -> str:
   return f"{', '.join(condition.statements)}, {condition.heart_rate:.0f} bpm"
 
 
-def run(config, config_file: str = "") -> list[Metric]:
+def run(config: ConfigDict, config_file: str = "") -> list[Metric]:
   """Does configs/diagnose.py; returns all metrics.
 
   Raises:

@@ -4,7 +4,7 @@ import csv
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,6 +18,9 @@ from ecgtwin_jax.evaluation.metric import (
 )
 from ecgtwin_jax.evaluation.report import FIELDS, to_json
 from ecgtwin_jax.text.findings import auroc
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 LEVEL = "diagnosis"
 # What the classifier of a patient's later recordings was fine-tuned on.
@@ -285,7 +288,7 @@ def write(
   return metrics
 
 
-def draw(metrics: Sequence[Metric]):
+def draw(metrics: Sequence[Metric]) -> "matplotlib.figure.Figure":
   """Draws controls with intervals and baselines, and shares if there are.
 
   Args:

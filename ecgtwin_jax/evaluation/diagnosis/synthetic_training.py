@@ -7,12 +7,13 @@ their synthetic counterparts (the reverse).
 """
 
 import pathlib
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import FrozenConfigDict
+from jaxtyping import Float
+from ml_collections import ConfigDict, FrozenConfigDict
 from tqdm import tqdm
 
 from ecgtwin_jax.constants import MODEL_SAMPLES
@@ -22,7 +23,7 @@ from ecgtwin_jax.data.whole_files import appear_whole
 from ecgtwin_jax.evaluation.condition.classifier import ECGClassifier, predict
 from ecgtwin_jax.evaluation.diagnosis import fine_tuning
 from ecgtwin_jax.evaluation.generate_examples import read_condition, signals_mv
-from ecgtwin_jax.inference.sampling import Settings
+from ecgtwin_jax.inference.sampling import SamplingOptions, Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.text.findings import label_rows
 from ecgtwin_jax.training.json_lines import append_line, read_lines
@@ -70,7 +71,7 @@ def make_counterparts(
   folder: pathlib.Path,
   size: int,
   seed: int,
-  **sampling,
+  **sampling: Unpack[SamplingOptions],
 ) -> np.ndarray:
   """ECGs under the conditions of `rows`, of the people of `firsts`, in mV.
 
@@ -98,7 +99,12 @@ def make_counterparts(
   return np.concatenate(pieces)
 
 
-def mix(real, synthetic, share: float, seed: int) -> np.ndarray:
+def mix(
+  real: Float[np.ndarray, "n *d"],
+  synthetic: Float[np.ndarray, "n *d"],
+  share: float,
+  seed: int,
+) -> np.ndarray:
   """Replaces a share of the real rows by their counterparts.
 
   The rows of a smaller share are among those of a larger one.
@@ -111,7 +117,7 @@ def mix(real, synthetic, share: float, seed: int) -> np.ndarray:
 
 
 def run(
-  config,
+  config: ConfigDict,
   twin: ECGTwin,
   classifier: ECGClassifier,
   data: dict[str, Dataset],

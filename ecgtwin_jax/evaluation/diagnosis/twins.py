@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
@@ -93,7 +93,7 @@ def classify_after_tuning(
   return dict(zip(tests, parts)), digest
 
 
-def load_binary(config) -> ECGClassifier:
+def load_binary(config: ConfigDict) -> ECGClassifier:
   """The population's classifier.
 
   Raises:

@@ -84,7 +84,7 @@ class ClipSpace:
 
   def ecgs(
     self, signals: Float[np.ndarray, "n t 12"]
-  ) -> Float[np.ndarray, "n p"]:
+  ) -> Float[np.ndarray, "n d"]:
     """Projections of ECGs in mV, not normalised; the same ones only once.
 
     Raises:
@@ -98,12 +98,12 @@ class ClipSpace:
 
   def samples(
     self, signals: Float[np.ndarray, "n k t 12"]
-  ) -> Float[np.ndarray, "n k p"]:
+  ) -> Float[np.ndarray, "n k d"]:
     """Projections of k ECGs per row."""
     flat = signals.reshape(-1, *signals.shape[2:])
     return self.ecgs(flat).reshape(*signals.shape[:2], -1)
 
-  def texts(self, conditions: Sequence[Condition]) -> Float[np.ndarray, "n p"]:
+  def texts(self, conditions: Sequence[Condition]) -> Float[np.ndarray, "n d"]:
     """Projections of reports: of the mean of their statements' vectors."""
     vectors = {}
     for condition in conditions:
@@ -123,7 +123,7 @@ class ClipSpace:
 
   def _in_batches(
     self, method: str, rows: Float[np.ndarray, "n ..."]
-  ) -> Float[np.ndarray, "n p"]:
+  ) -> Float[np.ndarray, "n d"]:
     bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))
     if len(bad):
       raise ValueError(

@@ -1,6 +1,6 @@
 """Are the generated ECGs as high as the real ones, lead by lead?"""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -13,6 +13,9 @@ from ecgtwin_jax.evaluation.metric import (
   bootstrap_interval,
   direction,
 )
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 _LEVEL = "fidelity"
 
@@ -107,7 +110,7 @@ def _ratio(name, above, below, patients, seed):
   return Metric(name, value, low, high, NAN, NAN, better, n, _LEVEL)
 
 
-def draw(amplitudes: Amplitudes):
+def draw(amplitudes: Amplitudes) -> "matplotlib.figure.Figure":
   """Peak-to-peak of generated against real ECGs, a panel per lead.
 
   Returns:

@@ -115,8 +115,8 @@ class Points(NamedTuple):
     plan: the rows that are compared; None for a single patient.
   """
 
-  real: Float[np.ndarray, "n p"]
-  sets: dict[str, Float[np.ndarray, "n _ p"]]
+  real: Float[np.ndarray, "n d"]
+  sets: dict[str, Float[np.ndarray, "n _ d"]]
   patients: Shaped[np.ndarray, " n"]
   plan: ComparisonPlan | None
 

@@ -34,7 +34,7 @@ class Figures(NamedTuple):
 def find_hits(
   real: Float[np.ndarray, "n d"],
   points: Float[np.ndarray, "n _ d"],
-  pairs: list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]],
+  pairs: list[tuple[Int[np.ndarray, " one"], Int[np.ndarray, " other"]]],
   samples: int | None = None,
   k: int = K,
 ) -> Hits:

@@ -7,7 +7,7 @@ condition, are near the patient's. That is the baseline here.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -15,6 +15,9 @@ from jaxtyping import Float, Int, Shaped
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import NAN, Metric, mean_metric, missing
 from ecgtwin_jax.evaluation.resampling import mean_of_others, rows_of_others
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 PATIENTS = (10, 20, 50, 100)  # in a silhouette
 _LEVEL = "person"
@@ -205,7 +208,9 @@ def silhouettes(
   )
 
 
-def draw(bases: Bases, *, count: int = 20, seed: int = 0):
+def draw(
+  bases: Bases, *, count: int = 20, seed: int = 0
+) -> "matplotlib.figure.Figure":
   """t-SNE of base vectors: reference, real and generated, colour by patient.
 
   Args:

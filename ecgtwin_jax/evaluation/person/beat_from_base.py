@@ -6,7 +6,7 @@ Beside it: the same from age and sex alone, and from the reference's own median
 beat, which is what a base vector could hold.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -20,6 +20,9 @@ from ecgtwin_jax.evaluation.metric import (
 )
 from ecgtwin_jax.evaluation.readings import Readings
 from ecgtwin_jax.text.findings import asks_for
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 LEAST = 30  # patients, below which nothing is fitted
 _LEVEL = "person"
@@ -123,7 +126,9 @@ def _by_column(x):
   return (x - x.mean(axis=0)) / np.where(scale > 1e-9, scale, np.inf)
 
 
-def predict(inputs, beats):
+def predict(
+  inputs: dict[str, np.ndarray], beats: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """Sums of squares of each patient, left out of what is fitted."""
   from sklearn.linear_model import RidgeCV
   from sklearn.model_selection import KFold
@@ -180,7 +185,7 @@ def metrics(prediction: Prediction, *, seed: int = 0) -> list[Metric]:
   ]
 
 
-def draw(prediction: Prediction):
+def draw(prediction: Prediction) -> "matplotlib.figure.Figure":
   """Share of each patient's beat that each predictor leaves open.
 
   Args:

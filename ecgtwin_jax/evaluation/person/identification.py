@@ -85,8 +85,8 @@ class Lookup(NamedTuple):
     target: column of the patient that a probe is to be.
   """
 
-  similarity: Float[np.ndarray, "q p"]
-  target: Int[np.ndarray, " q"]
+  similarity: Float[np.ndarray, "probes p"]
+  target: Int[np.ndarray, " probes"]
 
 
 def compute(
@@ -302,7 +302,7 @@ def _measure_set(name, lookup, gallery, patients, seed):
   ]
 
 
-def measure_acceptance(name, lookup, rate, seed):
+def measure_acceptance(name: Any, lookup: Any, rate: Any, seed: Any) -> Any:
   """Share of own patients accepted where this share of strangers is."""
   similarity, own = lookup
   itself = np.arange(similarity.shape[1]) == own[:, None]
@@ -323,7 +323,7 @@ def measure_acceptance(name, lookup, rate, seed):
   )
 
 
-def error_rate(lookup: Lookup, seed: int):
+def error_rate(lookup: Lookup, seed: int) -> tuple[float, tuple[float, float]]:
   """The equal error rate, and its interval from counts per level."""
   similarity, target = lookup
   itself = np.arange(similarity.shape[1]) == target[:, None]

@@ -1,6 +1,6 @@
 """Do generated ECGs have the intervals, waves and spectra of real ones?"""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.signal
@@ -25,6 +25,9 @@ from ecgtwin_jax.evaluation.resampling import (
   wasserstein_metric,
 )
 
+if TYPE_CHECKING:
+  import matplotlib.figure
+
 LEVEL = "physiology"
 _I, _II = map(LEADS.index, ("I", "II"))
 _LIMB_ROWS = ("III", "aVR", "aVL", "aVF")
@@ -33,7 +36,7 @@ _BANDWIDTH = 1.0  # Hz in which power is gathered
 
 
 def limb_lead_error(
-  signals: Float[np.ndarray, "n s 12"],
+  signals: Float[np.ndarray, "n t 12"],
 ) -> Float[np.ndarray, " n"]:
   """How far III, aVR, aVL and aVF are from what I and II say, in microvolt.
 
@@ -52,7 +55,7 @@ def limb_lead_error(
 
 
 def power_spectra(
-  signals: Float[np.ndarray, "n s 12"],
+  signals: Float[np.ndarray, "n t 12"],
 ) -> Float[np.ndarray, "n f 12"]:
   """Power (mV^2/Hz) of each lead in bands of 1 Hz from 0.5 to 40 Hz."""
   frequency, power = scipy.signal.periodogram(
@@ -96,10 +99,10 @@ class Physiology(NamedTuple):
     patients: dense number of each row's patient.
   """
 
-  real: Float[np.ndarray, "n m"]
-  references: Float[np.ndarray, "n m"]
-  twins: Float[np.ndarray, "n k m"]
-  decoded: Float[np.ndarray, "n m"] | None
+  real: Float[np.ndarray, "n measures"]
+  references: Float[np.ndarray, "n measures"]
+  twins: Float[np.ndarray, "n k measures"]
+  decoded: Float[np.ndarray, "n measures"] | None
   spectra: dict[str, np.ndarray]
   limb_leads: dict[str, Float[np.ndarray, "n _"]]
   patients: Shaped[np.ndarray, " n"]
@@ -315,7 +318,7 @@ def _failures(physiology, seed):
   )
 
 
-def draw(physiology: Physiology):
+def draw(physiology: Physiology) -> "matplotlib.figure.Figure":
   """Small multiples: distributions of MEASURES, real against generated.
 
   Args:

@@ -8,7 +8,7 @@ and two patients' twins by as much as these patients' recordings.
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -31,6 +31,9 @@ from ecgtwin_jax.evaluation.resampling import (
 )
 from ecgtwin_jax.evaluation.truth import beat_distance
 from ecgtwin_jax.text.findings import asks_for
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 LEVEL = "physiology"
 _ASKS = {
@@ -246,7 +249,7 @@ def _compare(name, spreads, unit, patients, words, seed):
   ]
 
 
-def draw(variation: Variation):
+def draw(variation: Variation) -> "matplotlib.figure.Figure":
   """Distributions of both spreads, real against generated, by rhythm.
 
   Args:
