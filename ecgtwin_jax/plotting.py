@@ -173,8 +173,8 @@ def _name_synthetic(first, others, word):
 
 
 def plot_median_beats(
-  reference: Float[np.ndarray, "s 12"],
-  twins: list[Float[np.ndarray, "s 12"]],
+  reference: Float[np.ndarray, "t 12"],
+  twins: list[Float[np.ndarray, "t 12"]],
   sampling_rate: float | int,
   path: str | os.PathLike | None = None,
   title: str = "",

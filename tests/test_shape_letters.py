@@ -23,9 +23,9 @@ def test_letters_of_shapes_are_the_glossarys():
         strange.append(f"{path.name}: {shape!r}")
       # Signals: what stands before their leads is time, or frequencies of it.
       if len(axes) > 1 and axes[-1] in ("12", "leads"):
-        if axes[-2] not in TIME | {"f", "n", "b", "length"}:
+        if axes[-2] not in TIME | {"f", "n", "b", "length", "12"}:
           strange.append(f"{path.name}: {shape!r} should have t")
-        elif len(axes) > 2 and axes[-2] not in TIME | {"f", "n"}:
+        elif len(axes) > 2 and axes[-2] not in TIME | {"f", "n", "12"}:
           strange.append(f"{path.name}: {shape!r} should have t")
   assert count > 500
   assert not strange, strange

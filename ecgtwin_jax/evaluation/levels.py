@@ -60,9 +60,9 @@ class Recordings(NamedTuple):
   """
 
   train: Float32[np.ndarray, "m 1024 12"]
-  unseen: Float32[np.ndarray, "v 1024 12"]
+  unseen: Float32[np.ndarray, "unseen 1024 12"]
   train_patients: Shaped[np.ndarray, " m"]
-  unseen_patients: Shaped[np.ndarray, " v"]
+  unseen_patients: Shaped[np.ndarray, " unseen"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,8 +41,8 @@ class Leads(NamedTuple):
     unseen: of validation recordings.
   """
 
-  generated: Float[np.ndarray, " q"]
-  unseen: Float[np.ndarray, " v"]
+  generated: Float[np.ndarray, " generated"]
+  unseen: Float[np.ndarray, " unseen"]
 
 
 class Nearness(NamedTuple):
@@ -69,19 +69,19 @@ class Nearness(NamedTuple):
     losses: losses of trained-on and of unseen recordings; None: not measured.
   """
 
-  patients: Shaped[np.ndarray, " q"]
-  generated: Float[np.ndarray, " q"]
-  unseen: Float[np.ndarray, " v"]
+  patients: Shaped[np.ndarray, " generated"]
+  generated: Float[np.ndarray, " generated"]
+  unseen: Float[np.ndarray, " unseen"]
   leads: Leads
   beat_leads: Leads
-  leaks: Float[np.ndarray, " q"]
-  unseen_patients: Shaped[np.ndarray, " v"]
-  to_reference: Float[np.ndarray, " q"]
+  leaks: Float[np.ndarray, " generated"]
+  unseen_patients: Shaped[np.ndarray, " unseen"]
+  to_reference: Float[np.ndarray, " generated"]
   real_to_reference: Float[np.ndarray, " n"]
   real_patients: Shaped[np.ndarray, " n"]
-  members: Float[np.ndarray, " w"]
-  others: Float[np.ndarray, " v"]
-  member_patients: Shaped[np.ndarray, " w"]
+  members: Float[np.ndarray, " members"]
+  others: Float[np.ndarray, " unseen"]
+  member_patients: Shaped[np.ndarray, " members"]
   pair: Float[np.ndarray, "2 1024"]
   training: int
   losses: tuple[Losses, Losses] | None = None
@@ -90,10 +90,10 @@ class Nearness(NamedTuple):
 def compute(
   examples: Examples,
   train: Float[np.ndarray, "m 1024 12"],
-  validation: Float[np.ndarray, "v 1024 12"],
+  validation: Float[np.ndarray, "unseen 1024 12"],
   *,
   train_patients: Shaped[np.ndarray, " m"] | None = None,
-  validation_patients: Shaped[np.ndarray, " v"] | None = None,
+  validation_patients: Shaped[np.ndarray, " unseen"] | None = None,
   losses: tuple[Losses, Losses] | None = None,
   limit: int = LIMIT,
   seed: int = 0,
