@@ -31,7 +31,7 @@ def beat_spread(beats: Beats) -> float:
 
 def half_beats(
   beats: Beats,
-) -> tuple[Float[np.ndarray, "t 12"], Float[np.ndarray, "s 12"]] | None:
+) -> tuple[Float[np.ndarray, "t 12"], Float[np.ndarray, "t 12"]] | None:
   """Median of every other usual beat, and of the rest; None of fewer than 4."""
   if len(beats.segments) < 4:
     return None
