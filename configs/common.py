@@ -132,7 +132,7 @@ def generation() -> ml_collections.ConfigDict:
   config.now = condition()  # what the record shows
   config.num_samples = 8
   config.seed = 0
-  config.format = "wfdb"  # or "npz", "csv"
+  config.format = "wfdb"  # or "npz", "csv", "edf", "dicom"
   # When beats fall, in seconds, such as "0.4 1.2 pvc@2.0 4.2", or a premature
   # one alone, "pvc@4.2"; None: a rhythm is drawn for each sample.
   config.beats = ml_collections.config_dict.placeholder(str)

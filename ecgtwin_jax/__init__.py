@@ -8,10 +8,19 @@ if TYPE_CHECKING:
   from ecgtwin_jax.data.conditions import Condition, describe
   from ecgtwin_jax.data.ecg import ECG, LEADS, example_ecg, read_ecg
   from ecgtwin_jax.data.heart_rate import detect_heart_rate
+  from ecgtwin_jax.data.twin_file import TwinFile, write_twins
   from ecgtwin_jax.inference.twin import ECGTwin
   from ecgtwin_jax.jobs.inputs import fill_condition
   from ecgtwin_jax.plotting import plot_overview
   from ecgtwin_jax.torch_import.convert import import_torch
+else:  # type checkers would take any name for one that it gives
+
+  def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+      raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"ecgtwin_jax.{_MODULES[name]}")
+    return getattr(module, name)
+
 
 __version__ = "0.1.0"
 
@@ -27,6 +36,8 @@ _MODULES = {
   "detect_heart_rate": "data.heart_rate",
   "check_criteria": "beats.criteria_checks",
   "plot_overview": "plotting",
+  "TwinFile": "data.twin_file",
+  "write_twins": "data.twin_file",
   "import_torch": "torch_import.convert",
 }
 
@@ -35,6 +46,7 @@ __all__ = [
   "LEADS",
   "Condition",
   "ECGTwin",
+  "TwinFile",
   "__version__",
   "check_criteria",
   "describe",
@@ -44,14 +56,8 @@ __all__ = [
   "import_torch",
   "plot_overview",
   "read_ecg",
+  "write_twins",
 ]
-
-
-def __getattr__(name: str) -> Any:
-  if name not in _MODULES:
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  module = importlib.import_module(f"ecgtwin_jax.{_MODULES[name]}")
-  return getattr(module, name)
 
 
 def __dir__() -> list[str]:

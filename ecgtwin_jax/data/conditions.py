@@ -4,12 +4,14 @@ import dataclasses
 import math
 import numbers
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ecgtwin_jax.constants import TEXT_WIDTH
+from ecgtwin_jax.data.errors import ArgumentError
 
 MAX_STATEMENTS = 18  # MIMIC-IV-ECG's report_0 .. report_17
 MAX_STATEMENT = 300  # characters of one
@@ -29,12 +31,13 @@ class Condition:
     heart_rate: In 20..300 beats per minute.
     age: In 0..120 years. 300 is PTB-XL's code for "over 89" and becomes 90.
       None or NaN: not known.
-    sex: "F" or "M". None: not known.
+    sex: "F" or "M", also "female" or "male" in any case. None: not known.
     embeddings: Optional (n, 768) text embeddings, one row per statement, used
       in place of the statement encoder's.
 
   Raises:
     ValueError: A field is outside the above.
+    TypeError: A field is of another type.
 
   Source: Lai et al., arXiv 2508.02720 (data).
   """
@@ -53,9 +56,8 @@ class Condition:
       "heart_rate": _check_number(self.heart_rate, "heart_rate", 20, 300),
       "age": _check_age(self.age),
     }
-    sex = self.sex
-    if sex is not None and (not isinstance(sex, str) or sex not in SEXES):
-      raise ValueError(f"{sex=} must be 'F', 'M' or None (not known)")
+    if self.sex is not None:
+      values["sex"] = _check_sex(self.sex)
     if self.embeddings is not None:
       values["embeddings"] = _check_embeddings(
         self.embeddings, len(values["statements"])
@@ -77,6 +79,9 @@ class Condition:
     condition = cls(("No report",), heart_rate, age, sex)
     object.__setattr__(condition, "statements", ())
     return condition
+
+  def __repr__(self) -> str:
+    return f"Condition({self.describe()})"
 
   def text(self) -> str:
     """The report as one string: its statements joined by '|'."""
@@ -145,8 +150,12 @@ def find_bad_text(statement: str) -> str | None:
 
 def _check_statements(statements):
   if isinstance(statements, str):
-    raise ValueError(
+    raise ArgumentError(
       f"statements={statements[:60]!r} must be a list of statements"
+    )
+  if not isinstance(statements, Iterable):
+    raise ArgumentError(
+      f"statements={repr(statements)[:60]} must be a list of statements"
     )
   statements = tuple(statements)
   if not 1 <= len(statements) <= MAX_STATEMENTS:
@@ -157,7 +166,9 @@ def _check_statements(statements):
   for statement in statements:
     if not isinstance(statement, str) or not statement.strip():
       text = repr(statement)[:60]
-      raise ValueError(f"statement={text} must be a string that is not blank")
+      raise ArgumentError(
+        f"statement={text} must be a string that is not blank"
+      )
     if "|" in statement:
       raise ValueError(
         f"statement={statement[:60]!r} must not contain '|': give each "
@@ -171,13 +182,25 @@ def _check_statements(statements):
   return tuple(cleaned)
 
 
+def _check_sex(sex):
+  rule = "must be 'F', 'M' or None (not known)"
+  if not isinstance(sex, str):
+    raise ArgumentError(f"sex={repr(sex)[:60]} {rule}")
+  letter = {"female": "F", "male": "M"}.get(sex.lower(), sex.upper())
+  if letter not in SEXES:
+    raise ValueError(f"sex={sex[:60]!r} {rule}")
+  return letter
+
+
 def _check_number(value, name, low, high):
   rule = f"must be a number in {low}..{high}"
+  if isinstance(value, str | bool):
+    raise ArgumentError(f"{name}={repr(value)[:60]} {rule}")
   try:
     number = float(value)
   except (TypeError, ValueError, OverflowError):
-    raise ValueError(f"{name}={repr(value)[:60]} {rule}") from None
-  if isinstance(value, str | bool) or not low <= number <= high:
+    raise ArgumentError(f"{name}={repr(value)[:60]} {rule}") from None
+  if not low <= number <= high:
     raise ValueError(f"{name}={repr(value)[:60]} {rule}")
   return number
 

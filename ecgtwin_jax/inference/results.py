@@ -14,6 +14,7 @@ from ecgtwin_jax.beats.rhythm import Rhythm
 from ecgtwin_jax.beats.self_check import SelfCheck, check_ecgs
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, SYNTHETIC
+from ecgtwin_jax.data.twin_file import write_twins
 
 if TYPE_CHECKING:
   import matplotlib.figure
@@ -45,7 +46,7 @@ class Generated:
   """ECGs made by a twin.
 
   Attributes:
-    ecgs: n ECGs of 1024 samples at 102.4 Hz.
+    ecgs: n ECGs of 10 s, 1024 samples at 102.4 Hz unless asked otherwise.
     latents: (n, 128, 4) float32, scaled.
     residuals: (n,) per ECG the largest |limb lead - what I and II imply| in
       mV, before any projection.
@@ -64,7 +65,7 @@ class Generated:
     return f"Generated({len(self.ecgs)} ECGs)"
 
   @property
-  def signals(self) -> Float[np.ndarray, "n 1024 12"]:
+  def signals(self) -> Float[np.ndarray, "n t 12"]:
     """The ECGs as one array in mV, leads in clinical order."""
     return np.stack([ecg.signal for ecg in self.ecgs])
 
@@ -121,6 +122,23 @@ class Generated:
     return plotting.plot_median_beats(
       first.median, beats, MEDIAN_RATE, path, title
     )
+
+  def write(self, path: str | os.PathLike, patient: str = "0") -> None:
+    """Writes all ECGs with their labels into one .parquet or .npz file.
+
+    For the twins of many patients there is `ecgtwin_jax.write_twins`.
+
+    Args:
+      path: of the file.
+      patient: whose twins they are.
+
+    Raises:
+      ValueError: as write_twins, or the condition is not known.
+    """
+    if self.condition is None:
+      raise ValueError("the condition of these ECGs is not known: write_twins")
+    count = len(self.ecgs)
+    write_twins(path, self.ecgs, [self.condition] * count, [patient] * count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Unpack
@@ -16,8 +17,9 @@ from ecgtwin_jax.beats.criteria_checks import find_mismatches
 from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.errors import ArgumentError, require_type
 from ecgtwin_jax.data.leads import lead_residual, make_leads_consistent
-from ecgtwin_jax.inference import sampling, twin_directory
+from ecgtwin_jax.inference import hub, sampling, twin_directory
 from ecgtwin_jax.inference.conditioning import (
   ConditionArrays,
   Conditioner,
@@ -63,6 +65,7 @@ class ECGTwin:
     hyper: {part: hyper-parameters}.
     digest: identifies the weights, for the record of what made an ECG.
     networks: the modules with their weights.
+    path: the twin directory that it was loaded from.
   """
 
   def __init__(
@@ -71,7 +74,9 @@ class ECGTwin:
     table: StatementTable | None,
     digest: str,
     encoder: StatementEncoder | str | None = None,
+    path: str | os.PathLike | None = None,
   ):
+    self.path = path
     self.networks = Networks(parts)
     self.hyper = {part: hyper for part, (hyper, _) in parts.items()}
     self.digest = digest
@@ -103,32 +108,100 @@ class ECGTwin:
       p: twin_directory.read_part(path, p) for p in PARTS if p in index["parts"]
     }
     digest = "-".join(e["sha256"][:8] for e in index["parts"].values())
-    return cls(parts, twin_directory.read_table(path), digest, encoder)
+    return cls(parts, twin_directory.read_table(path), digest, encoder, path)
 
   @classmethod
   def from_pretrained(
     cls,
-    name: str = "simulated-small",
+    name: str | os.PathLike = "simulated-small",
     encoder: StatementEncoder | str | None = None,
+    *,
+    revision: str | None = None,
   ) -> "ECGTwin":
-    """Loads a twin that comes with the package.
+    """Loads a twin that comes with the package, or one of the Hugging Face hub.
+
+    Of the hub only the files of a twin directory are fetched, once: they stay
+    in its local cache, which also serves without a network. Every part's sha256
+    must be the one in twin.json.
 
     Args:
-      name: "simulated-small", trained on simulated patients; its README.md is
-        the model card.
-      encoder: encoder of other statements, as in from_checkpoint.
+      name: "simulated-small", trained on simulated patients, whose README.md
+        is the model card; "owner/name" on the hub; or a twin directory.
+      encoder: as in from_checkpoint.
+      revision: branch, tag or commit on the hub; None: the newest.
 
     Raises:
-      ValueError: no twin of that name comes with the package.
+      ValueError: there is no such twin, it cannot be reached, or it is damaged.
+      TypeError: the name is no text.
     """
+    if not isinstance(name, (str, os.PathLike)):
+      raise ArgumentError(
+        f"name={name!r} must be the name of a twin, such as 'simulated-small'"
+      )
     known = sorted(
       p.parent.name
       for p in twin_directory.shipped("").glob(f"*/{twin_directory.INDEX}")
       if set(REQUIRED) <= set(twin_directory.parts(p.parent))
     )
-    if name not in known:
-      raise ValueError(f"{name=} must be one of {', '.join(known)}")
-    return cls.from_checkpoint(twin_directory.shipped(name), encoder)
+    if name in known:
+      return cls.from_checkpoint(twin_directory.shipped(str(name)), encoder)
+    if twin_directory.is_twin(name):
+      return cls.from_checkpoint(name, encoder)
+    if not hub.NAME.fullmatch(os.fspath(name)):
+      raise ValueError(
+        f"{name=} must be one of {', '.join(known)}, 'owner/name' on the"
+        " Hugging Face hub, or a twin directory"
+      )
+    return cls.from_checkpoint(hub.fetch(os.fspath(name), revision), encoder)
+
+  def save_pretrained(self, path: str | os.PathLike) -> None:
+    """Copies the twin directory that this twin was loaded from.
+
+    Args:
+      path: folder to make; a twin that is there is replaced.
+
+    Raises:
+      ValueError: the folder holds something else, or the twin was not loaded
+        from a directory.
+    """
+    if self.path is None:
+      raise ValueError(
+        "this twin was not loaded from a directory: write_twin makes one"
+      )
+    twin_directory.copy_twin(self.path, path)
+
+  def push_to_hub(
+    self,
+    name: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    message: str = "A twin of ecgtwin_jax",
+  ) -> str:
+    """Sends the twin to the Hugging Face hub, for `from_pretrained(name)`.
+
+    Args:
+      name: "owner/name"; the repository is made where it is not there.
+      private: whether a new repository is.
+      token: of the hub; None: that of `hf auth login`.
+      message: of the commit.
+
+    Returns:
+      The repository's address.
+
+    Raises:
+      ValueError: the hub does not take it, or as save_pretrained.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+      self.save_pretrained(folder)
+      return hub.push(
+        folder, name, private=private, token=token, message=message
+      )
+
+  def __repr__(self) -> str:
+    name = os.path.basename(os.fspath(self.path or "").rstrip("/"))
+    name = f"{name}, " if name else ""
+    return f"ECGTwin({name}{len(self.statements)} statements)"
 
   @property
   def statements(self) -> tuple[str, ...]:
@@ -160,10 +233,8 @@ class ECGTwin:
       ValueError: a reference is not 10 s long, a condition lacks what the twin
         needs, there is no reference, or there are not as many conditions.
     """
-    references = [reference] if isinstance(reference, ECG) else list(reference)
-    conditions = (
-      [condition] if isinstance(condition, Condition) else list(condition)
-    )
+    references = _as_list(reference, "reference", ECG, "from read_ecg")
+    conditions = _as_list(condition, "condition", Condition, "what it shows")
     if not references or len(references) != len(conditions):
       raise ValueError(
         f"{len(references)} references must be at least one, with a condition"
@@ -221,6 +292,7 @@ class ECGTwin:
     seed: int = 0,
     noise: Float[np.ndarray, "n 128 c"] | None = None,
     beats: Beats | None = None,
+    sampling_rate: float | int | None = None,
   ) -> Generated:
     """Generates ECGs of the person `base` under a condition.
 
@@ -247,12 +319,20 @@ class ECGTwin:
         such as "0.4 1.2 pvc@2.0 4.2", or an earlier sample's `out.beats[0]`.
         Premature beats alone, such as "pvc@4.2", are put into a sampled
         rhythm. None: a rhythm is sampled for each sample, from its seed.
+      sampling_rate: of the ECGs, in Hz, interpolated: it adds no detail to the
+        102.4 Hz that the networks make. None: these.
 
     Raises:
       ValueError: an argument out of range, beats that cannot be or that this
         twin is not told of, or guidance of a twin that was trained without
         dropping that condition.
+      TypeError: an argument of another type.
     """
+    _check_asked(base, condition, num_samples, seed)
+    if sampling_rate is not None:
+      require_type(sampling_rate, "sampling_rate", float, "samples per second")
+      if not 50 <= sampling_rate <= 10_000:
+        raise ValueError(f"{sampling_rate=} must be in 50..10000 Hz")
     settings = Settings(
       sampler,
       steps,
@@ -275,7 +355,11 @@ class ECGTwin:
       noise=noise,
       beats=None if beats is None else [beats] * num_samples,
     )
-    return _generated(rows, "twin", condition, self._facts(seed, settings))
+    out = _generated(rows, "twin", condition, self._facts(seed, settings))
+    if sampling_rate is None:
+      return out
+    ecgs = [ecg.at_rate(sampling_rate) for ecg in out.ecgs]
+    return dataclasses.replace(out, ecgs=ecgs)
 
   def generate_rows(
     self,
@@ -405,6 +489,7 @@ class ECGTwin:
         the condition's, a number is out of range, guidance is asked for, or
         the twin has no attention over statements.
     """
+    _check_asked(base, condition, num_samples, seed)
     chosen = Settings(**settings)
     if chosen.strengths != (1, 1):
       raise ValueError(f"guidance={chosen.strengths} of an edit must be 1")
@@ -480,6 +565,7 @@ class ECGTwin:
       ValueError: an argument is out of range, no step lies in `between`, or
         the twin has no attention over statements.
     """
+    _check_asked(base, condition, num_samples, seed)
     chosen = Settings(**settings)
     plan = chosen.plan(self.hyper["denoiser"])
     counted = sampling.steps_between(plan, between)
@@ -628,6 +714,32 @@ class ECGTwin:
 
   def _facts(self, seed: int, settings: Settings) -> dict:
     return {"twin": self.digest, "seed": seed, **dataclasses.asdict(settings)}
+
+
+def _as_list(value, name, kind, expected) -> list:
+  """One or several, as a list.
+
+  Raises:
+    ArgumentError: something among them is of another type.
+  """
+  if isinstance(value, kind):
+    return [value]
+  if not isinstance(value, Sequence) or isinstance(value, str):
+    require_type(value, name, kind, expected)
+  for each in value:
+    require_type(each, name, kind, expected)
+  return list(value)
+
+
+def _check_asked(base, condition, num_samples, seed) -> None:
+  if not isinstance(base, (np.ndarray, jax.Array)):
+    raise ArgumentError(
+      f"base is of type {type(base).__name__}, must be an array: the vector"
+      " that extract_base gives"
+    )
+  require_type(condition, "condition", Condition, "what the ECGs shall show")
+  require_type(num_samples, "num_samples", int, "how many ECGs")
+  require_type(seed, "seed", int, "of the draw")
 
 
 def _check_count(num_samples: int) -> None:

@@ -184,3 +184,24 @@ def write_twin(
     table.save(path)
     index["table"] = {name: _sha256(path / name) for name in TABLE}
   (path / INDEX).write_text(json.dumps(index, indent=1))
+
+
+def copy_twin(source, path) -> None:
+  """Copies a twin directory, file by file, its index last.
+
+  Args:
+    source: a twin directory.
+    path: folder to make; one that holds a twin is replaced.
+
+  Raises:
+    ValueError: there is something else at `path`.
+  """
+  source, path = epath.Path(source), epath.Path(path)
+  if path.exists() and not is_twin(path) and any(path.iterdir()):
+    raise ValueError(f"{os.fspath(path)!r} is not empty and holds no twin")
+  path.mkdir(parents=True, exist_ok=True)
+  (path / INDEX).unlink(missing_ok=True)
+  names = [f"{part}.safetensors" for part in parts(source)]
+  for name in (*names, "README.md", "statements.json", "statements.npy", INDEX):
+    if (source / name).exists():
+      (path / name).write_bytes((source / name).read_bytes())

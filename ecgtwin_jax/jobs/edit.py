@@ -14,7 +14,16 @@ from ecgtwin_jax.jobs.inputs import (
   read_target,
   split_statements,
 )
-from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
+from ecgtwin_jax.jobs.outputs import (
+  find_earlier,
+  replace_earlier,
+  suffix_of,
+  versions,
+  write_ecgs,
+)
+
+# What a run writes.
+FILES = ("source_*.*", "edited_*.*", "edited.png", "edited.json")
 
 
 def run(config: ConfigDict) -> str:
@@ -25,6 +34,7 @@ def run(config: ConfigDict) -> str:
       attention over statements.
   """
   suffix_of(config.format)
+  earlier = find_earlier(config.workdir, "edited.json", FILES)
   reference, now = read_reference(config)
   target = read_target(config.target, now)
   twin = load_twin(config.twin, config.encoder)
@@ -58,6 +68,7 @@ def run(config: ConfigDict) -> str:
     "num_samples": config.num_samples,
     **config.sampling.to_dict(),
   }
+  replace_earlier(earlier)
   titles = (target.describe(), title)
   picture = write_edit(config.workdir, out, titles, about, config.format)
   print(f"{config.num_samples} edits in {config.workdir}; picture: {picture}")

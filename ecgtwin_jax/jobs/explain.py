@@ -9,7 +9,16 @@ from ml_collections import ConfigDict
 from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.inputs import read_reference, read_target
-from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
+from ecgtwin_jax.jobs.outputs import (
+  find_earlier,
+  replace_earlier,
+  suffix_of,
+  versions,
+  write_ecgs,
+)
+
+# What a run writes.
+FILES = ("twin_*.*", "attention_*.png", "attention.npz", "explained.json")
 
 
 def run(config: ConfigDict) -> list[str]:
@@ -20,6 +29,7 @@ def run(config: ConfigDict) -> list[str]:
       attention over statements.
   """
   suffix_of(config.format)
+  earlier = find_earlier(config.workdir, "explained.json", FILES)
   reference, now = read_reference(config)
   target = now if config.of_record else read_target(config.target, now)
   twin = load_twin(config.twin, config.encoder)
@@ -35,6 +45,7 @@ def run(config: ConfigDict) -> list[str]:
   )
   blocks = config.blocks or None
   shares = out.over_time(blocks)
+  replace_earlier(earlier)
   folder = pathlib.Path(config.workdir)
   folder.mkdir(parents=True, exist_ok=True)
   pictures = []

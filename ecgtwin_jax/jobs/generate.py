@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -15,7 +16,13 @@ from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.inference.results import Generated
 from ecgtwin_jax.inference.twin import ECGTwin, load_twin
 from ecgtwin_jax.jobs.inputs import read_reference, read_target
-from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
+from ecgtwin_jax.jobs.outputs import (
+  find_earlier,
+  replace_earlier,
+  suffix_of,
+  versions,
+  write_ecgs,
+)
 from ecgtwin_jax.plotting import (
   SPEED,
   check_layout,
@@ -25,6 +32,8 @@ from ecgtwin_jax.plotting import (
 
 # Exit code of a request file of which some rows could not be done.
 SOME_FAILED = 3
+# What a run writes.
+FILES = ("twin_*.*", "overview.png", "beats.png", "generated.json")
 
 
 class Written(NamedTuple):
@@ -110,8 +119,12 @@ def generate(
   folder: str | os.PathLike,
   reference: ECG,
   now: Condition,
+  earlier: Sequence[pathlib.Path] = (),
 ) -> Written:
-  """Generates for one target condition and writes the results."""
+  """Generates for one target condition and writes the results.
+
+  In place of the files `earlier`, if any.
+  """
   sampling = config.sampling.to_dict()
   base = twin.extract_base(reference, now)
   out = twin.generate(
@@ -122,6 +135,7 @@ def generate(
     beats=config.beats,
     **sampling,
   )
+  replace_earlier(earlier)
   request = {
     "twin": twin.digest,
     "seed": config.seed,
@@ -145,6 +159,7 @@ def run(config: ConfigDict) -> None:
 
   Raises:
     SystemExit: with SOME_FAILED, where rows of the file could not be done.
+    ValueError: a value is out of range, or the workdir holds something else.
   """
   suffix_of(config.format)
   check_layout(**config.picture)
@@ -154,10 +169,13 @@ def run(config: ConfigDict) -> None:
     if requests.run(config).failures:
       raise SystemExit(SOME_FAILED)
     return
+  earlier = find_earlier(config.workdir, "generated.json", FILES)
   reference, now = read_reference(config)
   target = read_target(config.target, now)
   twin = load_twin(config.twin, config.encoder)
-  written = generate(twin, config, target, config.workdir, reference, now)
+  written = generate(
+    twin, config, target, config.workdir, reference, now, earlier
+  )
   print(
     f"{config.num_samples} ECGs in {config.workdir}; picture: "
     f"{written.overview}\n{written.check}"

@@ -2,13 +2,18 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
+from fnmatch import fnmatch
 
 import jax
 
 from ecgtwin_jax import __version__
 from ecgtwin_jax.data.ecg import ECG
 
-SUFFIXES = {"wfdb": ".hea", "npz": ".npz", "csv": ".csv"}
+SUFFIXES = {
+  **{"wfdb": ".hea", "npz": ".npz", "csv": ".csv"},
+  **{"edf": ".edf", "dicom": ".dcm"},
+}
 
 
 def versions() -> dict[str, str]:
@@ -40,3 +45,42 @@ def write_ecgs(
     ecg.write(folder / f"{ecg.record}{suffix}")
   suffixes = (".hea", ".dat") if suffix == ".hea" else (suffix,)
   return [f"{ecg.record}{end}" for ecg in ecgs for end in suffixes]
+
+
+def find_earlier(
+  folder: str | os.PathLike, index: str, names: tuple[str, ...]
+) -> list[pathlib.Path]:
+  """The files of an earlier run of this command in a folder.
+
+  Args:
+    folder: where the command is to write; need not be there.
+    index: the file that the command writes last.
+    names: patterns of the names of all its files.
+
+  Raises:
+    ValueError: the folder holds files of something else and no index.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.exists():
+    return []
+  files = list(folder.iterdir())
+  own = [
+    file
+    for file in files
+    if file.is_file() and any(fnmatch(file.name, name) for name in names)
+  ]
+  foreign = sorted(x.name for x in set(files) - set(own))
+  if foreign and not (folder / index).exists():
+    raise ValueError(
+      f"{folder} holds other files ({', '.join(foreign[:3])}): give another"
+      " --workdir"
+    )
+  return own
+
+
+def replace_earlier(files: Sequence[pathlib.Path]) -> None:
+  """Removes the files of an earlier run, and says so."""
+  if files:
+    print(f"{len(files)} files of an earlier run are replaced")
+  for file in files:
+    file.unlink()
