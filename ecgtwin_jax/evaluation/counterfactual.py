@@ -8,11 +8,10 @@ classifier.
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from matplotlib.figure import Figure
 
 from ecgtwin_jax.beats.delineation import Reading, read_ecg_beats
 from ecgtwin_jax.beats.intervals import MEASURES, measure_beat
@@ -30,6 +29,9 @@ from ecgtwin_jax.evaluation.metric import (
 from ecgtwin_jax.evaluation.truth import beat_distance
 from ecgtwin_jax.simulator import simulate
 from ecgtwin_jax.simulator.simulate import CONDITIONS, Patient
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 LEVEL = "counterfactual"
 RATES = (55.0, 70.0, 85.0, 100.0)  # bpm at which QT is asked for
@@ -433,12 +435,14 @@ def _turned(degrees, center):
   return (degrees - center + 180) % 360 - 180
 
 
-def draw(found: Counterfactual) -> Figure:
+def draw(found: Counterfactual) -> "matplotlib.figure.Figure":
   """Distances beside those of a stranger and of a second recording.
 
   Args:
     found: of `compute`.
   """
+  from matplotlib.figure import Figure
+
   figure = Figure(figsize=(8, 4), layout="constrained")
   axes = figure.add_subplot()
   sets = {

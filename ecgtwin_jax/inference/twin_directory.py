@@ -186,7 +186,7 @@ def write_twin(
   (path / INDEX).write_text(json.dumps(index, indent=1))
 
 
-def copy_twin(source, path) -> None:
+def copy_twin(source: str | os.PathLike, path: str | os.PathLike) -> None:
   """Copies a twin directory, file by file, its index last.
 
   Args:
