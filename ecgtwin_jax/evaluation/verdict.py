@@ -199,7 +199,7 @@ def _verdict_of_unchanged(metrics):
   """In how many rows of the physiology level the twin is the nearer one."""
   text = "Is it nearer than the reference left as it was?"
   # There every other baseline is that of the unchanged reference.
-  others = ("sample_spread_uv", "patient_spread_uv", "leads_in_place_share")
+  others = ("sample_spread_uv", "patient_spread_uv")
   rows = [
     m
     for m in metrics

@@ -369,7 +369,7 @@ def draw(lookups: dict[str, Lookup]) -> Any:
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.add_subplot()
   for name, lookup in lookups.items():
-    if not len(lookup.target):
+    if not len(lookup.target) or name == MEAN:
       continue
     shares = [found_within(*lookup, int(k)).mean() for k in ranks]
     axes.plot(ranks, shares, marker=".", label=name.replace("_", " "))

@@ -154,6 +154,7 @@ def _most_typical(x, middles):
 def _unit(pieces):
   """(b, g, leads) as (b, d) vectors, each lead about its mean."""
   flat = pieces - pieces.mean(axis=1, keepdims=True)
-  flat = flat.reshape(len(flat), -1).astype(np.float32)
+  flat = flat.reshape(len(flat), flat.shape[1] * flat.shape[2])
+  flat = flat.astype(np.float32)
   norm = np.linalg.norm(flat, axis=1, keepdims=True)
   return flat / np.maximum(norm, 1e-9)
