@@ -328,7 +328,7 @@ def noise_errors(
   eps: Array,
   inputs: DenoiserInputs,
   drop: Array | None = None,
-) -> Float[Array, " b"]:
+) -> Float[Array, "b l c"]:
   """(eps - eps')^2 of each entry of the latents, (b, l, c)."""
   schedule = Schedule(**config.schedule)
   noisy = add_noise(schedule, latent, eps, t)
