@@ -274,6 +274,9 @@ def test_padding_behind_the_longest_report_of_all_splits_goes(monkeypatch):
     statement_ids: np.ndarray
     card: dict = dataclasses.field(default_factory=dict)
 
+    def with_reports(self):
+      return self, 0
+
   short = Split(np.array([[4, -1, -1, -1], [-1, -1, -1, -1]]))
   long = Split(np.array([[1, 2, 0, -1]]))
   train, validation = splits.trim_reports(splits.Splits(short, long))

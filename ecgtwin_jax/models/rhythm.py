@@ -190,7 +190,7 @@ def beat_features(
 
 
 def log_ratios(
-  time: Float[Array, "b k"], kind: Int[Array, "b k"], usual: Float[Array, " b"]
+  time: Float[Array, "b k"], kind: Int[Array, "b k"], usual: Float[Array, "b 1"]
 ) -> Float[Array, "b k"]:
   """y = log(RR / usual RR) of the interval before each beat; else 0."""
   interval = jnp.diff(time, axis=1)
