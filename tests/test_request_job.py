@@ -324,7 +324,7 @@ def test_a_row_that_cannot_be_written_is_reported(chain, tmp_path, monkeypatch):
   ("changes", "message"),
   [
     ({"batch_size": 12}, "batch_size=12 must be divisible"),
-    ({"format": "edf"}, "config.format='edf' must be one of"),
+    ({"format": "pdf"}, "config.format='pdf' must be one of"),
     ({"sampling.sampler": "euler"}, "sampler='euler' must be one of"),
   ],
 )

@@ -504,5 +504,6 @@ def run(config: ConfigDict) -> Summary:
       f"process_count={jax.process_count()} must be 1 for a file of requests: "
       "give each process a file of its own, without --multihost"
     )
+  run = _Run(config)
   with hold(config.workdir):
-    return _Run(config).run()
+    return run.run()
