@@ -170,7 +170,7 @@ def test_what_was_generated_is_read_again(data, twin, tmp_path, monkeypatch):
   monkeypatch.setattr(generate_examples, "ROWS", 2)
   arguments = dict(ablations=(), steps=2)
   first = generate_examples.make(twin, data, choice, tmp_path, **arguments)
-  pieces = sorted((tmp_path / "twin").iterdir())
+  pieces = sorted((tmp_path / "twin").glob("*.npy"))
   assert [p.name for p in pieces] == ["000000.npy", "000002.npy"]
   last = twin.generate(
     first.bases[2], first.conditions[2], num_samples=1, steps=2, seed=2
