@@ -102,11 +102,11 @@ def test_generated_as_real_is_as_real():
   for criterion, share in checked.shares.items():
     metric = named[f"criterion_{criterion}_share"]
     assert metric.level == "condition"
-    if not share.asked.any():
+    if not share.stated.any():
       assert np.isnan(metric.value)
       assert metric.note == "no report asks for it"
       continue
-    assert metric.value == share.real[share.asked].mean()
+    assert metric.value == share.real[share.stated].mean()
     assert metric.reference == metric.value
     assert (share.decoded == share.real).all()
     assert metric.baseline == share.real[share.free].mean()
