@@ -82,7 +82,8 @@ def test_twins_are_what_the_twin_generates(session, folder, tmp_path):
   assert "80 bpm asked for" in response.text
   assert "ventricular premature" in response.text
   assert record["synthetic"] is True
-  assert 0 <= record["self_check"]["rates_failed"] <= 2
+  failed = sum(not np.isfinite(rate) for rate in same.check().rates)
+  assert record["self_check"]["rates_failed"] == failed
 
 
 def test_an_upload_takes_the_place_of_the_reference(session, folder, tmp_path):
@@ -169,7 +170,9 @@ def test_each_edit_is_made_and_packed(
   for i in range(2):
     source = read_ecg(inside / f"source_{i}.hea")
     edited = read_ecg(inside / f"edited_{i}.hea")
-    assert np.abs(source.signal - edited.signal).max() > 0
+    # A hardly trained twin's swap changes a sample by one step of the file.
+    least = 5e-4 if change.kind == "swap" else 1.5e-3
+    assert np.abs(source.signal - edited.signal).max() > least
     assert edited.comments[1] == f"statements: {'|'.join(statements)}"
   assert response.text.startswith("Largest change: ")
 
