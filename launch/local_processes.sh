@@ -54,8 +54,12 @@ for ((i = 0; i < count; i++)); do
   outs[i]=$out printers[i]=$!
 done
 
-running=() signal=TERM
-trap 'kill "-$signal" "${running[@]}" 2>/dev/null || true; signal=KILL' TERM INT
+running=() signal=TERM asked=
+tell() {
+  kill "-$signal" "${running[@]}" 2>/dev/null || true
+  signal=KILL
+}
+trap 'asked=yes' TERM INT # not all of them are running yet
 # Whatever ends this script ends them, a closed pipe behind it for instance.
 trap 'kill -KILL "${running[@]}" 2>/dev/null || true' EXIT
 for ((i = 0; i < count; i++)); do
@@ -64,6 +68,8 @@ for ((i = 0; i < count; i++)); do
   running[i]=$!
   exec {out}>&-
 done
+trap tell TERM INT
+[[ -z $asked ]] || tell
 
 worst=0 deadline=
 while ((${#running[@]})); do
