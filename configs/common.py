@@ -138,11 +138,13 @@ def generation() -> ml_collections.ConfigDict:
   config.beats = ml_collections.config_dict.placeholder(str)
   config.sampling = dict(
     sampler="dpm++",  # or "sde-dpm++", "ddim", "ddpm"
-    steps=20,  # calls of the network
+    steps=10,  # calls of the network
     # Noise of ddim (None: 0) and sde-dpm++ (None: 1).
     eta=ml_collections.config_dict.placeholder(float),
-    statement_guidance=1.0,
-    person_guidance=1.0,
+    # Guidance and factor of the noise; None: the twin's own.
+    statement_guidance=ml_collections.config_dict.placeholder(float),
+    person_guidance=ml_collections.config_dict.placeholder(float),
+    temperature=ml_collections.config_dict.placeholder(float),
     x0_limit="clip",  # of latents out of range; or "dynamic", "none"
     consistent_leads=False,
   )

@@ -60,6 +60,11 @@ def get_config(variant="base"):
   # Share of reports that lose the statements of their rhythm alone, so that a
   # report without one is nothing new.
   config.dropout.rhythm = 0.15
+  # How the twin samples where nothing else is asked for: chosen on validation
+  # patients after a training, 1 before.
+  config.sampling = dict(
+    statement_guidance=1.0, person_guidance=1.0, temperature=1.0
+  )
   config.base_entry_mask = 0.0  # share of the base vector's entries set to 0
   config.uniform_over = "patients"  # or "pairs": long histories weigh more
   config.eval_pairs = 2048  # at most so many held-out pairs

@@ -52,6 +52,14 @@ def test_an_added_statement_changes_the_edit_and_not_the_source(
   assert distance(none.edited, none.source) < 1e-4
 
 
+def test_an_edit_of_a_guided_twin_starts_from_what_generate_gives(twin, base):
+  own = dict(person_guidance=3.0, temperature=0.7, **OPTIONS)
+  guided = twin.generate(base, THEN, **own)
+  out = twin.edit(base, THEN, add=RBBB, **own)
+  assert distance(out.source, guided) < 1e-4
+  assert distance(out.edited, out.source) > 1e-4
+
+
 def test_reweighting_by_one_changes_nothing(twin, base):
   options = dict(reweight="Low  QRS voltages", **OPTIONS)
   same = twin.edit(base, THEN, weight=1.0, **options)

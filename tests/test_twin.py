@@ -112,6 +112,31 @@ def test_guidance_of_one_is_plain_sampling_and_more_is_not(twin, base):
     assert np.abs(more.latents - plain.latents).max() > 1e-6
 
 
+def test_a_twin_has_a_guidance_and_a_temperature_of_its_own(chain, base):
+  kwargs = dict(num_samples=2, steps=2)
+  twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
+  asked = dict(person_guidance=3.0, temperature=0.5)
+  want = twin.generate(base, THEN, **asked, **kwargs)
+  plain = twin.generate(base, THEN, **kwargs)
+  twin.hyper["denoiser"]["sampling"] = asked
+  own = twin.generate(base, THEN, **kwargs)
+  np.testing.assert_array_equal(own.latents, want.latents)
+  assert any("temperature: 0.5" in line for line in own.ecgs[0].comments)
+  ones = dict(person_guidance=1.0, temperature=1.0)
+  again = twin.generate(base, THEN, **ones, **kwargs)
+  np.testing.assert_array_equal(again.latents, plain.latents)
+
+
+def test_a_temperature_of_0_leaves_one_twin_and_given_noise_is_kept(twin, base):
+  kwargs = dict(num_samples=2, steps=2, beats="0.5 1.3 2.1")
+  one, other = twin.generate(base, THEN, temperature=0, **kwargs).latents
+  np.testing.assert_allclose(one, other, atol=1e-5)
+  drawn = np.random.default_rng(0).normal(size=(2, 128, 8)).astype(np.float32)
+  given = twin.generate(base, THEN, noise=drawn, temperature=0.5, **kwargs)
+  whole = twin.generate(base, THEN, noise=drawn, **kwargs)
+  np.testing.assert_array_equal(given.latents, whole.latents)
+
+
 def test_predictions_out_of_range_are_limited_as_asked(chain, base):
   twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
   twin.hyper["denoiser"] = {**twin.hyper["denoiser"], "latent_clip": 0.5}
@@ -235,6 +260,8 @@ def test_wrong_arguments_are_named(twin, base):
     twin.generate(base, THEN, seed=-1)
   with pytest.raises(ValueError, match="person_guidance=nan must be finite"):
     twin.generate(base, THEN, person_guidance=np.nan)
+  with pytest.raises(ValueError, match=r"temperature=3 must be in 0\.\.2"):
+    twin.generate(base, THEN, temperature=3)
   short = et.ECG(example_ecg().signal[:4000], 1000.0, "short")
   with pytest.raises(ValueError, match=r"duration=4.00 s must be 10 s"):
     twin.extract_base(short, NOW)

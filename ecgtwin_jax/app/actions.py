@@ -259,7 +259,9 @@ class Session:
     }
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)
-      out = self.twin.edit(base, target, beats=_beats(form), **edit, **sampling)
+      person = form.person_guidance
+      settings = {**sampling, "person_guidance": person}
+      out = self.twin.edit(base, target, beats=_beats(form), **edit, **settings)
     inside = pathlib.Path(folder) / "edits"
     about = {
       "reference": reference.record,
@@ -267,7 +269,7 @@ class Session:
       "source": target.as_json(),
       "edit": edit,
       "twin": self.twin.digest,
-      **sampling,
+      **settings,
     }
     titles = (target.describe(), f"{change.kind} {', '.join(names)}")
     picture = write_edit(inside, out, titles, about, self.file_format)

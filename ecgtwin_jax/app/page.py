@@ -158,6 +158,7 @@ def build(session: Session, target: Condition, config: ConfigDict) -> gr.Blocks:
 def _controls(session, target, config):
   """The controls on the left by their names in Form, in its order."""
   now, sampling = session.now, config.sampling
+  own = session.twin.settings(**sampling)
   statements = functools.partial(_statements, session)
   # Gradio's number shows 0 where nothing is given.
   number = functools.partial(gr.Textbox, max_lines=1, min_width=90)
@@ -205,7 +206,7 @@ def _controls(session, target, config):
       ("person_guidance", "Guidance by the person"),
     ):
       fields[name] = _guidance(
-        label, sampling[name], session.reason_against(name)
+        label, getattr(own, name), session.reason_against(name)
       )
     fields["consistent_leads"] = gr.Checkbox(
       sampling.consistent_leads, label="Make the limb leads agree exactly"
@@ -229,7 +230,8 @@ def _controls(session, target, config):
 def _edit_controls(session):
   gr.Markdown(
     "The same noise, with one statement added or re-weighted, or with all "
-    "statements swapped for as many others. Edits are made without guidance."
+    "statements swapped for as many others. Edits are made without "
+    "guidance by the statements."
   )
   with gr.Row():
     kind = gr.Radio(EDITS, value=EDITS[0], label="Edit", min_width=240)

@@ -189,7 +189,7 @@ def _what(config, twin, data, evaluators) -> dict:
     "published_protocol": config.published_protocol,
     "training_recordings": config.training_recordings,
     "seed": config.seed,
-    "sampling": config.sampling.to_dict(),
+    "sampling": dataclasses.asdict(twin.settings(**config.sampling)),
     "evaluators": {
       part: twin_directory.digest(checkpoint.load_weights(path, part)[1])
       for part, path in evaluators.items()

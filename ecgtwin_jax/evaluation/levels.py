@@ -42,7 +42,6 @@ from ecgtwin_jax.evaluation.physiology import (
 )
 from ecgtwin_jax.evaluation.privacy import membership, privacy
 from ecgtwin_jax.evaluation.readings import Readings
-from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.text.statements import StatementTable
 
@@ -294,7 +293,7 @@ def measure_counterfactual(context: EvaluationContext) -> Measured:
   if twin is None:
     why = "needs the twin itself"
     return Measured([missing("composition_uv", "counterfactual", why)], {})
-  settings = Settings(**config.sampling.to_dict())
+  settings = twin.settings(**config.sampling)
 
   def generate(signals, now, then, numbers):
     bases = twin.extract_bases(generate_examples.as_ecgs(signals), now)

@@ -294,6 +294,7 @@ class Networks:
     edit: DenoiserInputs,
     row: int,
     weight: float | int,
+    person_guidance: float | int,
   ) -> tuple[Float[np.ndarray, "n l c"], Float[np.ndarray, "n l c"]]:
     """Latents of the sources and of their edits; see sampling.sample_edit."""
     denoiser = self.modules["denoiser"]
@@ -311,6 +312,7 @@ class Networks:
         edit,
         row,
         weight,
+        np.float32(person_guidance),
       )
 
     rows = np.full(len(noise), row, np.int32)

@@ -31,6 +31,8 @@ from ecgtwin_jax.models.denoiser import DenoiserInputs
 MAX_SEED = 2**32 - 1
 _RHYTHM = MAX_SEED  # of a row's key: noise is numbered by steps, from 0 up
 X0_LIMITS = ("clip", "dynamic", "none")
+# What a twin may have of its own: numbers, 1 unless it says so.
+OWN = ("statement_guidance", "person_guidance", "temperature")
 # Source: Saharia et al. 2022 (Imagen), dynamic thresholding.
 DYNAMIC_QUANTILE = 0.995
 RULES = {
@@ -51,6 +53,7 @@ class SamplingPlan(NamedTuple):
     clip: half width of the latents' range for thresholding; None: none.
     quantile: quantile of dynamic thresholding; None: static thresholding.
     prediction: what the network's output stands for, "noise" or "v".
+    temperature: factor of the noise to start from.
     statements: whether statement_guidance is other than 1.
     person: whether person_guidance is other than 1.
   """
@@ -62,6 +65,7 @@ class SamplingPlan(NamedTuple):
   clip: float | None
   quantile: float | None
   prediction: str
+  temperature: float | int
   statements: bool
   person: bool
 
@@ -76,6 +80,9 @@ class SamplingPlan(NamedTuple):
 class Settings:
   """How to sample, in the user's words.
 
+  Where guidance or temperature are None, the twin's own count, which were
+  chosen after its training (hyper-parameter "sampling"), or else 1.
+
   Attributes:
     sampler: "dpm++", "sde-dpm++", "ddim" or "ddpm" (as published, with
       steps=None).
@@ -85,6 +92,9 @@ class Settings:
       samples as trained, more follows the statements more closely.
     person_guidance: scale of classifier-free guidance by the base vector; 1
       samples as trained, more follows the person more closely.
+    temperature: factor of the noise that is drawn to start from; 1 samples as
+      trained, less varies less from sample to sample. Noise that a sampler
+      adds later is not scaled.
     x0_limit: thresholding of predicted clean latents beyond the range measured
       in training: "clip" is static; "dynamic" scales each latent so that 99.5%
       of it lies within; or "none".
@@ -93,17 +103,32 @@ class Settings:
   """
 
   sampler: str = "dpm++"
-  steps: int | None = 20
+  steps: int | None = 10
   eta: float | int | None = None
-  statement_guidance: float | int = 1.0
-  person_guidance: float | int = 1.0
+  statement_guidance: float | int | None = None
+  person_guidance: float | int | None = None
+  temperature: float | int | None = None
   x0_limit: str = "clip"
   consistent_leads: bool = False
 
   @property
   def strengths(self) -> tuple[float | int, float | int]:
-    """Guidance of statements and of the person."""
+    """Guidance of statements and of the person, of settings for a twin."""
+    assert self.statement_guidance is not None, "see for_twin"
+    assert self.person_guidance is not None, "see for_twin"
     return self.statement_guidance, self.person_guidance
+
+  def for_twin(self, hyper: dict) -> "Settings":
+    """The same, with the twin's own where nothing was asked for.
+
+    Args:
+      hyper: hyper-parameters of the twin's denoiser.
+    """
+    own = hyper.get("sampling", {})
+    open_ = {
+      name: own.get(name, 1.0) for name in OWN if getattr(self, name) is None
+    }
+    return dataclasses.replace(self, **open_)
 
   def plan(self, hyper: dict) -> SamplingPlan:
     """Makes the plan for a denoiser with these hyper-parameters.
@@ -112,11 +137,15 @@ class Settings:
       ValueError: a number is out of range, or the training dropped nothing
         that guidance could compare with.
     """
-    for name, dropped in (
-      ("statement_guidance", "statements"),
-      ("person_guidance", "base"),
+    chosen = self.for_twin(hyper)
+    temperature = chosen.temperature
+    if not 0 <= temperature <= 2:
+      raise ValueError(f"{temperature=} must be in 0..2")
+    strengths = chosen.strengths
+    for name, dropped, value in (
+      ("statement_guidance", "statements", strengths[0]),
+      ("person_guidance", "base", strengths[1]),
     ):
-      value = getattr(self, name)
       if not math.isfinite(value):
         raise ValueError(f"{name}={value} must be finite")
       if value != 1 and not hyper.get("dropout", {}).get(dropped):
@@ -151,8 +180,9 @@ class Settings:
       clip=None if self.x0_limit == "none" else hyper["latent_clip"],
       quantile=DYNAMIC_QUANTILE if self.x0_limit == "dynamic" else None,
       prediction=hyper.get("prediction", "noise"),
-      statements=self.statement_guidance != 1,
-      person=self.person_guidance != 1,
+      temperature=temperature,
+      statements=strengths[0] != 1,
+      person=strengths[1] != 1,
     )
 
 
@@ -162,8 +192,9 @@ class SamplingOptions(TypedDict, total=False):
   sampler: str
   steps: int | None
   eta: float | int | None
-  statement_guidance: float | int
-  person_guidance: float | int
+  statement_guidance: float | int | None
+  person_guidance: float | int | None
+  temperature: float | int | None
   x0_limit: str
   consistent_leads: bool
 
@@ -313,7 +344,8 @@ def draw_noise(
   rngs: Key[Array, " n"], plan: SamplingPlan, shape: tuple[int, int]
 ) -> Float[Array, "n l c"]:
   """The latents that sampling starts from, one per key."""
-  return samplers.draw_noise(rngs, shape, plan.schedule.steps)
+  noise = samplers.draw_noise(rngs, shape, plan.schedule.steps)
+  return plan.temperature * noise
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -410,12 +442,13 @@ def sample_edit(
   edit: DenoiserInputs,
   row: Int[Array, " n"],
   weight: Float[Array, " n"],
+  person_guidance: Array,
 ) -> tuple[Float[Array, "n l c"], Float[Array, "n l c"]]:
   """Samples source and edit together; see `editing.sample_edited`.
 
   Args:
     denoiser: the module.
-    plan: how to sample, without guidance.
+    plan: how to sample, without guidance by the statements.
     rule: a key of RULES.
     threshold: steps from this one up follow the source.
     variables: variables of the denoiser.
@@ -425,12 +458,20 @@ def sample_edit(
     edit: those of the edit.
     row: number of the statement that `rule` is about.
     weight: weight of that statement.
+    person_guidance: scale of guidance by the person, where the plan has it.
   """
 
   def network(x, t, inputs, attention):
-    return _noise_of(
-      denoiser, plan, variables, x, t, inputs, attention=attention
-    )
+    def noise_of(inputs):
+      return _noise_of(
+        denoiser, plan, variables, x, t, inputs, attention=attention
+      )
+
+    full = noise_of(inputs)
+    if not plan.person:
+      return full
+    nobody = inputs._replace(base=jnp.zeros_like(inputs.base))
+    return full + (person_guidance - 1) * (full - noise_of(nobody))
 
   return editing.sample_edited(
     network,

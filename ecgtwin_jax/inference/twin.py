@@ -283,10 +283,11 @@ class ECGTwin:
     *,
     num_samples: int = 8,
     sampler: str = "dpm++",
-    steps: int | None = 20,
+    steps: int | None = 10,
     eta: float | int | None = None,
-    statement_guidance: float | int = 1.0,
-    person_guidance: float | int = 1.0,
+    statement_guidance: float | int | None = None,
+    person_guidance: float | int | None = None,
+    temperature: float | int | None = None,
     x0_limit: str = "clip",
     consistent_leads: bool = False,
     seed: int = 0,
@@ -305,9 +306,12 @@ class ECGTwin:
       steps: calls of the network; None calls every trained step.
       eta: noise of ddim, 0..1 (None: 0), or of sde-dpm++, 0..2 (None: 1).
       statement_guidance: scale of classifier-free guidance by the statements; 1
-        samples as trained, more follows the statements more closely.
+        samples as trained, more follows the statements more closely. None,
+        here and in the next two: the twin's own, chosen after its training.
       person_guidance: scale of classifier-free guidance by the base vector; 1
         samples as trained, more follows the person more closely.
+      temperature: factor of the noise that is drawn to start from; 1 samples as
+        trained, less varies less from sample to sample.
       x0_limit: thresholding of predicted clean latents: "clip" (static),
         "dynamic" or "none"; see sampling.Settings.
       consistent_leads: projects on ECGs whose limb leads add up exactly.
@@ -333,14 +337,15 @@ class ECGTwin:
       require_type(sampling_rate, "sampling_rate", float, "samples per second")
       if not 50 <= sampling_rate <= 10_000:
         raise ValueError(f"{sampling_rate=} must be in 50..10000 Hz")
-    settings = Settings(
-      sampler,
-      steps,
-      eta,
-      statement_guidance,
-      person_guidance,
-      x0_limit,
-      consistent_leads,
+    settings = self.settings(
+      sampler=sampler,
+      steps=steps,
+      eta=eta,
+      statement_guidance=statement_guidance,
+      person_guidance=person_guidance,
+      temperature=temperature,
+      x0_limit=x0_limit,
+      consistent_leads=consistent_leads,
     )
     _check_count(num_samples)
     if noise is not None and len(noise) != num_samples:
@@ -394,6 +399,7 @@ class ECGTwin:
     Raises:
       ValueError: as generate, or a batch that does not split evenly.
     """
+    settings = settings.for_twin(self.hyper["denoiser"])
     plan = settings.plan(self.hyper["denoiser"])
     rngs = sampling.make_keys(seeds, numbers)
     if noise is None:
@@ -480,19 +486,21 @@ class ECGTwin:
       num_samples: how many.
       seed: seed, as in generate; the source is what generate gives with it.
       beats: beats of the source, as in generate.
-      **settings: sampler, steps, eta, x0_limit and consistent_leads, as
-        `generate` has them.
+      **settings: sampler, steps, eta, person_guidance, temperature, x0_limit
+        and consistent_leads, as `generate` has them.
 
     Raises:
       ValueError: not exactly one of add, swap and reweight is given, a swap has
         another number of statements, the statement to re-weight is not among
-        the condition's, a number is out of range, guidance is asked for, or
-        the twin has no attention over statements.
+        the condition's, a number is out of range, guidance by the statements
+        is asked for, or the twin has no attention over statements.
     """
     _check_asked(base, condition, num_samples, seed)
-    chosen = Settings(**settings)
-    if chosen.strengths != (1, 1):
-      raise ValueError(f"guidance={chosen.strengths} of an edit must be 1")
+    chosen = self.settings(**{"statement_guidance": 1.0, **settings})
+    if chosen.statement_guidance != 1:
+      raise ValueError(
+        f"statement_guidance={chosen.statement_guidance} of an edit must be 1"
+      )
     plan = chosen.plan(self.hyper["denoiser"])
     change = read_edit(self._conditioner, condition, add, swap, reweight)
     if not np.isfinite(weight) or (change.rule == "swap" and weight != 1):
@@ -523,6 +531,7 @@ class ECGTwin:
       self._inputs([base] * num_samples, after, changed),
       change.row,
       weight,
+      chosen.strengths[1],
     )
     facts = self._facts(seed, chosen)
     edit = dict(facts, edit=change.text, weight=weight, threshold=threshold)
@@ -566,7 +575,7 @@ class ECGTwin:
         the twin has no attention over statements.
     """
     _check_asked(base, condition, num_samples, seed)
-    chosen = Settings(**settings)
+    chosen = self.settings(**settings)
     plan = chosen.plan(self.hyper["denoiser"])
     counted = sampling.steps_between(plan, between)
     self._warn(condition, target=ecg is None)
@@ -608,6 +617,14 @@ class ECGTwin:
   ) -> Float[np.ndarray, "n 1024 12"]:
     """Decodes scaled latents to signals in mV, in chunks."""
     return self.networks.decode(latents)
+
+  def settings(self, **options: Unpack[SamplingOptions]) -> Settings:
+    """How this twin samples, with its own guidance where none is given.
+
+    Args:
+      **options: sampling settings, as `generate` has them.
+    """
+    return Settings(**options).for_twin(self.hyper["denoiser"])
 
   def _start(self, plan: SamplingPlan, num_samples: int, seed: int) -> tuple:
     """Keys of samples 0..num_samples - 1, and the noise they start from."""

@@ -1,5 +1,6 @@
 """The edit job: ECGs, and the same ECGs with one statement changed."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -45,6 +46,8 @@ def run(config: ConfigDict) -> str:
     "weight": config.weight,
     "threshold": config.threshold,
   }
+  plain = {"statement_guidance": 1.0}  # an edit has none
+  sampling = dataclasses.asdict(twin.settings(**plain, **config.sampling))
   out = twin.edit(
     twin.extract_base(reference, now),
     target,
@@ -52,7 +55,7 @@ def run(config: ConfigDict) -> str:
     seed=config.seed,
     beats=config.beats,
     **change,
-    **config.sampling.to_dict(),
+    **sampling,
   )
   title = next(
     f"{name} {value}" for name, value in change.items() if value is not None
@@ -66,7 +69,7 @@ def run(config: ConfigDict) -> str:
     "twin": twin.digest,
     "seed": config.seed,
     "num_samples": config.num_samples,
-    **config.sampling.to_dict(),
+    **sampling,
   }
   replace_earlier(earlier)
   titles = (target.describe(), title)

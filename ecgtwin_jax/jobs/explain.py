@@ -1,5 +1,6 @@
 """The explain job: which statement each part of an ECG attends to."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -33,6 +34,7 @@ def run(config: ConfigDict) -> list[str]:
   reference, now = read_reference(config)
   target = now if config.of_record else read_target(config.target, now)
   twin = load_twin(config.twin, config.encoder)
+  sampling = dataclasses.asdict(twin.settings(**config.sampling))
   out = twin.explain(
     twin.extract_base(reference, now),
     target,
@@ -41,7 +43,7 @@ def run(config: ConfigDict) -> list[str]:
     beats=config.beats,
     ecg=reference if config.of_record else None,
     between=config.between,
-    **config.sampling.to_dict(),
+    **sampling,
   )
   blocks = config.blocks or None
   shares = out.over_time(blocks)
@@ -72,7 +74,7 @@ def run(config: ConfigDict) -> list[str]:
     "seed": config.seed,
     "between": list(config.between),
     "blocks": list(config.blocks) or "all",
-    **config.sampling.to_dict(),
+    **sampling,
     "mean_share": {
       statement: [round(float(x), 4) for x in shares[..., i].mean(axis=1)]
       for i, statement in enumerate(out.statements)

@@ -1,5 +1,6 @@
 """The generate job: a recording and a target condition in, ECG files out."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -125,7 +126,7 @@ def generate(
 
   In place of the files `earlier`, if any.
   """
-  sampling = config.sampling.to_dict()
+  sampling = dataclasses.asdict(twin.settings(**config.sampling))
   base = twin.extract_base(reference, now)
   out = twin.generate(
     base,

@@ -32,7 +32,6 @@ from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
 from ecgtwin_jax.data.whole_files import appear_whole, hold, sha256_of
 from ecgtwin_jax.inference.results import describe_origin
-from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.inputs import fill_condition, split_statements
 from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
@@ -265,7 +264,6 @@ class _Run:
   def __init__(self, config):
     suffix_of(config.format)
     self.config = config
-    self.settings = Settings(**config.sampling)
     self.batch = dict(batch_size=config.batch_size, mesh=sharding.make_mesh())
     sharding.check_batch_size(config.batch_size, 1, self.batch["mesh"])
     self.folder = pathlib.Path(config.workdir)
@@ -273,6 +271,7 @@ class _Run:
       config.requests, config.num_samples, config.seed
     )
     self.twin = load_twin(config.twin, config.encoder)
+    self.settings = self.twin.settings(**config.sampling)
     self.settings.plan(self.twin.hyper["denoiser"])
     self.warnings = {}
     self.progress = tqdm(disable=True)

@@ -188,6 +188,7 @@ def hyper(config: Config, data: Any) -> dict:
     "schedule": config.schedule.to_dict(),
     "timesteps": list(config.timesteps),
     "dropout": config.dropout.to_dict(),
+    "sampling": config.sampling.to_dict(),
     "prediction": config.prediction,
     "statement_encoder": data.splits.train.table.encoder,
     "vae": card["vae"],

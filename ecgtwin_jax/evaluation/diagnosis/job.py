@@ -10,6 +10,7 @@ fine-tune is chosen on validation patients; strangers and crowd are validation
 patients.
 """
 
+import dataclasses
 import pathlib
 import time
 import warnings
@@ -58,7 +59,7 @@ class DiagnosisRun:
     twin = load_twin(config.twin)
     scaled = prompts.scale_counts(prompts.PROMPTS, config.twins_factor)
     translated, self.replaced = prompts.translate(scaled, twin.statements)
-    sampling = config.sampling.to_dict()
+    sampling = dataclasses.asdict(twin.settings(**config.sampling))
     tuning = FrozenConfigDict(config.fine_tuning)
     self.context = DiagnosisContext(
       twin, load_binary(config), translated, sampling, tuning, config.seed

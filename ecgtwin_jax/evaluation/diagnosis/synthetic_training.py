@@ -6,6 +6,7 @@ real recordings of test patients (train on synthetic, test on real), and on
 their synthetic counterparts (the reverse).
 """
 
+import dataclasses
 import pathlib
 from typing import NamedTuple, Unpack
 
@@ -139,7 +140,7 @@ def run(
   if not twin.networks.modules["denoiser"].null_condition:
     train, _ = train.without_missing()
   rows, firsts, labels = draw_training(train, settings.recordings, config.seed)
-  sampling = config.sampling.to_dict()
+  sampling = dataclasses.asdict(twin.settings(**config.sampling))
   folder = pathlib.Path(config.workdir)
 
   def counterparts(split, *where, seed):
