@@ -4,10 +4,12 @@
   python -m ecgtwin_jax.main --config=configs/evaluate.py \\
     --config.twin=runs/small/stage2/twin --workdir=runs/small/evaluated
   python -m studies.release_twin --twin=runs/small/stage2/twin \\
-    --evaluation=runs/small/evaluated --note="Trained on 4 CPU cores."
+    --evaluation=runs/small/evaluated --note="Trained on 4 CPU cores." \\
+    --sampling='{"person_guidance": 1.5}'
 
 Writes the weights in half precision and a model card whose figures are read
-from the evaluation's metrics.json.
+from the evaluation's metrics.json. Its own guidance and temperature, where
+given, take the place of those that it was trained with.
 """
 
 import argparse
@@ -52,7 +54,8 @@ version {version}, seed {seed}; split by patient 8:1:1), statements embedded by
 |---|---|
 {parts}
 
-Stored in half precision.
+Stored in half precision. Unless asked otherwise it samples with
+{sampling}, chosen on validation patients.
 
 ## Statements
 
@@ -100,6 +103,7 @@ def make_card(
     if np.isfinite(m.value)
     and (m.name in SHOWN or m.name.startswith("criterion_"))
   ]
+  own = weights["denoiser"][0].get("sampling", {})
   parts = [
     f"| {part} | {sum(x.size for x in _leaves(variables['params'])):,} |"
     for part, (_, variables) in weights.items()
@@ -109,6 +113,8 @@ def make_card(
     **options,
     encoder=options["statement_encoder"],
     note=note,
+    sampling=", ".join(f"`{name}={value}`" for name, value in own.items())
+    or "guidance and temperature of 1",
     statements=list_statements(statements),
     parts="\n".join(parts),
     rows="\n".join(rows),
@@ -138,6 +144,7 @@ def main() -> None:
   )
   parser.add_argument("--twin", required=True)
   parser.add_argument("--evaluation", required=True, help="its workdir")
+  parser.add_argument("--sampling", type=json.loads, help="a JSON object")
   parser.add_argument("--note", default="", help="hardware and time")
   parser.add_argument(
     "--output", default=str(twin_directory.shipped("simulated-small"))
@@ -147,6 +154,8 @@ def main() -> None:
     part: twin_directory.read_part(arguments.twin, part)
     for part in twin_directory.parts(arguments.twin)
   }
+  if arguments.sampling:
+    weights["denoiser"][0]["sampling"] = arguments.sampling
   output = pathlib.Path(arguments.output)
   table = twin_directory.read_table(arguments.twin)
   card = make_card(
