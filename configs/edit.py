@@ -22,7 +22,6 @@ def get_config():
   config.encoder = ml_collections.config_dict.placeholder(str)
   config.update(common.generation())
   config.num_samples = 4
-  del config.sampling["statement_guidance"]  # an edit has none
   config.target = common.condition("Sinus rhythm", 75)  # of the source
   config.add = ml_collections.config_dict.placeholder(str)  # a statement
   # Statements to have instead, separated by '|', as many as the target's.

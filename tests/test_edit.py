@@ -53,7 +53,9 @@ def test_an_added_statement_changes_the_edit_and_not_the_source(
 
 
 def test_an_edit_of_a_guided_twin_starts_from_what_generate_gives(twin, base):
-  own = dict(person_guidance=3.0, temperature=0.7, **OPTIONS)
+  own = dict(
+    statement_guidance=2.0, person_guidance=3.0, temperature=0.7, **OPTIONS
+  )
   guided = twin.generate(base, THEN, **own)
   out = twin.edit(base, THEN, add=RBBB, **own)
   assert distance(out.source, guided) < 1e-4
@@ -108,7 +110,7 @@ def test_the_threshold_is_a_share_of_the_schedule(twin, base, plain):
     (dict(add=RBBB, weight=np.inf), "weight=inf must be finite"),
     (dict(swap=["A", "B"], weight=2.0), "and 1 in a swap"),
     (dict(add="  "), "not blank"),
-    (dict(add=RBBB, statement_guidance=2.0), "of an edit must be 1"),
+    (dict(add=RBBB, statement_guidance=np.inf), "must be finite"),
     (dict(add=RBBB, num_samples=0), "num_samples=0"),
   ],
 )

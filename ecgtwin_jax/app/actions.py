@@ -259,8 +259,7 @@ class Session:
     }
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)
-      person = form.person_guidance
-      settings = {**sampling, "person_guidance": person}
+      settings = {**sampling, **_guidance(form)}
       out = self.twin.edit(base, target, beats=_beats(form), **edit, **settings)
     inside = pathlib.Path(folder) / "edits"
     about = {

@@ -230,8 +230,7 @@ def _controls(session, target, config):
 def _edit_controls(session):
   gr.Markdown(
     "The same noise, with one statement added or re-weighted, or with all "
-    "statements swapped for as many others. Edits are made without "
-    "guidance by the statements."
+    "statements swapped for as many others."
   )
   with gr.Row():
     kind = gr.Radio(EDITS, value=EDITS[0], label="Edit", min_width=240)

@@ -294,7 +294,7 @@ class Networks:
     edit: DenoiserInputs,
     row: int,
     weight: float | int,
-    person_guidance: float | int,
+    strengths: tuple[float | int, float | int],
   ) -> tuple[Float[np.ndarray, "n l c"], Float[np.ndarray, "n l c"]]:
     """Latents of the sources and of their edits; see sampling.sample_edit."""
     denoiser = self.modules["denoiser"]
@@ -312,7 +312,7 @@ class Networks:
         edit,
         row,
         weight,
-        np.float32(person_guidance),
+        np.asarray(strengths, np.float32),
       )
 
     rows = np.full(len(noise), row, np.int32)

@@ -442,13 +442,13 @@ def sample_edit(
   edit: DenoiserInputs,
   row: Int[Array, " n"],
   weight: Float[Array, " n"],
-  person_guidance: Array,
+  strengths: Float[Array, "2"],
 ) -> tuple[Float[Array, "n l c"], Float[Array, "n l c"]]:
   """Samples source and edit together; see `editing.sample_edited`.
 
   Args:
     denoiser: the module.
-    plan: how to sample, without guidance by the statements.
+    plan: how to sample.
     rule: a key of RULES.
     threshold: steps from this one up follow the source.
     variables: variables of the denoiser.
@@ -458,20 +458,21 @@ def sample_edit(
     edit: those of the edit.
     row: number of the statement that `rule` is about.
     weight: weight of that statement.
-    person_guidance: scale of guidance by the person, where the plan has it.
+    strengths: guidance of statements and person.
   """
 
   def network(x, t, inputs, attention):
-    def noise_of(inputs):
-      return _noise_of(
-        denoiser, plan, variables, x, t, inputs, attention=attention
-      )
-
-    full = noise_of(inputs)
-    if not plan.person:
-      return full
-    nobody = inputs._replace(base=jnp.zeros_like(inputs.base))
-    return full + (person_guidance - 1) * (full - noise_of(nobody))
+    noise_of = functools.partial(_noise_of, denoiser, plan, variables, x, t)
+    full = noise_of(inputs, attention=attention)
+    result = full
+    if plan.statements:
+      without = noise_of(inputs, drop_statements=jnp.ones(x.shape[0], bool))
+      result += (strengths[0] - 1) * (full - without)
+    if plan.person:
+      nobody = inputs._replace(base=jnp.zeros_like(inputs.base))
+      without = noise_of(nobody, attention=attention)
+      result += (strengths[1] - 1) * (full - without)
+    return result
 
   return editing.sample_edited(
     network,

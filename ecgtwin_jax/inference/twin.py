@@ -486,21 +486,16 @@ class ECGTwin:
       num_samples: how many.
       seed: seed, as in generate; the source is what generate gives with it.
       beats: beats of the source, as in generate.
-      **settings: sampler, steps, eta, person_guidance, temperature, x0_limit
-        and consistent_leads, as `generate` has them.
+      **settings: sampling settings, as `generate` has them.
 
     Raises:
       ValueError: not exactly one of add, swap and reweight is given, a swap has
         another number of statements, the statement to re-weight is not among
-        the condition's, a number is out of range, guidance by the statements
-        is asked for, or the twin has no attention over statements.
+        the condition's, a number is out of range, or the twin has no
+        attention over statements.
     """
     _check_asked(base, condition, num_samples, seed)
-    chosen = self.settings(**{"statement_guidance": 1.0, **settings})
-    if chosen.statement_guidance != 1:
-      raise ValueError(
-        f"statement_guidance={chosen.statement_guidance} of an edit must be 1"
-      )
+    chosen = self.settings(**settings)
     plan = chosen.plan(self.hyper["denoiser"])
     change = read_edit(self._conditioner, condition, add, swap, reweight)
     if not np.isfinite(weight) or (change.rule == "swap" and weight != 1):
@@ -531,7 +526,7 @@ class ECGTwin:
       self._inputs([base] * num_samples, after, changed),
       change.row,
       weight,
-      chosen.strengths[1],
+      chosen.strengths,
     )
     facts = self._facts(seed, chosen)
     edit = dict(facts, edit=change.text, weight=weight, threshold=threshold)

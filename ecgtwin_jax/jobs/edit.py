@@ -46,8 +46,7 @@ def run(config: ConfigDict) -> str:
     "weight": config.weight,
     "threshold": config.threshold,
   }
-  plain = {"statement_guidance": 1.0}  # an edit has none
-  sampling = dataclasses.asdict(twin.settings(**plain, **config.sampling))
+  sampling = dataclasses.asdict(twin.settings(**config.sampling))
   out = twin.edit(
     twin.extract_base(reference, now),
     target,
