@@ -20,7 +20,7 @@ Beats = Rhythm | str | Sequence[float | int | tuple[float | int, str]]
 _USUAL, _PVC, _PAC, _PACED = range(len(KINDS))
 # Premature beats that are put into a rhythm come so many usual intervals after
 # the beat before them.
-_COUPLING = {_PVC: 0.62, _PAC: 0.70}
+COUPLING = {_PVC: 0.62, _PAC: 0.70}
 _SYNTAX = "such as '0.4 1.2 2.0 pvc@2.6 4.2'"
 _TOKEN = re.compile(r"(?:([a-z]+)@)?(\d+(?:\.\d*)?|\.\d+)(?:s)?")
 _WITHOUT_P = ("atrial_fibrillation", "atrial_flutter", "pacing")
@@ -83,7 +83,7 @@ def put_into(rhythm: Rhythm, premature: Rhythm) -> Rhythm:
   for number, time in enumerate(premature.time[premature.kind >= 0]):
     kind = int(premature.kind[number])
     if number == 0:
-      rhythm = _move(rhythm, time, _COUPLING[kind])
+      rhythm = _move(rhythm, time, COUPLING[kind])
     rhythm = _insert(rhythm, float(time), kind)
   return rhythm
 
@@ -104,7 +104,7 @@ def add_premature(rhythm: Rhythm, kind: str, share: float) -> Rhythm:
     return rhythm
   before = min(int(share * (count - 2)), count - 3)
   interval = float(rhythm.time[before + 1] - rhythm.time[before])
-  time = float(rhythm.time[before]) + _COUPLING[number] * interval
+  time = float(rhythm.time[before]) + COUPLING[number] * interval
   changed = Rhythm(*(column.copy() for column in rhythm))
   changed.time[before + 1], changed.kind[before + 1] = time, number
   changed.p_wave[before + 1] = number == _PAC

@@ -66,6 +66,8 @@ class Networks:
 
   Attributes:
     modules: {name: module}.
+    variables: {name: {"params": tree}}, on the host.
+    scale: (1, 1, 1 or c), what latents are multiplied by.
 
   Raises:
     ValueError: a part is missing, or the rhythm model was trained with another
@@ -79,7 +81,7 @@ class Networks:
     self.modules = build_modules(parts)
     # One number, or one per channel of the latent.
     scale = parts["denoiser"][0]["latent_scale"]
-    self._scale = np.asarray(scale, np.float32).reshape(1, 1, -1)
+    self.scale = np.asarray(scale, np.float32).reshape(1, 1, -1)
     vae = parts["vae"][1]["params"]
     variables = {
       "encoder": vae["encoder"],
@@ -97,7 +99,9 @@ class Networks:
           f"the denoiser with {names[1]!r}"
         )
       variables["rhythm"] = parts["rhythm"][1]["params"]
-    self._host = {name: {"params": tree} for name, tree in variables.items()}
+    self.variables = {
+      name: {"params": tree} for name, tree in variables.items()
+    }
     self._placed = {}
 
   def draw_noise(
@@ -176,7 +180,7 @@ class Networks:
     encoder, variables = self.modules["encoder"], self._part("encoder")
     signal = jnp.asarray(_model_signal(ecg))[None]
     mean = sampling.encode(encoder, variables, signal)
-    return (np.asarray(mean) * self._scale)[0]
+    return (np.asarray(mean) * self.scale)[0]
 
   def extract(
     self,
@@ -210,7 +214,7 @@ class Networks:
       return sampling.extract(
         *modules,
         variables,
-        self._scale,
+        self.scale,
         signal,
         condition,
         dict(zip(names, beats)),
@@ -338,9 +342,9 @@ class Networks:
     """Variables, on the mesh's devices."""
     if (name, mesh) not in self._placed:
       if mesh is None:
-        placed = jax.tree.map(jnp.asarray, self._host[name])
+        placed = jax.tree.map(jnp.asarray, self.variables[name])
       else:
-        placed = jax.device_put(self._host[name], sharding.replicated(mesh))
+        placed = jax.device_put(self.variables[name], sharding.replicated(mesh))
       self._placed[name, mesh] = placed
     return self._placed[name, mesh]
 

@@ -233,8 +233,15 @@ def make_keys(
   for seed in seeds:
     if not 0 <= seed <= MAX_SEED:
       raise ValueError(f"{seed=} must be in 0..{MAX_SEED}")
-  fold = jax.vmap(lambda s, i: jax.random.fold_in(jax.random.key(s), i))
   return fold(np.asarray(seeds, np.uint32), np.asarray(numbers, np.uint32))
+
+
+def fold(
+  seeds: Array | np.ndarray, numbers: Array | np.ndarray
+) -> Key[Array, " n"]:
+  """One key per sample; see make_keys, which checks the seeds."""
+  each = jax.vmap(lambda s, i: jax.random.fold_in(jax.random.key(s), i))
+  return each(seeds, numbers)
 
 
 def chunks(n: int, size: int, fill: bool = False) -> list[np.ndarray]:

@@ -198,6 +198,32 @@ class ECGTwin:
         folder, name, private=private, token=token, message=message
       )
 
+  def export(
+    self,
+    path: str | os.PathLike,
+    *,
+    statements: Sequence[str] = (),
+    **settings: Unpack[SamplingOptions],
+  ) -> None:
+    """Writes a folder that makes this twin's ECGs without this package.
+
+    Its programs run wherever JAX does, for any batch, and its
+    ecgtwin_loader.py says how. The files' sha256 are checked when it is loaded.
+
+    Args:
+      path: folder to make; an exported twin that is there is replaced.
+      statements: more statements than those the twin was trained on, which its
+        encoder then embeds.
+      **settings: sampling settings, as `generate` has them: they are fixed.
+
+    Raises:
+      ValueError: the folder holds something else, a setting is out of range,
+        there are no statements, or no rhythm model though beats are needed.
+    """
+    from ecgtwin_jax.inference import export
+
+    export.write(self, path, statements, Settings(**settings))
+
   def __repr__(self) -> str:
     name = os.path.basename(os.fspath(self.path or "").rstrip("/"))
     name = f"{name}, " if name else ""

@@ -307,7 +307,7 @@ class BaseExtractor(nn.Module):
   def _beat_tokens(self, beat, found):
     """Returns the median beat as tokens (b, 20, width), or what is for none."""
     count = BEAT_SAMPLES // _BEAT_PATCH
-    pieces = beat.reshape(len(beat), count, -1)
+    pieces = beat.reshape(beat.shape[0], count, -1)
     x = layers.Dense(
       self.width,
       kernel_init=layers.torch_uniform,
@@ -391,7 +391,7 @@ class BaseExtractor(nn.Module):
     )
     if not self.identity_tokens:
       return tokens.mean(axis=1) + reading, condition
-    base = self.resampler(tokens).reshape(len(tokens), -1)
+    base = self.resampler(tokens).reshape(tokens.shape[0], -1)
     return base + reading, condition
 
   def predict_beat(
@@ -419,4 +419,4 @@ class BaseExtractor(nn.Module):
   ) -> Float[jax.Array, "b 80 12"]:
     """`predict_beat` of a condition that `with_condition` gave."""
     beat = self.beat_head(base, condition) * _BEAT_SIZE
-    return beat.reshape(len(base), BEAT_SAMPLES, 12)
+    return beat.reshape(base.shape[0], BEAT_SAMPLES, 12)

@@ -288,7 +288,7 @@ def sample(
     variables, statements, mask, patient, method="condition"
   )
   first = draw(jax.random.uniform, length, 0) * usual
-  number = len(rngs)
+  number = rngs.shape[0]
 
   def next_beat(carry, step):
     state, time, y, kind, p_wave, counts = carry

@@ -103,7 +103,7 @@ class Encoder(nn.Module):
       if (leads := signal.shape[2]) != 12:
         raise ValueError(f"signal's {leads=} must be 12 (independent_leads)")
       signal = signal[..., INDEPENDENT]
-    signal = signal.reshape(len(signal), length // self.patch, -1)
+    signal = signal.reshape(signal.shape[0], length // self.patch, -1)
     block = nn.remat(ResBlock) if self.remat else ResBlock
 
     def res(features, name):
@@ -183,5 +183,5 @@ class Decoder(nn.Module):
     x = nn.silu(_group_norm(self.groups, "norm_out")(x))
     leads = len(INDEPENDENT) if self.independent_leads else self.leads
     x = _conv(leads * self.patch, 3, self.dtype, "conv_out")(x)
-    x = x.astype(jnp.float32).reshape(len(x), -1, leads)
+    x = x.astype(jnp.float32).reshape(x.shape[0], -1, leads)
     return x @ FROM_INDEPENDENT.T if self.independent_leads else x
