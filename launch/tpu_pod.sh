@@ -25,6 +25,7 @@
 #   --max_failures=N          watch gives up after so many in a row; default 3
 #   --delete_when_done        watch deletes the slice once it ends
 #   --poll=SECONDS            how often to look; default 60
+#   --no_check                do not compile a step for the slice beforehand
 #   --dry_run                 print the commands, run none
 #
 # ARGUMENTS are those of python -m ecgtwin_jax.main; --multihost is added, and
@@ -70,6 +71,28 @@ slice_state() {
   echo "${state:-$dry_state}"
 }
 
+# Compiles the training's step for the slice on this machine, before there is
+# one: that it does not fit is known without a chip.
+check() {
+  [[ -z $checked && ${#train[@]} -gt 0 ]] || return 0
+  checked=yes
+  local here slice=${type/v5litepod/v5e}
+  here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  local known='import sys, libtpu
+from ecgtwin_jax.jobs import compile_for
+compile_for.parse_slice(sys.argv[1])'
+  [[ -n $dry_run ]] ||
+    (cd "$here" && python3 -c "$known" "$slice" >/dev/null 2>&1) || {
+    say "not checked whether a step fits $slice: it needs a slice that" \
+      "--compile_for knows, and here pip install 'ecgtwin_jax[tpu]'"
+    return 0
+  }
+  say "compiling a step for $slice, for minutes; --no_check leaves it out"
+  run env "--chdir=$here" JAX_PLATFORMS=cpu python3 -m ecgtwin_jax.main \
+    "${train[@]}" "--compile_for=$slice" >&2 ||
+    die "a step for $slice does not compile or fit: nothing was asked for"
+}
+
 create() {
   [[ -n $type ]] || die "--type=TYPE is missing"
   case $type in
@@ -85,6 +108,7 @@ create() {
     before=$state
     case $state in
       '')
+        check
         tpus queued-resources create "$name" --node-id="$name" \
           --accelerator-type="$type" --runtime-version="$runtime" \
           "${create_flags[@]}"
@@ -252,7 +276,7 @@ watch() {
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) ||
   die "bash $BASH_VERSION is too old: 4.4 or newer is needed"
 name='' zone='' project='' type='' runtime='' repo='' commit='' dry_run=''
-dry_state='' archive='' delete_when_done='' max_failures=3 poll=60
+dry_state='' archive='' checked='' delete_when_done='' max_failures=3 poll=60
 create_flags=() train=()
 command=${1:---help}
 case $command in
@@ -274,6 +298,7 @@ while (($#)); do
     --max_failures=*) max_failures=${1#*=} ;;
     --delete_when_done) delete_when_done=yes ;;
     --poll=*) poll=${1#*=} ;;
+    --no_check) checked=yes ;;
     --dry_run) dry_run=yes poll=0 ;;
     --) shift && train=("$@") && break ;;
     *) die "unknown flag $1 (see --help; the training's own go after --)" ;;

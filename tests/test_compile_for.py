@@ -88,3 +88,19 @@ def test_a_training_compiled_for_eight_chips():
   assert cost.flops > 0 and cost.traffic > 0 and cost.seconds["HBM"] > 0
   reduced = [c for c in cost.collectives if c.operation == "all-reduce"]
   assert reduced and all(c.axis == "all" for c in cost.collectives)
+
+
+def test_a_step_that_does_not_fit_is_an_error_behind_its_page(
+  monkeypatch, capsys
+):
+  seconds = {"compute": 0.001, "HBM": 0.004, "interconnect": 0.0}
+  cost = compile_for.Cost("v5e-8", 8, 1, 1e12, 2e9, 1e9, 2e10, [], seconds, 1.0)
+  monkeypatch.setattr(compile_for, "estimate", lambda config, name: cost)
+  config = load_config("configs/rhythm.py:smoke")
+  with pytest.raises(ValueError, match="does not fit the memory of v5e-8"):
+    compile_for.run(config, "v5e-8")
+  assert "21.00 of 16 GB" in capsys.readouterr().out
+  monkeypatch.setattr(
+    compile_for, "estimate", lambda config, name: cost._replace(temporary=0.0)
+  )
+  assert len(compile_for.run(config, "v5e-8")) == 1

@@ -17,7 +17,7 @@ def commands(output):
   """The commands of a dry run, each as its words."""
   found = []
   for word in shlex.split(output):
-    if word in ("gcloud", "sbatch", "srun", "bash"):
+    if word in ("gcloud", "sbatch", "srun", "bash", "env"):
       found.append([])
     found[-1].append(word)
   return found
@@ -100,6 +100,10 @@ def test_dry_run_of_a_pod(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   found = commands(done.stdout)
+  (check,) = (command for command in found if command[0] == "env")
+  assert "JAX_PLATFORMS=cpu" in check and "--compile_for=v6e-16" in check
+  assert found.index(check) == 1  # before the slice is asked for
+  assert "--workdir=gs://bucket/runs/vae" in check
   cloud = [command for command in found if command[0] == "gcloud"]
   assert all("--zone=europe-west4-b" in command for command in cloud)
   steps = [" ".join(command[3:5]) for command in cloud]

@@ -71,6 +71,17 @@ def test_watch_recreates_a_preempted_slice_until_done(cloud):
   assert not (folder / "request").exists()
 
 
+def test_a_slice_whose_step_does_not_fit_is_not_asked_for(cloud):
+  folder, call = cloud
+  refuses = PYTHON3.replace("exit 0", 'exit "$(grep -c compile_for= <<<"$*")"')
+  program(folder / "bin" / "python3", refuses)
+  done = call("watch", plan=["0"])
+  assert done.returncode == 2
+  assert "does not compile or fit" in done.stderr.splitlines()[-1]
+  assert "queued-resources create" not in (folder / "calls").read_text()
+  assert call("watch", "--no_check", plan=["0"]).returncode == 0
+
+
 def test_watch_gives_up_on_a_training_that_keeps_failing(cloud):
   folder, call = cloud
   done = call("watch", "--max_failures=2", plan=["7", "7", "7"])

@@ -349,7 +349,7 @@ def describe(cost: Cost) -> str:
     f"{cost.slice}: {cost.chips} chips, {cost.rows} rows each",
     f"  memory        {need / _GB:.2f} of {chip.memory / _GB:.0f} GB per chip "
     f"({cost.state / _GB:.2f} state and batch, {cost.temporary / _GB:.2f} "
-    f"temporary): {_verdict(cost, chip)}",
+    f"temporary): {_verdict(cost)}",
     f"  operations    {cost.flops / 1e12:.3f} TFLOP per chip",
     f"  HBM traffic   {cost.traffic / _GB:.2f} GB per chip, by the compiler's "
     "count",
@@ -370,7 +370,8 @@ def describe(cost: Cost) -> str:
   return "\n".join(lines)
 
 
-def _verdict(cost: Cost, chip: Chip) -> str:
+def _verdict(cost: Cost) -> str:
+  chip = CHIPS[cost.slice.partition("-")[0]]
   if cost.state + cost.temporary <= chip.memory:
     return "fits"
   if cost.state > chip.memory / 2:
@@ -389,7 +390,8 @@ def run(config: ConfigDict, names: str) -> list[Cost]:
     names: names of slices, with commas between them.
 
   Raises:
-    ValueError: as `estimate`, or the job is not a training.
+    ValueError: as `estimate`, the job is not a training, or a step does not
+      fit, which is said after the pages.
   """
   if config.job != "train":
     raise ValueError(
@@ -420,4 +422,9 @@ def run(config: ConfigDict, names: str) -> list[Cost]:
         f"{first.slice} to {cost.slice}, the same batch: {gain:.1f} times as "
         f"fast with {more:.0f} times the chips"
       )
+  large = [c.slice for c in costs if _verdict(c) != "fits"]
+  if large:
+    raise ValueError(
+      f"a step does not fit the memory of {', '.join(large)}: see above"
+    )
   return costs
