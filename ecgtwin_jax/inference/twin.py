@@ -222,7 +222,7 @@ class ECGTwin:
     """
     from ecgtwin_jax.inference import export
 
-    export.write(self, path, statements, Settings(**settings))
+    export.write(self, path, statements, self.settings(**settings))
 
   def __repr__(self) -> str:
     name = os.path.basename(os.fspath(self.path or "").rstrip("/"))
