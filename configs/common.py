@@ -138,7 +138,7 @@ def generation() -> ml_collections.ConfigDict:
   config.beats = ml_collections.config_dict.placeholder(str)
   config.sampling = dict(
     sampler="dpm++",  # or "sde-dpm++", "ddim", "ddpm"
-    steps=10,  # calls of the network
+    steps=8,  # calls of the network
     # Noise of ddim (None: 0) and sde-dpm++ (None: 1).
     eta=ml_collections.config_dict.placeholder(float),
     # Guidance and factor of the noise; None: the twin's own.

@@ -81,7 +81,8 @@ class Bench:
 
   def edit(self, kind: Kind, threshold: float, weight: float) -> tuple:
     """Sources and edits, as ECGTwin.edit makes them with patient i's seed i."""
-    plan = sampling.Settings().plan(self.twin.hyper["denoiser"])
+    settings = self.twin.settings()
+    plan = settings.plan(self.twin.hyper["denoiser"])
     rngs = sampling.make_keys(range(self.n), [0] * self.n)
     networks = self.twin.networks
     inputs = []
@@ -105,6 +106,7 @@ class Bench:
       *inputs,
       kind.row,
       weight,
+      settings.strengths,
     )
     return tuple(networks.decode(latent) for latent in latents)
 

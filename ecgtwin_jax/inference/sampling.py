@@ -103,7 +103,7 @@ class Settings:
   """
 
   sampler: str = "dpm++"
-  steps: int | None = 10
+  steps: int | None = 8
   eta: float | int | None = None
   statement_guidance: float | int | None = None
   person_guidance: float | int | None = None

@@ -309,7 +309,7 @@ class ECGTwin:
     *,
     num_samples: int = 8,
     sampler: str = "dpm++",
-    steps: int | None = 10,
+    steps: int | None = 8,
     eta: float | int | None = None,
     statement_guidance: float | int | None = None,
     person_guidance: float | int | None = None,
