@@ -3,7 +3,10 @@
 import json
 import pathlib
 import re
+import sys
+import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,7 +17,11 @@ from ecgtwin_jax.diffusion import samplers
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.evaluation import levels
 from ecgtwin_jax.evaluation.examples import Examples
+from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.models.injector import INJECTORS
 from ecgtwin_jax.simulator import simulate
+from ecgtwin_jax.training import metric_writer, train
+from helpers import denoisers
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "extending.md"
 
@@ -22,7 +29,7 @@ PAGE = pathlib.Path(__file__).parent.parent / "docs" / "extending.md"
 @pytest.fixture(scope="module")
 def names():
   """What the page's blocks define; the tables are put back afterwards."""
-  tables = samplers.SAMPLERS, levels.LEVELS
+  tables = samplers.SAMPLERS, levels.LEVELS, INJECTORS
   before = [dict(table) for table in tables]
   defined = {}
   for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S):
@@ -99,3 +106,30 @@ def test_the_data_set(names, tmp_path):
     load_split(output, s, kind="ecg") for s in ("train", "validation", "test")
   ]
   assert sum(map(len, splits)) == 3
+
+
+def test_the_injector_reads_a_report_as_a_set(names):
+  assert names["injector"].INJECTORS is INJECTORS
+  model, variables, args = denoisers.build("adax_set", depth=1)
+  out = denoisers.call(model, variables, args)
+  turned = list(args)
+  turned[2] = args[2][:, [1, 0, 2, 3, 4]]  # two statements that both have
+  same = denoisers.call(model, variables, turned)
+  np.testing.assert_allclose(same, out, atol=1e-5)
+  turned[2] = args[2] + 1
+  other = denoisers.call(model, variables, turned)
+  assert np.abs(other - out).max() > 1e-3
+
+
+def test_the_stage_trains(names, chain, tmp_path, monkeypatch):
+  module = types.ModuleType("ecgtwin_jax.stages.lead_means")
+  vars(module).update(names)
+  monkeypatch.setitem(sys.modules, module.__name__, module)
+  config = load_config("configs/identity.py:smoke")
+  config.stage, config.data = "lead_means", str(chain / "simulated")
+  config.steps, config.optimizer.weight_decay = 4, 0.0
+  config.workdir = str(tmp_path)
+  evaluation = train.train(config, tmp_path, jax.devices()[:1])
+  losses = metric_writer.read_metrics(tmp_path)
+  assert losses[4]["train/largest_mean"] > losses[1]["train/largest_mean"] == 0
+  assert evaluation["loss"] == evaluation["score"] > 0
