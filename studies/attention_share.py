@@ -34,7 +34,7 @@ INTERVALS = ((0.0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
 STEPS = 25
 
 
-class Bench:
+class Context:
   """Held-out patients and their recordings with ectopic beats."""
 
   def __init__(self, twin, data, patients: int):
@@ -118,7 +118,7 @@ def to_spans(inside: np.ndarray) -> np.ndarray:
   return ends * 10.0 / len(inside)
 
 
-def cells(bench: Bench, kept: pathlib.Path, generated: int) -> list[dict]:
+def cells(context: Context, kept: pathlib.Path, generated: int) -> list[dict]:
   """Every cell, those of an earlier run read."""
   wanted = [("recorded", span) for span in ((0.0, 1.0), *INTERVALS)]
   if generated:
@@ -128,8 +128,8 @@ def cells(bench: Bench, kept: pathlib.Path, generated: int) -> list[dict]:
 
     def make(what=what, span=span):
       if what == "recorded":
-        return bench.recorded(span)
-      return bench.generated(span, generated)
+        return context.recorded(span)
+      return context.generated(span, generated)
 
     path = kept / f"{what}-{span[0]:g}-{span[1]:g}.json"
     cell = held_out.read_or_make(path, make)
@@ -238,8 +238,8 @@ def run(arguments: argparse.Namespace) -> None:
   folder = pathlib.Path(arguments.output)
   generated = arguments.generated
   twin, data, about = held_out.start(arguments, generated=generated)
-  bench = Bench(twin, data, arguments.patients)
-  rows = cells(bench, folder / "cells", generated)
+  context = Context(twin, data, arguments.patients)
+  rows = cells(context, folder / "cells", generated)
   table = summarise(rows)
   held_out.write_table(folder / "attention_share", about, table)
   draw(rows, table).savefig(folder / "attention_share.png", dpi=90)

@@ -56,7 +56,7 @@ MEASURES = (
 _COLOURS = {0.0: "tab:purple", 1.0: "tab:red", 3.0: "tab:orange"}
 
 
-class Bench:
+class Context:
   """The patients, and sources, edits and direct twins of them."""
 
   def __init__(self, twin, data, patients: int):
@@ -181,7 +181,7 @@ class Bench:
     }
 
 
-def cells(bench: Bench, kept: pathlib.Path, thresholds) -> list[dict]:
+def cells(context: Context, kept: pathlib.Path, thresholds) -> list[dict]:
   """Every cell, those of an earlier run read."""
   wanted = []
   for name, kind in KINDS.items():
@@ -199,20 +199,22 @@ def cells(bench: Bench, kept: pathlib.Path, thresholds) -> list[dict]:
 
   def generate(*key):
     if key not in made:
-      made[key] = bench.generate(*key)
+      made[key] = context.generate(*key)
     return made[key]
 
   for name, what, threshold, weight in tqdm(wanted, desc="cells"):
 
     def make(kind=KINDS[name], what=what, threshold=threshold, weight=weight):
       if what == "edit":
-        return bench.measure(kind, *bench.edit(kind, threshold, weight))
+        return context.measure(kind, *context.edit(kind, threshold, weight))
       source, direct = generate(kind.source), generate(kind.edit)
       if what == "seed":
         again = generate(kind.source, 1)
-        return bench.measure(kind, source, again, like=direct)
+        return context.measure(kind, source, again, like=direct)
       report = kind.edit if what == "direct" else kind.consistent
-      return bench.measure(kind._replace(edit=report), source, generate(report))
+      return context.measure(
+        kind._replace(edit=report), source, generate(report)
+      )
 
     place = f"{name} {what} {threshold:g} {weight:g}".replace(" ", "-")
     cell = held_out.read_or_make(kept / f"{place}.json", make)
@@ -340,8 +342,8 @@ def run(arguments: argparse.Namespace) -> None:
   """Makes what is missing, and writes the table and the picture."""
   folder = pathlib.Path(arguments.output)
   twin, data, about = held_out.start(arguments)
-  bench = Bench(twin, data, arguments.patients)
-  rows = cells(bench, folder / "cells", arguments.thresholds)
+  context = Context(twin, data, arguments.patients)
+  rows = cells(context, folder / "cells", arguments.thresholds)
   table = summarise(rows)
   held_out.write_table(folder / "edit_effect", about, table)
   draw(rows, table).savefig(folder / "edit_effect.png", dpi=75)

@@ -85,7 +85,7 @@ MEASURES = {
 }
 
 
-class Bench:
+class Context:
   """The patients, what they are asked, and the measures of any ECGs."""
 
   def __init__(self, twin, data, patients: int):
@@ -190,7 +190,7 @@ class Bench:
     }
 
 
-def cells(bench: Bench, kept: pathlib.Path) -> dict:
+def cells(context: Context, kept: pathlib.Path) -> dict:
   """{(statement, person guidance): cell}, and "real"; earlier ones read."""
   wanted = [(s, 1.0) for s in STRENGTHS["statement_guidance"]]
   wanted += [(1.0, p) for p in STRENGTHS["person_guidance"] if p != 1]
@@ -199,10 +199,10 @@ def cells(bench: Bench, kept: pathlib.Path) -> dict:
 
     def make(key=key):
       if key == "real":
-        own = bench.measure(bench.simulate())
-        return {**own, "stranger": bench.strangers()}
+        own = context.measure(context.simulate())
+        return {**own, "stranger": context.strangers()}
       settings = dict(zip(STRENGTHS, key, strict=True))
-      return bench.measure(bench.generate(**settings))
+      return context.measure(context.generate(**settings))
 
     name = key if key == "real" else f"{key[0]:g}-{key[1]:g}"
     found[key] = held_out.read_or_make(kept / f"{name}.json", make)
@@ -319,7 +319,7 @@ def run(arguments: argparse.Namespace) -> None:
   """Makes what is missing, and writes the table and the picture."""
   folder = pathlib.Path(arguments.output)
   twin, data, about = held_out.start(arguments)
-  found = cells(Bench(twin, data, arguments.patients), folder / "cells")
+  found = cells(Context(twin, data, arguments.patients), folder / "cells")
   rows = summarise(found)
   held_out.write_table(folder / "guidance_effect", about, rows)
   draw(rows, found).savefig(folder / "guidance_effect.png", dpi=100)

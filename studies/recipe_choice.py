@@ -18,7 +18,7 @@ from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.jobs import train as train_module
 from ecgtwin_jax.training import train
-from studies.sampler_steps import MEASURES, Bench
+from studies.sampler_steps import MEASURES, Context
 
 ROOT = pathlib.Path(__file__).parent.parent
 RECIPES = {
@@ -73,8 +73,8 @@ def main() -> None:
     path = folder / f"recipe-{number}.json"
     if not path.exists():
       twin = ECGTwin.from_checkpoint(train_twin(arguments, number, changes))
-      bench = Bench(twin, data, arguments.ecgs, arguments.clip)
-      measured = bench.measure(bench.generate("dpm++", 20))
+      context = Context(twin, data, arguments.ecgs, arguments.clip)
+      measured = context.measure(context.generate("dpm++", 20))
       row = {"recipe": name, "steps": arguments.steps, **measured}
       path.write_text(json.dumps(row))
     rows.append(json.loads(path.read_text()))

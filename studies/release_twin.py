@@ -81,7 +81,7 @@ All figures: `python -m ecgtwin_jax.main --config=configs/evaluate.py`.
 ## Intended use and limits
 
 For trying the software, for teaching and for tests. The simulator is a test
-bench with a known truth, no model of disease: nothing here is a finding about
+context with a known truth, no model of disease: nothing here is a finding about
 hearts, and on recorded ECGs the twin is out of its depth. Not for clinical use;
 generated ECGs are synthetic and must not be used for diagnosis or treatment.
 """

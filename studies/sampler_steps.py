@@ -40,7 +40,7 @@ MEASURES = {
 }
 
 
-class Bench:
+class Context:
   """The examples, and the measures of any ECGs made for them."""
 
   def __init__(self, twin, data, ecgs: int, clip: str | None):
@@ -99,7 +99,7 @@ class Bench:
     return measured
 
 
-def cells(bench: Bench, kept: pathlib.Path) -> list[dict]:
+def cells(context: Context, kept: pathlib.Path) -> list[dict]:
   """Every cell, those of an earlier run read."""
   # The cheap ones first.
   wanted = [(sampler, steps) for steps in STEPS for sampler in SAMPLERS]
@@ -109,10 +109,10 @@ def cells(bench: Bench, kept: pathlib.Path) -> list[dict]:
     def make(sampler=sampler, steps=steps):
       began = time.monotonic()
       real = sampler == "real"
-      signals = bench.real if real else bench.generate(sampler, steps)
+      signals = context.real if real else context.generate(sampler, steps)
       seconds = round(time.monotonic() - began, 1)
       cell = {"sampler": sampler, "steps": steps, "n": len(signals)}
-      return {**cell, "seconds": seconds, **bench.measure(signals)}
+      return {**cell, "seconds": seconds, **context.measure(signals)}
 
     name = f"{sampler}-{steps}.json"
     rows.append(held_out.read_or_make(kept / name, make))
@@ -169,7 +169,7 @@ def main() -> None:
   }
   generate_examples.claim(folder / "cells", about)
   rows = cells(
-    Bench(twin, data, arguments.ecgs, arguments.clip), folder / "cells"
+    Context(twin, data, arguments.ecgs, arguments.clip), folder / "cells"
   )
   held_out.write_table(folder / "sampler_steps", about, rows)
   draw(rows).savefig(folder / "sampler_steps.png", dpi=130)

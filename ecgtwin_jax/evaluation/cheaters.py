@@ -213,7 +213,7 @@ def permute(scene: Any) -> Any:
   return np.roll(scene.honest, 1, axis=-1)
 
 
-def swap_arms(scene: Any) -> Any:
+def swap_arm_electrodes(scene: Any) -> Any:
   """The electrodes of both arms changed: I upside down, II as III."""
   order = [LEADS.index(x) for x in ("I", "III", "II", "aVL", "aVR", "aVF")]
   swapped = scene.honest[..., [*order, *range(6, 12)]].copy()
@@ -232,7 +232,7 @@ CHEATERS = {
   "smoother": Cheater(smooth, REAL, _POOR[:2]),
   "halved amplitude": Cheater(lambda scene: scene.honest / 2, REAL, _POOR),
   "permuted leads": Cheater(permute, REAL, _POOR[:2]),
-  "swapped limb leads": Cheater(swap_arms, REAL, _POOR),
+  "swapped limb leads": Cheater(swap_arm_electrodes, REAL, _POOR),
   "inverted": Cheater(lambda scene: -scene.honest, REAL, _POOR[:2]),
   "collapsed": Cheater(
     lambda scene: np.repeat(scene.honest[:, :1], 2, axis=1),

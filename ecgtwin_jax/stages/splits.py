@@ -1,7 +1,7 @@
 """The data of a stage, and the arrays that stages 1 and 2 make of a batch."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -44,18 +44,25 @@ def load_splits(given: str, kind: str) -> Splits:
   )
 
 
+def _skip(data: Splits, choose: Callable, words: str) -> Splits:
+  """Leaves out what `choose`, split -> (kept, count of others), does not keep.
+
+  Process 0 says how many those are, and with `words` why.
+  """
+  parts = []
+  for split in data:
+    kept, dropped = choose(split)
+    if dropped and jax.process_index() == 0:
+      print(f"{split.split}: {dropped} of {len(split)} recordings {words}")
+    parts.append(kept)
+  return Splits(*parts)
+
+
 def skip_unreported(data: Splits) -> Splits:
   """Leaves out the recordings without a report, and says how many."""
-  reported = []
-  for split in data:
-    kept, dropped = split.with_reports()
-    if dropped and jax.process_index() == 0:
-      print(
-        f"{split.split}: {dropped} of {len(split)} recordings have no report "
-        "and are skipped"
-      )
-    reported.append(kept)
-  return Splits(*reported)
+  return _skip(
+    data, lambda split: split.with_reports(), "have no report and are skipped"
+  )
 
 
 def load_pairs(config: Config) -> Splits:
@@ -70,16 +77,11 @@ def load_pairs(config: Config) -> Splits:
   check_latents(config, data.train.card)
   if config.model.null_condition:
     return data
-  known = []
-  for split in data:
-    kept, dropped = split.without_missing()
-    if dropped and jax.process_index() == 0:
-      print(
-        f"{split.split}: {dropped} of {len(split)} recordings lack age or sex "
-        "and are skipped (config.model.null_condition=False)"
-      )
-    known.append(kept)
-  return Splits(*known)
+  return _skip(
+    data,
+    lambda split: split.without_missing(),
+    "lack age or sex and are skipped (config.model.null_condition=False)",
+  )
 
 
 def trim_reports(data: Splits) -> Splits:

@@ -24,7 +24,7 @@ def arguments(chain, folder, *more):
   return parser.parse_args([*paths, *more])
 
 
-def run_twice(run, given, folder, name, one, monkeypatch, bench):
+def run_twice(run, given, folder, name, one, monkeypatch, context):
   """Runs, resumes with one cell missing, and compares the tables."""
   run(given)
   table, cells = folder / f"{name}.csv", folder / "cells"
@@ -41,8 +41,8 @@ def run_twice(run, given, folder, name, one, monkeypatch, bench):
   assert {path: path.stat().st_mtime_ns for path in before} == before
   # With every cell there, nothing is measured.
   for method in ("measure", "recorded", "generated"):
-    if hasattr(bench, method):
-      monkeypatch.delattr(bench, method)
+    if hasattr(context, method):
+      monkeypatch.delattr(context, method)
   run(given)
   assert table.read_bytes() == first
   rows = json.loads((folder / f"{name}.json").read_text())["rows"]
@@ -64,7 +64,7 @@ def test_guidance(chain, tmp_path, monkeypatch):
     "guidance_effect",
     "2-1.json",
     monkeypatch,
-    guidance_effect.Bench,
+    guidance_effect.Context,
   )
   plain, strong, real = rows
   assert (plain["statement_guidance"], strong["statement_guidance"]) == (1, 2)
@@ -85,7 +85,7 @@ def test_edit(chain, tmp_path, monkeypatch):
     "edit_effect",
     "add-RBBB-edit-0.5-1.json",
     monkeypatch,
-    edit_effect.Bench,
+    edit_effect.Context,
   )
   untouched = rows[0]
   assert untouched["edit"] == untouched["source"]
@@ -98,12 +98,12 @@ def test_edit(chain, tmp_path, monkeypatch):
 def test_rows_are_what_the_twin_edits(chain):
   twin = load_twin(str(chain / "stage2" / "twin"))
   data = load_split(str(chain / "simulated"), "test", kind="ecg")
-  bench = edit_effect.Bench(twin, data, 2)
+  context = edit_effect.Context(twin, data, 2)
   kind = KINDS["add PVC"]
-  source, edit = bench.edit(kind, 0.5, 3.0)
+  source, edit = context.edit(kind, 0.5, 3.0)
   made = twin.edit(
-    bench.people.bases[1],
-    bench.ask(kind.source)[1],
+    context.people.bases[1],
+    context.ask(kind.source)[1],
     add=kind.edit[-1],
     weight=3.0,
     threshold=0.5,
@@ -113,7 +113,7 @@ def test_rows_are_what_the_twin_edits(chain):
   np.testing.assert_allclose(source[1], made.source.signals[0], atol=1e-4)
   np.testing.assert_allclose(edit[1], made.edited.signals[0], atol=1e-4)
   assert np.abs(edit[1] - source[1]).max() > 1e-3
-  np.testing.assert_allclose(bench.generate(kind.source), source, atol=1e-4)
+  np.testing.assert_allclose(context.generate(kind.source), source, atol=1e-4)
   for other in KINDS.values():
     if other.rule == "swap":
       assert len(other.source) == len(other.edit)
@@ -131,7 +131,7 @@ def test_attention(chain, tmp_path, monkeypatch):
     "attention_share",
     "recorded-0-0.5.json",
     monkeypatch,
-    attention_share.Bench,
+    attention_share.Context,
   )
   assert [row["ecgs"] for row in rows] == ["recorded"] * 2 + ["generated"] * 2
   assert [row["patients"] for row in rows] == [2, 2, 1, 1]
