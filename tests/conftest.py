@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+from helpers import XLA_FLAGS
+
 ROOT = pathlib.Path(__file__).parent.parent
 CACHE = ROOT / ".pytest_cache" / "jax"
 
@@ -28,7 +30,7 @@ def pytest_configure(config):
   del config
   flags = os.environ.get("XLA_FLAGS", "")
   if "device_count" not in flags:
-    os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}".strip()
+    os.environ["XLA_FLAGS"] = f"{flags} {XLA_FLAGS} {DEVICES}".strip()
   import jax
   from absl import flags as absl_flags
 

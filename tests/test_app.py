@@ -14,6 +14,7 @@ import zipfile
 import pytest
 
 from ecgtwin_jax import main, read_ecg
+from helpers import XLA_FLAGS
 
 ROOT = pathlib.Path(__file__).parent.parent
 RECORD = str(ROOT / "tests/data/ptbxl/records500/00000/00008_hr")
@@ -54,7 +55,11 @@ def server(tmp_path_factory):
       stdout=log,
       stderr=log,
       cwd=ROOT,
-      env={**os.environ, "TMPDIR": str(folder / "temporary"), "XLA_FLAGS": ""},
+      env={
+        **os.environ,
+        "TMPDIR": str(folder / "temporary"),
+        "XLA_FLAGS": XLA_FLAGS,
+      },
     )
   try:
     end = time.monotonic() + 300

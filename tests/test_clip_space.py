@@ -1,5 +1,7 @@
 """A trained CLIP's projections, in batches and as it was trained."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +28,14 @@ def variables():
   return {"params": trees["params"], "model_state": {"batch_stats": stats}}
 
 
+@functools.cache
+def _jitted(method):
+  return jax.jit(functools.partial(CLIP(**SIZES).apply, method=method))
+
+
 def apply(variables, x, method):
   trees = {"params": variables["params"], **variables["model_state"]}
-  return np.asarray(CLIP(**SIZES).apply(trees, x, method=method))
+  return np.asarray(_jitted(method)(trees, x))
 
 
 def signals(n):

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -75,7 +76,7 @@ def test_a_given_ecg_is_explained_as_it_is(twin, base):
 def test_a_given_ecg_is_noised_as_a_scaled_latent(chain, twin):
   signal = example_ecg().resample().signal
   _, variables = twin_directory.read_part(chain / "stage2" / "twin", "vae")
-  mean, _ = twin.networks.modules["encoder"].apply(
+  mean, _ = jax.jit(twin.networks.modules["encoder"].apply)(
     {"params": variables["params"]["encoder"]}, signal[None]
   )
   scaled = np.asarray(mean[0]) * twin.hyper["denoiser"]["latent_scale"]

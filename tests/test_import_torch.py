@@ -131,8 +131,9 @@ def test_ddpm_is_the_golden_schedule_stepped_by_hand(imported):
 
 
 def test_importing_twice_gives_identical_trees(files, imported, tmp_path):
-  et.import_torch(**files, output=tmp_path / "again")
-  for part in twin_directory.parts(imported):
+  few = {part: files[part] for part in ("base_extractor", "denoiser")}
+  et.import_torch(**few, output=tmp_path / "again")
+  for part in few:
     first, second = (
       twin_directory.read_part(path, part)[1]
       for path in (imported, tmp_path / "again")

@@ -44,7 +44,7 @@ def test_stopped_then_killed_while_saving_ends_as_never_interrupted(
 ):
   changes = dict(steps=STEPS, log_every=1, eval_every=STEPS, checkpoint_every=5)
   workdir, whole = tmp_path / "run", tmp_path / "whole"
-  command = runs.flags_of(chain, "stage1", workdir, **changes)
+  command = runs.flags_of(chain, "clip", workdir, **changes)
   metrics_file = workdir / "metrics.jsonl"
   process = start(command)
   wait_for(process, lambda: metrics_file.exists() and metrics_file.read_text())
@@ -64,8 +64,8 @@ def test_stopped_then_killed_while_saving_ends_as_never_interrupted(
   assert f"continuing {workdir} at step {stopped}" in output
   assert process.returncode == -signal.SIGKILL
 
-  train.train(runs.config_of(chain, "stage1", workdir, **changes), workdir)
-  train.train(runs.config_of(chain, "stage1", whole, **changes), whole)
+  train.train(runs.config_of(chain, "clip", workdir, **changes), workdir)
+  train.train(runs.config_of(chain, "clip", whole, **changes), whole)
   assert list(runs.train_losses(workdir)) == list(range(1, STEPS + 1))
   runs.assert_same(workdir, whole)
 

@@ -2,6 +2,7 @@
 
 import csv
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,7 +10,8 @@ from data_prep import wfdb_folder
 from data_prep.encode import encode_with
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.simulator.simulate import cohort
-from ecgtwin_jax.training import train
+from ecgtwin_jax.training import metric_writer, train
+from helpers import runs
 
 # As many as the smoke chain's and of the same seed, so that the programs are
 # those that are compiled already.
@@ -43,30 +45,61 @@ def recordings(tmp_path_factory):
   return folder
 
 
-def test_every_stage_trains_and_is_measured_on_held_out_patients(
-  recordings, stage_config, tmp_path
-):
-  data, latents = tmp_path / "ecgs", tmp_path / "latents"
+@pytest.fixture(scope="module")
+def prepared(recordings):
+  """The folder of their data set."""
+  data = recordings / "ecgs"
   wfdb_folder.prepare(recordings, data, table=str(recordings / "records.csv"))
   splits = {s: load_split(data, s) for s in ("train", "validation", "test")}
   assert sum(map(len, splits.values())) == PATIENTS * RECORDINGS
   assert all(len(split.pairs) for split in splits.values())
+  return data
+
+
+def test_their_first_steps_have_a_loss(prepared, chain, stage_config, tmp_path):
+  latents = tmp_path / "latents"
+  encode_with(prepared, chain / "vae", latents)
+  paths = dict(data=str(prepared), latents=str(latents))
+  for name in ("stage1", "stage2"):
+    config = stage_config(name, **paths)
+    (loss,), _ = runs.losses_on(config, jax.devices(), 1)
+    assert np.isfinite(loss), name
+
+
+def assert_measured(autoencoder, extractor, denoiser):
+  """Each evaluation has looked at held-out patients, and its parts add up."""
+  assert np.isfinite(autoencoder["correlation"])
+  assert extractor["patients"] >= 2
+  assert np.isfinite(extractor["top1"])
+  assert denoiser["pairs"] >= 2
+  channels = [denoiser[f"mse_channel_{i}"] for i in range(8)]
+  np.testing.assert_allclose(np.mean(channels), denoiser["mse"], rtol=1e-5)
+  assert 0 < denoiser["mse_unpredictable"] < 1
+
+
+def test_every_stage_of_the_chain_is_measured_on_held_out_patients(chain):
+  found = []
+  for name in ("vae", "stage1", "stage2"):
+    last = metric_writer.read_metrics(runs.whole(chain, name))[4]
+    found.append({k.removeprefix("validation/"): v for k, v in last.items()})
+  assert_measured(*found)
+
+
+@pytest.mark.slow  # the chain and the losses above are the cheap proof
+def test_every_stage_trains_and_is_measured_on_held_out_patients(
+  prepared, stage_config, tmp_path
+):
+  data, latents = prepared, tmp_path / "latents"
   paths = {"data": str(data), "latents": str(latents)}
   paths["vae"] = str(tmp_path / "vae")
   autoencoder = train.train(
     stage_config("vae", data=paths["data"]), paths["vae"]
   )
-  assert np.isfinite(autoencoder["correlation"])
   encode_with(data, paths["vae"], latents)
   paths["base_extractor"] = str(tmp_path / "stage1")
   first = {k: v for k, v in paths.items() if k != "base_extractor"}
   extractor = train.train(
     stage_config("stage1", **first), paths["base_extractor"]
   )
-  assert extractor["patients"] >= 2
-  assert np.isfinite(extractor["top1"])
   denoiser = train.train(stage_config("stage2", **paths), tmp_path / "stage2")
-  assert denoiser["pairs"] >= 2
-  channels = [denoiser[f"mse_channel_{i}"] for i in range(8)]
-  np.testing.assert_allclose(np.mean(channels), denoiser["mse"], rtol=1e-5)
-  assert 0 < denoiser["mse_unpredictable"] < 1
+  assert_measured(autoencoder, extractor, denoiser)

@@ -72,6 +72,12 @@ def measured(sets, generated, **options):
   return {metric.name: metric for metric in metrics}
 
 
+@pytest.fixture(scope="module")
+def honest(sets):
+  """What is measured of an honest generator."""
+  return measured(sets, sets["honest"])
+
+
 def test_a_generator_that_copies_its_training_set_is_caught(sets):
   rng = np.random.default_rng(1)
   rows = rng.integers(0, TRAIN, TARGETS)
@@ -93,8 +99,8 @@ def test_a_generator_that_copies_its_training_set_is_caught(sets):
   assert "No sign that the reference is copied" in text
 
 
-def test_an_honest_generator_is_not_accused(sets):
-  got = measured(sets, sets["honest"])
+def test_an_honest_generator_is_not_accused(honest):
+  got = honest
   share = got["privacy_replay_share"]
   assert share.low <= 0.05 <= share.high and share.value < 0.2
   attack = got["privacy_membership_distance_auc"]
@@ -141,10 +147,10 @@ def test_a_drawn_recording_keeps_its_patient_and_its_reference(sets):
     assert np.abs(values[:, None] - of_all).min(axis=1).max() < 1e-5
 
 
-def test_the_names_of_patients_of_two_sets_may_coincide(sets):
-  names = np.arange(UNSEEN)
-  same = measured(sets, sets["honest"], validation_patients=names)
-  other = measured(sets, sets["honest"], validation_patients=1000 + names)
+def test_the_names_of_patients_of_two_sets_may_coincide(sets, honest):
+  other = 1000 + np.arange(UNSEEN)
+  same = honest  # where each is one's own, patients are numbered from 0
+  other = measured(sets, sets["honest"], validation_patients=other)
   name = "privacy_replay_share"
   assert same[name].low == other[name].low
   assert same[name].high == other[name].high
@@ -384,10 +390,10 @@ def test_pieces_of_training_recordings_are_found_by_their_beats(sets):
   assert got["privacy_beat_replay_share"].low > 0.5
 
 
-def test_who_knows_when_the_targets_beats_fall_has_seen_it(sets):
+def test_who_knows_when_the_targets_beats_fall_has_seen_it(sets, honest):
   leaked = measured(sets, sets["real"])["privacy_leak_share"]
   assert leaked.value == 1 and leaked.low == pytest.approx(0.025 ** (1 / 30))
-  honest = measured(sets, sets["honest"])["privacy_leak_share"]
+  honest = honest["privacy_leak_share"]
   assert honest.low <= 0.05 <= honest.high and honest.value < 0.2
 
 

@@ -125,13 +125,13 @@ def test_running_averages_move_by_a_tenth_towards_the_batch():
   model = ResNet1d(stages=(16,), blocks=(1,), kernel=3, dropout=0.0)
   x = 2 + jax.random.normal(jax.random.key(1), (7, 20, 12))
   variables = start(model, x)
-  _, state = model.apply(
-    variables,
-    x,
+  train = functools.partial(
+    model.apply,
     train=True,
     mutable=["batch_stats", "intermediates"],
     capture_intermediates=True,
   )
+  _, state = jax.jit(train)(variables, x)
   entered = np.asarray(state["intermediates"]["conv_in"]["__call__"][0])
   stats = state["batch_stats"]["norm_in"]
   np.testing.assert_allclose(

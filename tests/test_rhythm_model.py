@@ -107,20 +107,19 @@ def test_padded_statements_have_no_effect_and_order_none(
   padded = np.where(mask[..., None], statements, np.nan)
   again = predict(variables, *beats, padded, mask, patient)
   jax.tree.map(np.testing.assert_array_equal, plain, again)
-  turned = MODULE.apply(
+  turned = predict(
     variables, *beats, statements[:, ::-1], mask[:, ::-1], patient
   )
   np.testing.assert_allclose(plain.kind, turned.kind, atol=1e-5)
-  single = MODULE.apply(
-    variables, *beats, statements[:, :1], mask[:, :1], patient
-  )
+  single = predict(variables, *beats, statements[:, :1], mask[:, :1], patient)
   assert not np.allclose(plain.kind[0], single.kind[0], atol=1e-3)
 
 
 def test_step_by_step_is_all_at_once(beats, condition, variables):
   whole = predict(variables, *beats, *condition)
   past = rhythm.features(*beats)
-  context = MODULE.apply(variables, *condition, method="condition")
+  encode = jax.jit(functools.partial(MODULE.apply, method="condition"))
+  context = encode(variables, *condition)
   state = jnp.zeros((ROWS, MODULE.width))
   step = jax.jit(lambda *inputs: MODULE.apply(*inputs, method="step"))
   for k in range(LONGEST):

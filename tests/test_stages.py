@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.stages import base_extractor, clip, denoiser, splits, vae
 from ecgtwin_jax.text import findings
 from helpers import weights
+from helpers.datasets import make_dataset
 
 
 def smoke(name, **changes):
@@ -163,27 +165,25 @@ def test_what_base_vectors_hold_by_construction():
 
 
 def test_the_spread_of_beats_is_that_of_found_ones():
-  @dataclasses.dataclass
-  class Split:
-    arrays: dict
-    split: str = "train"
-    directory: str = "somewhere"
-
   rng = np.random.default_rng(0)
   beats = rng.normal(0, 0.3, (900, 80, 12)).astype(np.float16)
   beats[::2] = 100
   found = np.arange(900) % 2
-  split = Split({"median_beat": beats, "median_beat_found": found})
+  split = dataclasses.replace(
+    make_dataset("latent", recordings=900),
+    directory=pathlib.Path("somewhere"),
+    arrays={"median_beat": beats, "median_beat_found": found},
+  )
   mean, variance = base_extractor.spread_of_beats(split)
   assert variance == pytest.approx(0.09, rel=0.01)
   assert np.abs(mean).max() < 0.1
-  none = Split({"median_beat": beats, "median_beat_found": found * 0})
+  split.arrays["median_beat_found"] = found * 0
   with pytest.raises(
     ValueError, match="'train' of somewhere has 0 median beat"
   ):
-    base_extractor.spread_of_beats(none)
+    base_extractor.spread_of_beats(split)
   config = smoke("stage1", latents="old")
-  bare = splits.Splits(Split({"mean": beats}), Split({"mean": beats}))
+  bare = splits.Splits(make_dataset("latent"), make_dataset("latent"))
   with pytest.raises(ValueError, match=r"'old' holds no median beats.*encode"):
     splits.require_beats(config, bare)
 
@@ -434,9 +434,7 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
   )
   size = 8
   keys = jax.random.split(jax.random.key(0), 4)
-  params, model_state = jax.jit(
-    lambda: denoiser.init(jax.random.key(1), config)
-  )()
+  params = weights.draw(lambda rng: denoiser.init(rng, config)[0])
   frozen = {
     "table": jax.random.normal(keys[0], (3, 768)),
     "scale": jnp.asarray(splits.scale_array([1.0, 0.5, 2.0, 1.5])),
@@ -455,7 +453,7 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
   }
   descend = jax.jit(
     jax.value_and_grad(
-      lambda p: denoiser.loss(config, p, model_state, frozen, batch, keys[3])[0]
+      lambda p: denoiser.loss(config, p, {}, frozen, batch, keys[3])[0]
     )
   )
   first, grads = descend(params)

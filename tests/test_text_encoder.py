@@ -108,7 +108,7 @@ def test_products_may_be_bfloat16_but_results_stay_float32():
   mask = jnp.ones((2, 5), bool)
   rough = exact.clone(dtype=jnp.bfloat16)
   exact, rough = (
-    m.apply({"params": params}, ids, mask) for m in (exact, rough)
+    jax.jit(m.apply)({"params": params}, ids, mask) for m in (exact, rough)
   )
   assert rough.dtype == exact.dtype == jnp.float32
   assert 1e-3 < jnp.abs(rough - exact).max() < 0.2

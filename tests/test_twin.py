@@ -69,28 +69,29 @@ def test_several_references_give_the_mean_of_their_vectors(twin, base):
     twin.extract_base([], [])
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+# ddim, which draws nothing on its way, is seen below.
+@pytest.mark.parametrize("sampler", ["ddpm", "dpm++"])
 def test_generate_is_reproducible_and_a_sample_is_its_own(twin, base, sampler):
   def make(n, seed):
     return twin.generate(
       base, THEN, num_samples=n, seed=seed, sampler=sampler, steps=3
     )
 
-  eight, three, other = make(8, 0), make(3, 0), make(8, 1)
-  assert eight.signals.shape == (8, 1024, 12)
-  assert eight.latents.shape == (8, 128, 8)
-  assert np.isfinite(eight.signals).all()
-  np.testing.assert_array_equal(make(8, 0).signals, eight.signals)
-  np.testing.assert_allclose(three.latents, eight.latents[:3], atol=1e-4)
-  assert np.abs(other.latents - eight.latents).max() > 0.1
-  assert np.abs(eight.latents[0] - eight.latents[1]).max() > 0.1
-  assert eight.ecgs[0].sampling_rate == 102.4
-  assert "synthetic" in eight.ecgs[0].comments[0]
+  three, two, other = make(3, 0), make(2, 0), make(3, 1)
+  assert three.signals.shape == (3, 1024, 12)
+  assert three.latents.shape == (3, 128, 8)
+  assert np.isfinite(three.signals).all()
+  np.testing.assert_array_equal(make(3, 0).signals, three.signals)
+  np.testing.assert_allclose(two.latents, three.latents[:2], atol=1e-4)
+  assert np.abs(other.latents - three.latents).max() > 0.1
+  assert np.abs(three.latents[0] - three.latents[1]).max() > 0.1
+  assert three.ecgs[0].sampling_rate == 102.4
+  assert "synthetic" in three.ecgs[0].comments[0]
 
 
 def test_given_noise_is_where_sampling_starts(twin, base):
   noise = np.random.default_rng(0).normal(size=(2, 128, 8))
-  kwargs = dict(num_samples=2, sampler="ddim", steps=2, noise=noise)
+  kwargs = dict(num_samples=2, sampler="ddim", steps=3, noise=noise)
   kwargs["beats"] = "0.5 1.3 2.1"  # otherwise these are the seed's
   one = twin.generate(base, THEN, seed=0, **kwargs)
   two = twin.generate(base, THEN, seed=1, **kwargs)
@@ -100,7 +101,7 @@ def test_given_noise_is_where_sampling_starts(twin, base):
 
 
 def test_guidance_of_one_is_plain_sampling_and_more_is_not(twin, base):
-  kwargs = dict(num_samples=2, steps=2)
+  kwargs = dict(num_samples=2, steps=3)
   plain = twin.generate(base, THEN, **kwargs)
   one = twin.generate(
     base, THEN, statement_guidance=1.0, person_guidance=1.0, **kwargs
@@ -161,13 +162,14 @@ def test_guidance_without_dropout_in_training_is_refused(chain, base):
 
 
 def test_chunks_change_nothing(twin, base, monkeypatch):
-  whole = twin.generate(base, THEN, num_samples=7, steps=2)
+  whole = twin.generate(base, THEN, num_samples=9, steps=3)
   monkeypatch.setattr(networks, "SAMPLE_CHUNK", 3)
   monkeypatch.setattr(networks, "DECODE_CHUNK", 2)
-  parts = twin.generate(base, THEN, num_samples=7, steps=2)
+  parts = twin.generate(base, THEN, num_samples=9, steps=3)
   np.testing.assert_allclose(parts.signals, whole.signals, atol=1e-4)
 
 
+# Fewer rows than the eight devices, and more.
 @pytest.mark.parametrize("count", [3, 9])
 def test_devices_change_nothing(twin, base, monkeypatch, count):
   def made():
@@ -181,7 +183,7 @@ def test_devices_change_nothing(twin, base, monkeypatch, count):
 
 
 def test_consistent_leads_add_up(twin, base):
-  out = twin.generate(base, THEN, num_samples=2, steps=2, consistent_leads=True)
+  out = twin.generate(base, THEN, num_samples=2, steps=3, consistent_leads=True)
   signals = out.signals
   assert out.lead_residual < 1e-5  # its autoencoder has independent leads
   np.testing.assert_allclose(
@@ -192,13 +194,13 @@ def test_consistent_leads_add_up(twin, base):
 def test_an_unknown_statement_warns_and_names_its_neighbour(twin, base):
   odd = et.Condition(["Sinus rythm"], 70)
   with pytest.warns(UserWarning, match="the nearest is 'Sinus rhythm'"):
-    twin.generate(base, odd, num_samples=1, steps=2)
+    twin.generate(base, odd, num_samples=1, steps=3)
 
 
 def test_a_rate_that_contradicts_a_statement_warns(twin, base):
   slow = et.Condition(["Sinus bradycardia"], 95)
   with pytest.warns(UserWarning, match="it means at most 60 bpm"):
-    twin.generate(base, slow, num_samples=1, steps=2)
+    twin.generate(base, slow, num_samples=1, steps=3)
   with pytest.warns(UserWarning, match="it means at least 100 bpm"):
     twin.extract_base(example_ecg(), et.Condition(["Sinus tachycardia"], 70))
 
@@ -221,13 +223,13 @@ def test_a_given_encoder_embeds_each_unknown_statement_once(chain, base):
   outs = []
   with pytest.warns(UserWarning, match="the nearest is 'Sinus rhythm'"):
     for one in (plain, twin, twin):
-      outs.append(one.generate(base, odd, num_samples=1, steps=2))
+      outs.append(one.generate(base, odd, num_samples=1, steps=3))
   assert CountingEncoder.asked == ("Sinus rythm",)
   for out in outs[1:]:
     np.testing.assert_array_equal(out.latents, outs[0].latents)
   named = et.ECGTwin.from_checkpoint(folder, encoder="hashed-v1")
   with pytest.warns(UserWarning, match="the nearest"):
-    out = named.generate(base, odd, num_samples=1, steps=2)
+    out = named.generate(base, odd, num_samples=1, steps=3)
   np.testing.assert_array_equal(out.latents, outs[0].latents)
 
 
@@ -244,8 +246,8 @@ def test_given_embeddings_need_no_table(chain, twin, base):
   given = et.Condition(["anything"], 70, 81, "F", embeddings=row)
   with warnings.catch_warnings():
     warnings.simplefilter("error")
-    a = twin.generate(base, known, num_samples=1, steps=2)
-    b = twin.generate(base, given, num_samples=1, steps=2)
+    a = twin.generate(base, known, num_samples=1, steps=3)
+    b = twin.generate(base, given, num_samples=1, steps=3)
   np.testing.assert_array_equal(a.latents, b.latents)
 
 

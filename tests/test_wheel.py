@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from helpers import XLA_FLAGS
+
 ROOT = pathlib.Path(__file__).parent.parent
 PARTS = (
   "ecgtwin_jax data_prep configs setup.py setup.cfg pyproject.toml".split()
@@ -38,7 +40,11 @@ def installed(tmp_path_factory):
 
 
 def run(installed, cwd, *command):
-  environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(installed)}
+  environment = {
+    **os.environ,
+    "XLA_FLAGS": XLA_FLAGS,
+    "PYTHONPATH": str(installed),
+  }
   done = subprocess.run(
     [sys.executable, *map(str, command)],
     capture_output=True,

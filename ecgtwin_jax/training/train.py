@@ -181,12 +181,6 @@ def first_state(
   config: ConfigDict, stage: Any, shapes: TrainState, part: str
 ) -> TrainState:
   """Makes the state to start from, with the weights of config.init_from."""
-  places = jax.tree.map(lambda x: x.sharding, shapes)
-  init = functools.partial(init_state, config, stage)
-  state = jax.jit(init, out_shardings=places)()
-  if config.init_from is None:
-    return state
-  _, variables = checkpoint.load_weights(config.init_from, part)
 
   def put(given, like):
     return jax.tree.map(lambda x, y: sharding.put(x, y.sharding), given, like)
@@ -194,12 +188,19 @@ def first_state(
   def sizes(tree):
     return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
 
-  params = variables["params"]
-  if sizes(params) != sizes(shapes.params):
-    raise ValueError(
-      f"config.init_from={config.init_from!r} has other sizes than "
-      "config.model; set config.model to those of the weights"
-    )
+  if config.init_from is not None:
+    _, variables = checkpoint.load_weights(config.init_from, part)
+    params = variables["params"]
+    if sizes(params) != sizes(shapes.params):
+      raise ValueError(
+        f"config.init_from={config.init_from!r} has other sizes than "
+        "config.model; set config.model to those of the weights"
+      )
+  places = jax.tree.map(lambda x: x.sharding, shapes)
+  init = functools.partial(init_state, config, stage)
+  state = jax.jit(init, out_shardings=places)()
+  if config.init_from is None:
+    return state
   model_state = state.model_state
   if "model_state" in variables:
     model_state = put(variables["model_state"], shapes.model_state)

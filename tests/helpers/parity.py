@@ -26,15 +26,15 @@ def assert_close(actual, expected):
 
 
 @functools.cache
-def _jitted(module):
+def _jitted(module, jit):  # test_optimized.py has one of its own
   # AdaX with its maps, so that one compilation serves all of its tests.
   options = {"return_attention": "heads"} if module == "denoiser_adax" else {}
-  return jax.jit(functools.partial(published(module).apply, **options))
+  return jit(functools.partial(published(module).apply, **options))
 
 
 def denoise(module, given):
   """Returns the noise and, of AdaX, the attention maps per head."""
-  out = _jitted(module)(variables(module), *given)
+  out = _jitted(module, jax.jit)(variables(module), *given)
   return out if module == "denoiser_adax" else (out, None)
 
 
