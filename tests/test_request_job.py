@@ -9,8 +9,8 @@ import pytest
 
 import ecgtwin_jax as et
 from ecgtwin_jax import main
-from ecgtwin_jax.beats.asked import write_beats
 from ecgtwin_jax.beats.criteria_checks import find_mismatches
+from ecgtwin_jax.beats.notation import write_beats
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
 from ecgtwin_jax.data.leads import lead_residual
 from ecgtwin_jax.data.wfdb_record import quiet_wfdb

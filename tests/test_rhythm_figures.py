@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgtwin_jax.beats import asked
+from ecgtwin_jax.beats import notation
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.condition import rhythm
 from helpers.toy_examples import make_examples
@@ -15,10 +15,10 @@ AF = Condition(["Atrial fibrillation"], 75)
 
 def regular(interval, first=0.1):
   times = first + interval * np.arange(int((9.9 - first) / interval) + 1)
-  return asked.read_beats(times.tolist(), SINUS.statements)
+  return notation.read_beats(times.tolist(), SINUS.statements)
 
 
-WITH_PVC = asked.read_beats("1 2 pvc@2.6 4 5 6 7 8 9")
+WITH_PVC = notation.read_beats("1 2 pvc@2.6 4 5 6 7 8 9")
 
 
 def value(name, beats):
@@ -28,7 +28,7 @@ def value(name, beats):
 def test_measures_by_hand():
   assert value("rate_bpm", regular(0.8)) == pytest.approx(75, rel=1e-5)
   assert value("rmssd_ms_sinus", regular(0.8)) == pytest.approx(0, abs=1e-3)
-  uneven = asked.read_beats([0.5, 1.5, 2.7, 3.7, 4.9])
+  uneven = notation.read_beats([0.5, 1.5, 2.7, 3.7, 4.9])
   assert value("rmssd_ms_sinus", uneven) == pytest.approx(200, rel=1e-4)
   assert value("irregularity_flutter", uneven) == pytest.approx(0.1 / 1.1)
   assert value("longest_rr", WITH_PVC) == pytest.approx(1.4)
@@ -38,7 +38,7 @@ def test_measures_by_hand():
   assert value("pac_share_stated", WITH_PVC) == 0
   assert value("p_wave_share_sinus", WITH_PVC) == pytest.approx(8 / 9)
   assert np.isnan(value("pvc_coupling", regular(0.8)))
-  assert np.isnan(value("rate_bpm", asked.read_beats("1 2 3")))
+  assert np.isnan(value("rate_bpm", notation.read_beats("1 2 3")))
 
 
 def test_groups_are_what_reports_state():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
-from ecgtwin_jax.beats import asked
+from ecgtwin_jax.beats import notation
 from ecgtwin_jax.beats.rhythm import KINDS
 from ecgtwin_jax.inference import networks, twin_directory
 from ecgtwin_jax.inference.rhythms import as_stated, edit_rhythms
@@ -13,8 +13,8 @@ from ecgtwin_jax.inference.sampling import Settings
 SINUS = et.Condition(["Sinus rhythm"], 73, 60, "F")
 PVC = et.Condition(["Sinus rhythm", "Ventricular premature complex"], 73)
 AF = et.Condition(["Atrial fibrillation"], 73)
-STEADY = asked.read_beats([0.5 + 0.8 * k for k in range(12)])
-OTHER = asked.read_beats([0.3 + 0.7 * k for k in range(12)])
+STEADY = notation.read_beats([0.5 + 0.8 * k for k in range(12)])
+OTHER = notation.read_beats([0.3 + 0.7 * k for k in range(12)])
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_beats_of_the_user_are_those_of_the_ecg(twin, base):
 
   text = make("0.4 1.2 2.0 pvc@2.6 4.2")
   assert all(same(rhythm, text.beats[0]) for rhythm in text.beats)
-  assert asked.write_beats(text.beats[0]) == (
+  assert notation.write_beats(text.beats[0]) == (
     "0.400 1.200 2.000 pvc@2.600 4.200"
   )
   again = make(text.beats[0])
@@ -77,7 +77,7 @@ def test_rows_have_beats_of_their_own(twin, base):
   )
   plain = twin.draw_rhythms([SINUS] * 3, [0, 0, 0], [0, 1, 2])
   assert same(rows.beats[0], plain[0]) and same(rows.beats[2], plain[2])
-  assert asked.write_beats(rows.beats[1]) == "1.000 2.000 3.000"
+  assert notation.write_beats(rows.beats[1]) == "1.000 2.000 3.000"
 
 
 def test_without_a_rhythm_model_beats_must_be_given(twin, parts, base):

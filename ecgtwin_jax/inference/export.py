@@ -27,7 +27,7 @@ from jaxtyping import Array
 
 from ecgtwin_jax import constants
 from ecgtwin_jax.beats import delineation, median_beat, rhythm
-from ecgtwin_jax.beats.asked import COUPLING
+from ecgtwin_jax.beats.notation import COUPLING
 from ecgtwin_jax.beats.rhythm import KINDS, MAX_BEATS, MEDIAN_SAMPLES
 from ecgtwin_jax.constants import (
   FROM_INDEPENDENT,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ecgtwin_jax.beats.asked import write_beats
 from ecgtwin_jax.beats.median_beat import RATE as MEDIAN_RATE
 from ecgtwin_jax.beats.median_beat import find_median_beat
+from ecgtwin_jax.beats.notation import write_beats
 from ecgtwin_jax.beats.rhythm import Rhythm
 from ecgtwin_jax.beats.self_check import SelfCheck, check_ecgs
 from ecgtwin_jax.data.conditions import Condition

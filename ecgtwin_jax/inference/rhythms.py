@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ecgtwin_jax.beats import asked
-from ecgtwin_jax.beats.asked import Beats
+from ecgtwin_jax.beats import notation
+from ecgtwin_jax.beats.notation import Beats
 from ecgtwin_jax.beats.rhythm import KINDS, Rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.text.findings import finding, names_rhythm
@@ -32,21 +32,21 @@ def choose_rhythms(
     ValueError: beats that cannot be.
   """
   wanted = [
-    None if own is None else asked.read_beats(own, condition.statements)
+    None if own is None else notation.read_beats(own, condition.statements)
     for own, condition in zip(beats, conditions, strict=True)
   ]
   rows = [
     row
     for row, rhythm in enumerate(wanted)
     if rhythm is None
-    or (not isinstance(beats[row], Rhythm) and asked.only_premature(rhythm))
+    or (not isinstance(beats[row], Rhythm) and notation.only_premature(rhythm))
   ]
   for row, rhythm in zip(rows, draw(rows) if rows else [], strict=True):
     premature = wanted[row]
     if premature is not None:
       for kind in PREMATURE.values():
-        rhythm = asked.take_out(rhythm, kind)
-      rhythm = asked.put_into(rhythm, premature)
+        rhythm = notation.take_out(rhythm, kind)
+      rhythm = notation.put_into(rhythm, premature)
     wanted[row] = rhythm
   return wanted
 
@@ -62,7 +62,7 @@ def as_stated(rhythm: Rhythm, condition: Condition) -> Rhythm:
     if missing and finding(name, condition.statements) == 1:
       # Where: as random as when the first beat comes.
       share = float(rhythm.time[0]) * condition.heart_rate / 60
-      rhythm = asked.add_premature(rhythm, kind, min(share, 1.0))
+      rhythm = notation.add_premature(rhythm, kind, min(share, 1.0))
   return rhythm
 
 
@@ -95,13 +95,13 @@ def edit_rhythms(
     )
     if has and not had:
       edited = [
-        asked.add_premature(
+        notation.add_premature(
           rhythm, kind, np.random.default_rng([seed, number]).random()
         )
         for number, rhythm in enumerate(edited)
       ]
     if had and not has:
-      edited = [asked.take_out(rhythm, kind) for rhythm in edited]
+      edited = [notation.take_out(rhythm, kind) for rhythm in edited]
   return edited
 
 

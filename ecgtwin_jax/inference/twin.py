@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from ecgtwin_jax.beats.asked import Beats, read_beats
 from ecgtwin_jax.beats.criteria_checks import find_mismatches
+from ecgtwin_jax.beats.notation import Beats, read_beats
 from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE

@@ -7,7 +7,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from ecgtwin_jax.beats.asked import write_beats
+from ecgtwin_jax.beats.notation import write_beats
 from ecgtwin_jax.inference.results import Edited
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs.inputs import (

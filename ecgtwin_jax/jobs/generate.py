@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from ecgtwin_jax.beats.asked import write_beats
+from ecgtwin_jax.beats.notation import write_beats
 from ecgtwin_jax.beats.self_check import SelfCheck
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG

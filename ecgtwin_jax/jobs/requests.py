@@ -26,8 +26,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ecgtwin_jax import sharding
-from ecgtwin_jax.beats.asked import read_beats, write_beats
 from ecgtwin_jax.beats.criteria_checks import find_mismatches
+from ecgtwin_jax.beats.notation import read_beats, write_beats
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
 from ecgtwin_jax.data.whole_files import appear_whole, hold, sha256_of

@@ -1,4 +1,4 @@
-"""Rhythms as a user asks for them: beat times, kinds of beats, or a text.
+"""How beats are written down: beat times, kinds of beats, or a text.
 
 In a text beats are apart by blanks, a beat that is not usual has its kind in
 front: "0.4 1.2 2.0 pvc@2.6 4.2".

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ecgtwin_jax.beats import asked
+from ecgtwin_jax.beats import notation
 from ecgtwin_jax.beats.rhythm import KINDS, MAX_BEATS
 
 SINUS = ("Sinus rhythm",)
-STEADY = asked.read_beats([0.5 + 0.8 * k for k in range(12)], SINUS)
+STEADY = notation.read_beats([0.5 + 0.8 * k for k in range(12)], SINUS)
 
 
 def beats_of(rhythm):
@@ -19,16 +19,16 @@ def beats_of(rhythm):
 
 
 def test_times_pairs_and_texts_are_the_same_beats():
-  text = asked.read_beats("0.4 1.2, PVC@2.0s 4.25", SINUS)
-  pairs = asked.read_beats([(0.4, "usual"), 1.2, (2, "pvc"), 4.25], SINUS)
+  text = notation.read_beats("0.4 1.2, PVC@2.0s 4.25", SINUS)
+  pairs = notation.read_beats([(0.4, "usual"), 1.2, (2, "pvc"), 4.25], SINUS)
   assert beats_of(text) == beats_of(pairs)
   assert beats_of(text)[2] == (2.0, "pvc")
   assert text.p_wave[:5].tolist() == [1, 1, 0, 1, -1]
   assert text.time.shape == (MAX_BEATS,) and np.isnan(text.time[4:]).all()
-  again = asked.read_beats(asked.write_beats(text), SINUS)
+  again = notation.read_beats(notation.write_beats(text), SINUS)
   for one, other in zip(text, again):
     np.testing.assert_array_equal(one, other)
-  assert asked.read_beats(text) is text
+  assert notation.read_beats(text) is text
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_times_pairs_and_texts_are_the_same_beats():
   ],
 )
 def test_what_a_usual_beat_is_depends_on_the_report(report, kind, p_wave):
-  rhythm = asked.read_beats([1.0, 2.0], (report,))
+  rhythm = notation.read_beats([1.0, 2.0], (report,))
   assert [kind for _, kind in beats_of(rhythm)] == [kind, kind]
   assert rhythm.p_wave[:2].tolist() == [p_wave, p_wave]
 
@@ -63,14 +63,16 @@ def test_what_a_usual_beat_is_depends_on_the_report(report, kind, p_wave):
 )
 def test_other_beats_are_refused_with_the_value_and_the_rule(beats, rule):
   with pytest.raises(ValueError) as error:
-    asked.read_beats(beats)
+    notation.read_beats(beats)
   assert rule in str(error.value)
 
 
 def test_a_pvc_stands_at_its_time_in_the_place_of_a_beat():
-  premature = asked.read_beats("pvc@4.2", SINUS)
-  assert asked.only_premature(premature) and not asked.only_premature(STEADY)
-  beats = beats_of(asked.put_into(STEADY, premature))
+  premature = notation.read_beats("pvc@4.2", SINUS)
+  assert notation.only_premature(premature) and not notation.only_premature(
+    STEADY
+  )
+  beats = beats_of(notation.put_into(STEADY, premature))
   place = beats.index((4.2, "pvc"))
   before, after = beats[place - 1][0], beats[place + 1][0]
   assert 4.2 - before == pytest.approx(0.62 * 0.8, abs=0.01)
@@ -81,14 +83,14 @@ def test_a_pvc_stands_at_its_time_in_the_place_of_a_beat():
 
 
 def test_a_premature_beat_is_added_and_taken_out_and_others_stay():
-  with_pvc = asked.add_premature(STEADY, "pvc", 0.5)
+  with_pvc = notation.add_premature(STEADY, "pvc", 0.5)
   changed = np.flatnonzero(with_pvc.kind == KINDS.index("pvc"))
   assert len(changed) == 1 and 1 <= changed[0] <= 10
   others = np.arange(MAX_BEATS) != changed[0]
   np.testing.assert_array_equal(with_pvc.time[others], STEADY.time[others])
   assert with_pvc.time[changed[0]] < STEADY.time[changed[0]] - 0.2
   assert with_pvc.p_wave[changed[0]] == 0
-  without = asked.take_out(with_pvc, "pvc")
+  without = notation.take_out(with_pvc, "pvc")
   np.testing.assert_allclose(without.time, STEADY.time, atol=1e-6)
   np.testing.assert_array_equal(without.kind, STEADY.kind)
   np.testing.assert_array_equal(without.p_wave, STEADY.p_wave)
