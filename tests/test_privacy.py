@@ -59,11 +59,12 @@ def sets():
   return {name: recordings(n, rng) for name, n in names.items()}
 
 
-def measured(sets, generated, **options):
+def measured(sets, generated):
   examples = make_examples(generated, sets["references"], sets["real"])
-  nearness = privacy.compute(
-    examples, sets["train"], sets["validation"], **options
-  )
+  return named(privacy.compute(examples, sets["train"], sets["validation"]))
+
+
+def named(nearness):
   metrics = privacy.metrics(nearness)
   names = [metric.name for metric in metrics]
   assert len(names) == len(set(names)) and {m.level for m in metrics} == {
@@ -73,9 +74,16 @@ def measured(sets, generated, **options):
 
 
 @pytest.fixture(scope="module")
-def honest(sets):
-  """What is measured of an honest generator."""
-  return measured(sets, sets["honest"])
+def nearness(sets):
+  """Of an honest generator's ECGs."""
+  examples = make_examples(sets["honest"], sets["references"], sets["real"])
+  return privacy.compute(examples, sets["train"], sets["validation"])
+
+
+@pytest.fixture(scope="module")
+def honest(nearness):
+  """What is measured of it."""
+  return named(nearness)
 
 
 def test_a_generator_that_copies_its_training_set_is_caught(sets):
@@ -126,13 +134,13 @@ def test_a_generator_that_hands_the_reference_back_is_caught(sets):
   assert "The reference shows through" in text and "No sign of replay" in text
 
 
-def test_a_drawn_recording_keeps_its_patient_and_its_reference(sets):
+def test_a_drawn_recording_keeps_its_patient_and_its_reference(sets, nearness):
   examples = make_examples(sets["honest"], sets["references"], sets["real"])
-  both = sets["train"], sets["validation"]
-  every = privacy.compute(examples, *both)
+  every = nearness
   some = privacy.compute(
     examples,
-    *both,
+    sets["train"],
+    sets["validation"],
     train_patients=1000 + np.arange(TRAIN),
     validation_patients=2000 + np.arange(UNSEEN),
     limit=13,
@@ -147,10 +155,12 @@ def test_a_drawn_recording_keeps_its_patient_and_its_reference(sets):
     assert np.abs(values[:, None] - of_all).min(axis=1).max() < 1e-5
 
 
-def test_the_names_of_patients_of_two_sets_may_coincide(sets, honest):
-  other = 1000 + np.arange(UNSEEN)
-  same = honest  # where each is one's own, patients are numbered from 0
-  other = measured(sets, sets["honest"], validation_patients=other)
+def test_the_names_of_patients_of_two_sets_may_coincide(nearness, honest):
+  assert set(nearness.patients) < set(nearness.unseen_patients)
+  same = honest
+  other = named(
+    nearness._replace(unseen_patients=1000 + nearness.unseen_patients)
+  )
   name = "privacy_replay_share"
   assert same[name].low == other[name].low
   assert same[name].high == other[name].high
@@ -285,11 +295,11 @@ def test_a_denoiser_that_knows_its_training_set_by_heart_is_caught():
     membership.denoising_losses(Twin([]), data, choice, timesteps=(1000,))
 
 
-def test_losses_become_a_metric(sets):
+def test_losses_become_a_metric(nearness):
   rng = np.random.default_rng(0)
   known = membership.Losses(rng.normal(0.3, 0.1, 90), np.arange(90) // 3)
   unseen = membership.Losses(rng.normal(0.6, 0.1, 60), np.arange(60) // 3)
-  got = measured(sets, sets["honest"], losses=(known, unseen))
+  got = named(nearness._replace(losses=(known, unseen)))
   metric = got["privacy_membership_loss_auc"]
   assert metric.low > 0.9 and metric.n == 150
   assert "mostly" in privacy.describe(list(got.values()))
