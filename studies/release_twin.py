@@ -2,14 +2,21 @@
 
   python -m ecgtwin_jax.main --config=configs/stage2.py:small
   python -m ecgtwin_jax.main --config=configs/evaluate.py \\
-    --config.twin=runs/small/stage2/twin --workdir=runs/small/evaluated
+    --config.twin=runs/small/stage2/twin --config.levels="('privacy',)" \\
+    --workdir=runs/small/privacy
+  python -m data_prep simulated --patients 200 --seed 4077 --output runs/unseen
+  python -m ecgtwin_jax.main --config=configs/evaluate.py \\
+    --config.twin=runs/small/stage2/twin --config.data=runs/unseen \\
+    --config.splits="('train', 'validation', 'test')" \\
+    --workdir=runs/small/evaluated
   python -m studies.release_twin --twin=runs/small/stage2/twin \\
-    --evaluation=runs/small/evaluated --note="Trained on 4 CPU cores." \\
-    --sampling='{"person_guidance": 1.5}'
+    --evaluation=runs/small/evaluated --privacy=runs/small/privacy \\
+    --note="Trained on 4 CPU cores." --sampling='{"person_guidance": 1.5}'
 
 Writes the weights in half precision and a model card whose figures are read
 from the evaluation's metrics.json. Its own guidance and temperature, where
-given, take the place of those that it was trained with.
+given, take the place of those that it was trained with. The level of privacy
+needs the training's own cohort; the others, one of which nothing was chosen.
 """
 
 import argparse
@@ -19,6 +26,7 @@ import textwrap
 
 import numpy as np
 
+from ecgtwin_jax.evaluation.metric import Metric
 from ecgtwin_jax.evaluation.report import cells_of, from_json
 from ecgtwin_jax.inference import twin_directory
 
@@ -65,12 +73,14 @@ these.
 
 ## Measured
 
-On {unseen} simulated patients that no training saw, up to {conditions} target
-conditions each, seed {evaluation_seed}; 95% intervals by bootstrap over
-patients; the evaluators were trained on other simulated patients. The arrow
-says where better lies. The baseline is the same figure where nothing of the
-kind was learned, the reference that of real ECGs; the note says which. Measured
-with the weights as trained, before they were rounded to half precision.
+On {unseen} simulated patients of another cohort (seed {cohort}), of whom
+nothing was trained or chosen, up to {conditions} target conditions each,
+sampling seed {evaluation_seed}; privacy on held-out patients of the training's
+own cohort; 95% intervals by bootstrap over patients; the evaluators were
+trained on other simulated patients. The arrow says where better lies. The
+baseline is the same figure where nothing of the kind was learned, the
+reference that of real ECGs; the note says which. Measured with the weights as
+trained, before they were rounded to half precision.
 
 | measure | | value | 95% interval | baseline | reference | N | note |
 |---|---|---|---|---|---|---|---|
@@ -89,14 +99,19 @@ generated ECGs are synthetic and must not be used for diagnosis or treatment.
 
 def make_card(
   evaluation: pathlib.Path,
+  privacy: pathlib.Path,
   weights: dict,
   note: str,
   statements: tuple[str, ...],
 ) -> str:
-  """The model card, its figures read from the evaluation."""
-  read = json.loads((evaluation / "metrics.json").read_text())["metrics"]
+  """The model card, its figures read from the evaluations."""
+  metrics = [
+    metric
+    for folder, is_privacy in ((evaluation, False), (privacy, True))
+    for metric in read_metrics(folder)
+    if (metric.level == "privacy") == is_privacy
+  ]
   what = json.loads((evaluation / "evaluated.json").read_text())
-  metrics = [from_json(entry) for entry in read]
   rows = [
     f"| {' | '.join(cells_of(m))} |"
     for m in metrics
@@ -108,7 +123,8 @@ def make_card(
     f"| {part} | {sum(x.size for x in _leaves(variables['params'])):,} |"
     for part, (_, variables) in weights.items()
   ]
-  options = what["data_options"]
+  trained = json.loads((privacy / "evaluated.json").read_text())
+  options = trained["data_options"]
   return CARD.format(
     **options,
     encoder=options["statement_encoder"],
@@ -121,7 +137,14 @@ def make_card(
     unseen=what["patients"],
     conditions=what["conditions"],
     evaluation_seed=what["seed"],
+    cohort=what["data_options"]["seed"],
   )
+
+
+def read_metrics(folder: pathlib.Path) -> list[Metric]:
+  """The figures of an evaluation."""
+  read = json.loads((folder / "metrics.json").read_text())["metrics"]
+  return [from_json(entry) for entry in read]
 
 
 def list_statements(statements: tuple[str, ...]) -> str:
@@ -144,6 +167,7 @@ def main() -> None:
   )
   parser.add_argument("--twin", required=True)
   parser.add_argument("--evaluation", required=True, help="its workdir")
+  parser.add_argument("--privacy", required=True, help="likewise, of the level")
   parser.add_argument("--sampling", type=json.loads, help="a JSON object")
   parser.add_argument("--note", default="", help="hardware and time")
   parser.add_argument(
@@ -160,6 +184,7 @@ def main() -> None:
   table = twin_directory.read_table(arguments.twin)
   card = make_card(
     pathlib.Path(arguments.evaluation),
+    pathlib.Path(arguments.privacy),
     weights,
     arguments.note,
     table.statements,
