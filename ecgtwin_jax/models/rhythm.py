@@ -175,7 +175,7 @@ def beat_features(
   kind: Int[Array, "*b"],
   p_wave: Int[Array, "*b"],
   counts: Float[Array, "*b k"],
-  usual: Float[Array, "*#b"],
+  usual: Float[Array, "..."],
 ) -> Float[jax.Array, "*b f"]:
   """One beat as numbers of about 1; kind -1: none has been.
 
