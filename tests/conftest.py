@@ -46,7 +46,18 @@ def shared_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def chain(shared_folder, pytestconfig):
+def _steps():
+  """Trainings of one process compile a step once."""
+  from ecgtwin_jax.training import train
+  from helpers import runs
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, "compile_step", runs.compile_once(train.compile_step))
+    yield
+
+
+@pytest.fixture(scope="session")
+def chain(shared_folder, pytestconfig, _steps):
   """The smoke chain on 40 simulated patients, made once: its folder."""
   if pytestconfig.getoption("--chain"):
     return pathlib.Path(pytestconfig.getoption("--chain"))

@@ -451,15 +451,18 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
     "beat_kind": jnp.zeros((size, 48), jnp.int8),
     "beat_p": jnp.ones((size, 48), jnp.int8),
   }
-  descend = jax.jit(
-    jax.value_and_grad(
+
+  @jax.jit
+  def descend(params):
+    loss, grads = jax.value_and_grad(
       lambda p: denoiser.loss(config, p, {}, frozen, batch, keys[3])[0]
-    )
-  )
-  first, grads = descend(params)
+    )(params)
+    norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(grads)))
+    lower = jax.tree.map(lambda p, g: p - 0.05 * g / norm, params, grads)
+    return loss, grads, lower
+
+  first, grads, params = descend(params)
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-  norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(grads)))
-  params = jax.tree.map(lambda p, g: p - 0.05 * g / norm, params, grads)
   assert descend(params)[0] < first
 
 

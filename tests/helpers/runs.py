@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -22,6 +23,33 @@ from ecgtwin_jax.training import flops, metric_writer, train
 ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ("vae", "stage1", "stage2", "clip")
 LAUNCHER = ROOT / "launch" / "local_processes.sh"
+
+
+# What of a configuration a step's program does not depend on.
+_OUTSIDE = (
+  "workdir stop_at log_every eval_every checkpoint_every keep_checkpoints "
+  "profile_steps init_from data latents vae base_extractor rhythm cohort"
+).split()
+
+
+def compile_once(compile_step):
+  """Makes a `train.compile_step` that keeps its programs, for one process."""
+  programs = {}
+
+  @functools.wraps(compile_step)
+  def compiled(config, stage, state, frozen, batch, mesh):
+    content = {k: v for k, v in config.to_dict().items() if k not in _OUTSIDE}
+    leaves, tree = jax.tree.flatten((state, frozen, batch))
+    key = (
+      (stage.__name__, stage.loss, json.dumps(content), mesh, tree, jax.jit),
+      tuple((x.shape, x.dtype, x.sharding) for x in leaves),
+      jax.config.read("jax_disable_most_optimizations"),
+    )
+    if key not in programs:
+      programs[key] = compile_step(config, stage, state, frozen, batch, mesh)
+    return programs[key]
+
+  return compiled
 
 
 def flags_of(chain, name, workdir, **changes):
