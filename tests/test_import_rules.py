@@ -152,6 +152,16 @@ def test_what_workers_load_is_without_jax_in_a_fresh_process():
   assert out.stdout.strip() == "False"
 
 
+def test_a_twin_is_imported_without_what_takes_long_and_comes_later():
+  code = "import sys, ecgtwin_jax; ecgtwin_jax.ECGTwin; print(*sys.modules)"
+  out = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  loaded = set(out.stdout.split())
+  assert "ecgtwin_jax.inference.twin" in loaded
+  assert not loaded & {*LAZY, "scipy.signal", "scipy.stats", "optax", "orbax"}
+
+
 def test_no_test_imports_a_test():
   for path in (ROOT / "tests").rglob("*.py"):
     found = set(imports(path, top_level=False))

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.ndimage
+import scipy
 from jaxtyping import Float
 from tqdm import tqdm
 

@@ -3,9 +3,7 @@
 import dataclasses
 
 import numpy as np
-import scipy.interpolate
-import scipy.ndimage
-import scipy.signal
+import scipy
 from jaxtyping import Bool, Float
 
 from ecgtwin_jax.data.heart_rate import detect_beats_by_energy

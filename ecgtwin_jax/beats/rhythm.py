@@ -1,12 +1,11 @@
 """The rhythm of a recording: when its beats fall, and of what kind they are."""
 
+import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.interpolate
-import scipy.ndimage
-import scipy.signal
+import scipy
 from jaxtyping import Float, Float16, Float32, Int8
 
 from ecgtwin_jax.beats.delineation import Marks, delineate
@@ -32,17 +31,13 @@ _REGULAR = 0.10  # standard deviation of RR in parts of its mean
 _SAME_P = 0.3  # correlation of a beat's P wave with that of the median beat
 _SPIKE = 0.75  # of the largest 33..49 Hz amplitude in QRS: just before it
 _SPIKE_QRS = 0.12  # s: QRS of a paced beat, at least
-_SPIKE_BAND = scipy.signal.butter(
-  2, (33.0, 49.0), "bandpass", fs=RATE, output="sos"
-)
+_SPIKE_BAND = 33.0, 49.0  # Hz
+_BELOW_SPIKE = 25.0  # Hz
 _FLUTTER = 0.17, 0.235  # s from one flutter wave to the next: 255..350 a minute
 _FLUTTER_ALIKE = 0.75  # autocorrelation at one and two such cycles, at least
 _SLOW_ALIKE = 0.6  # with four or more in RR: P and T cannot look like that
 _ATRIAL_RATE = 250  # Hz at which flutter is looked for
-_ATRIAL_BAND = scipy.signal.butter(
-  2, (3.0, 15.0), "bandpass", fs=_ATRIAL_RATE, output="sos"
-)
-_BELOW_SPIKE = scipy.signal.butter(2, 25.0, "lowpass", fs=RATE, output="sos")
+_ATRIAL_BAND = 3.0, 15.0  # Hz
 
 
 class Rhythm(NamedTuple):
@@ -211,7 +206,8 @@ def _flutters(beats, marks, p):
   at = np.arange(len(between))
   wave = np.interp(at, at[between], beats.signal[between] @ rows[0])[::step]
   between = between[::step]
-  wave = scipy.signal.sosfiltfilt(_ATRIAL_BAND, wave)
+  band = _design(_ATRIAL_BAND, "bandpass", _ATRIAL_RATE)
+  wave = scipy.signal.sosfiltfilt(band, wave)
   for waves in range(2, 8):
     cycle = beats.rr / waves
     if _FLUTTER[0] <= cycle <= _FLUTTER[1]:
@@ -233,6 +229,11 @@ def _level(piece):
   """A wave without the line through its ends and its mean."""
   line = np.linspace(piece[0], piece[-1], len(piece))
   return piece - line - (piece - line).mean(axis=0)
+
+
+@functools.cache
+def _design(band, kind, rate):
+  return scipy.signal.butter(2, band, kind, fs=rate, output="sos")
 
 
 def _find_kinds(beats, time, p_wave):
@@ -285,8 +286,10 @@ def _has_spike(beats):
   At 102.4 Hz the spike rings, and QRS then often has no clear ends; but in
   33..49 Hz it is as large as the whole of a paced QRS, and stands before it.
   """
-  slow = scipy.signal.sosfiltfilt(_BELOW_SPIKE, beats.median, axis=0)
-  fast = scipy.signal.sosfiltfilt(_SPIKE_BAND, beats.median, axis=0)
+  slow, fast = (
+    scipy.signal.sosfiltfilt(_design(*filtering, RATE), beats.median, axis=0)
+    for filtering in ((_BELOW_SPIKE, "lowpass"), (_SPIKE_BAND, "bandpass"))
+  )
   power = (fast**2).sum(axis=1)
   size = np.sqrt(scipy.ndimage.gaussian_filter1d(power, 0.008 * RATE))
   reach = round(0.12 * RATE)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.signal
+import scipy
 from jaxtyping import Float
 
 from ecgtwin_jax.constants import MODEL_RATE as MODEL_RATE

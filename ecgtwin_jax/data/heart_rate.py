@@ -1,19 +1,16 @@
 """Heartbeats and heart rate of an ECG, found at a fixed rate."""
 
+import functools
 import warnings
 
 import numpy as np
-import scipy.ndimage
-import scipy.signal
+import scipy
 from jaxtyping import Float, Int
 
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, quiet_wfdb
 
 XQRS_RATE = 250.0  # Hz; at 1000 Hz XQRS finds nothing on most leads
-# 5..25 Hz: the QRS complex, little of P, T and muscle.
-ENERGY_BAND = scipy.signal.butter(
-  2, (5.0, 25.0), "bandpass", fs=MODEL_RATE, output="sos"
-)
+ENERGY_BAND = 5.0, 25.0  # Hz: the QRS complex, little of P, T and muscle
 ENERGY_WIDTH = 0.03  # s: standard deviation of the smoothing
 ENERGY_WINDOW = 2.0  # s: holds a beat down to 30 bpm
 MIN_RR = 0.25  # s between beats
@@ -65,7 +62,7 @@ def detect_beats_by_energy(
   x = _at_rate(signal, sampling_rate, MODEL_RATE)
   window = min(round(ENERGY_WINDOW * MODEL_RATE), len(x))
   padding = min(27, len(x) - 1)
-  x = scipy.signal.sosfiltfilt(ENERGY_BAND, x, axis=0, padlen=padding)
+  x = scipy.signal.sosfiltfilt(_energy_filter(), x, axis=0, padlen=padding)
   width = ENERGY_WIDTH * MODEL_RATE
   power = scipy.ndimage.gaussian_filter1d(
     x**2, width, axis=0, mode="constant", truncate=3.0
@@ -123,6 +120,13 @@ def detect_heart_rate(
     if len(beats) >= 2:
       return 60.0 * sampling_rate / float(np.diff(beats).mean())
   return float("nan")
+
+
+@functools.cache
+def _energy_filter():
+  return scipy.signal.butter(
+    2, ENERGY_BAND, "bandpass", fs=MODEL_RATE, output="sos"
+  )
 
 
 def _at_rate(signal, sampling_rate, detection_rate):
