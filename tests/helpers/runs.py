@@ -213,6 +213,11 @@ def losses_on(config, devices, steps):
 def flops_of(config):
   """Operations of one step; only traced."""
   with program(config, jax.devices()[:1]) as p:
-    step = functools.partial(train.train_step, p.config, p.stage)
-    traced = jax.jit(step).trace(p.shapes, p.frozen, next(p.batches))
+    return count_flops(p, next(p.batches))
+
+
+def count_flops(p, batch):
+  """The same of a program and a batch."""
+  step = functools.partial(train.train_step, p.config, p.stage)
+  traced = jax.jit(step).trace(p.shapes, p.frozen, batch)
   return flops.count_flops(traced.jaxpr)
