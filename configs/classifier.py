@@ -1,11 +1,11 @@
 """Classifiers of ECGs, to evaluate generated ones and for personal diagnosis.
 
-  python -m ecgtwin_jax.main --config=configs/classifier.py         one GPU
-  python -m ecgtwin_jax.main --config=configs/classifier.py:paper   one GPU
-  python -m ecgtwin_jax.main --config=configs/classifier.py:small   a CPU
-  python -m ecgtwin_jax.main --config=configs/classifier.py:smoke   seconds
+  ecgtwin train classifier         one GPU
+  ecgtwin train classifier:paper   one GPU
+  ecgtwin train classifier:small   a CPU
+  ecgtwin train classifier:smoke   seconds
 
-`base` and `small` tell a report's findings; --config.mode=binary makes any of
+`base` and `small` tell a report's findings; --mode=binary makes any of
 them the classifier of configs/diagnose.py, as `paper` is. Expect
 validation/auroc far above 0.5; `small`, on simulated patients: 0.95 and more.
 """
@@ -19,12 +19,12 @@ def get_config(variant="base"):
   config.mode = "multilabel"  # or binary: normal (0), abnormal (1)
   config.class_weights = (1.0, 1.0)  # of label 0 and of label 1
   config.model = dict(
-    stages=(64, 128, 256, 512),
-    blocks=(2, 2, 2, 3),
-    kernel=16,
-    stride=2,
-    group_width=16,
-    dropout=0.5,
+    stages=(64, 128, 256, 512),  # channels
+    blocks=(2, 2, 2, 3),  # residual blocks of each
+    kernel=16,  # samples that a convolution reads
+    stride=2,  # times that each stage is shorter than the one before
+    group_width=16,  # channels that a convolution mixes
+    dropout=0.5,  # share of channels that training hides
   )
   config.eval_records = 4096  # at most so many held-out recordings
   published = {

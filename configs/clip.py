@@ -1,8 +1,8 @@
 """The ECG-text CLIP whose projections are the space of the evaluation.
 
-  python -m ecgtwin_jax.main --config=configs/clip.py           one GPU
-  python -m ecgtwin_jax.main --config=configs/clip.py:small     5 CPU minutes
-  python -m ecgtwin_jax.main --config=configs/clip.py:smoke     seconds on a CPU
+  ecgtwin train clip           one GPU
+  ecgtwin train clip:small     5 CPU minutes
+  ecgtwin train clip:smoke     seconds on a CPU
 
 Expect validation/top1_report, the right report among those of the batch, far
 above validation/top1_report_chance.
@@ -16,12 +16,12 @@ def get_config(variant="base"):
   if variant == "small":
     common.use_cohort_of_evaluators(config)
   config.model = dict(
-    stages=(64, 128, 128, 256, 256, 512, 1024),
-    blocks=(2, 2, 2, 3, 3, 4, 4),
-    kernel=16,
-    dropout=0.5,
-    text_hidden=2048,
-    projection=64,
+    stages=(64, 128, 128, 256, 256, 512, 1024),  # channels, each half as long
+    blocks=(2, 2, 2, 3, 3, 4, 4),  # residual blocks of each
+    kernel=16,  # samples that a convolution reads
+    dropout=0.5,  # share of channels that training hides
+    text_hidden=2048,  # width between a report's vector and its projection
+    projection=64,  # width of what ECGs and reports are compared by
   )
   # The published loss treats an equal report of another ECG as wrong.
   config.same_report_negatives = False

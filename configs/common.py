@@ -37,43 +37,46 @@ def training(stage: str, name: str, variant: str) -> ml_collections.ConfigDict:
     variant: base, paper, small, demo or smoke.
   """
   config = ml_collections.ConfigDict()
-  config.job = "train"
-  config.stage = stage
-  config.variant = variant
-  config.workdir = f"{root(variant)}/{name}"
-  config.seed = 0
+  config.job = "train"  # what the command does
+  config.stage = stage  # module of ecgtwin_jax/stages that is trained
+  config.variant = variant  # which sizes and numbers the keys began with
+  config.workdir = f"{root(variant)}/{name}"  # where results go
+  config.seed = 0  # of all random numbers
 
   # `paper` trains on the cohort of `base`: the same default data.
   home = "runs" if variant == "paper" else root(variant)
   config.data = f"{home}/simulated"  # a data set made by data_prep
+  # What is simulated where config.data is still the default and missing.
   config.cohort = ml_collections.ConfigDict(
-    # What is simulated where config.data is still the default and missing.
     dict(choose(variant, _COHORTS), path=config.data, seed=0)
   )
 
-  config.batch_size = 64
+  config.batch_size = 64  # examples of a step, over all devices
   config.accumulate = 1  # micro-batches per optimizer step
-  config.steps = 1000
+  config.steps = 1000  # of the optimizer; the learning rate falls over them
+  # A step to stop at before the last one; None: none.
   config.stop_at = ml_collections.config_dict.placeholder(int)
+  # A run or checkpoint whose weights training starts from; None: random ones.
   config.init_from = ml_collections.config_dict.placeholder(str)
   config.fsdp = 1  # devices that share parameters and optimizer state
   config.precision = "float32"  # or bfloat16: of matrix products alone
   config.remat = False  # recompute activations to save memory
 
-  config.log_every = 50
-  config.eval_every = 1000
-  config.checkpoint_every = 1000
+  config.log_every = 50  # steps from one line of metrics to the next
+  config.eval_every = 1000  # steps from one validation to the next
+  config.checkpoint_every = 1000  # steps from one checkpoint to the next
   config.keep_checkpoints = 2  # newest ones, beside the best one
   config.profile_steps = ()  # (first, last): writes a trace of these steps
 
   config.optimizer = ml_collections.ConfigDict(
     dict(
       muon=False,  # for kernels, in place of AdamW
-      learning_rate=1e-4,
-      final_learning_rate=1e-5,
-      warmup_steps=0,
-      b2=0.999,
-      weight_decay=1e-2,
+      learning_rate=1e-4,  # the highest, after the warm-up
+      final_learning_rate=1e-5,  # that of the last step, along a cosine
+      warmup_steps=0,  # in which the learning rate rises from 0
+      b2=0.999,  # decay of the mean square of gradients
+      weight_decay=1e-2,  # as AdamW has it, times the learning rate
+      # Gradients longer than this are shortened to it; None: none are.
       clip_norm=ml_collections.config_dict.placeholder(float),
       ema=0.0,  # decay of the averaged weights; 0: the weights themselves
     )
@@ -119,7 +122,7 @@ def condition(
 def picture() -> ml_collections.ConfigDict:
   """How each generated ECG is drawn."""
   values = ml_collections.ConfigDict()
-  values.layout = "3x4"  # with a rhythm strip; or "6x2", "12x1"
+  values.layout = "3x4"  # with a rhythm strip below; or "6x2", "12x1"
   values.speed = 25.0  # of the paper in mm/s; or 50
   return values
 
@@ -127,11 +130,13 @@ def picture() -> ml_collections.ConfigDict:
 def generation() -> ml_collections.ConfigDict:
   """The keys of generating: whose ECG, how many, how sampled."""
   config = ml_collections.ConfigDict()
+  # The reference: a WFDB record, or a file of another format; None: the bundled
+  # example.
   config.record = ml_collections.config_dict.placeholder(str)
   config.start = 0.0  # seconds to skip in the record
   config.now = condition()  # what the record shows
-  config.num_samples = 8
-  config.seed = 0
+  config.num_samples = 8  # ECGs per condition
+  config.seed = 0  # of all random numbers
   config.format = "wfdb"  # or "npz", "csv", "edf", "dicom"
   # When beats fall, in seconds, such as "0.4 1.2 pvc@2.0 4.2", or a premature
   # one alone, "pvc@4.2"; None: a rhythm is drawn for each sample.
@@ -141,11 +146,13 @@ def generation() -> ml_collections.ConfigDict:
     steps=8,  # calls of the network
     # Noise of ddim (None: 0) and sde-dpm++ (None: 1).
     eta=ml_collections.config_dict.placeholder(float),
-    # Guidance and factor of the noise; None: the twin's own.
+    # Scale of guidance by the statements, 1: as trained; None: the twin's own.
     statement_guidance=ml_collections.config_dict.placeholder(float),
+    # Scale of guidance by the person, 1: as trained; None: the twin's own.
     person_guidance=ml_collections.config_dict.placeholder(float),
+    # Factor of the noise; None: the twin's own.
     temperature=ml_collections.config_dict.placeholder(float),
     x0_limit="clip",  # of latents out of range; or "dynamic", "none"
-    consistent_leads=False,
+    consistent_leads=False,  # limb leads that add up exactly
   )
   return config

@@ -1,6 +1,6 @@
 """Everything at small size: cohort, three trainings, a twin, its pictures.
 
-  python -m ecgtwin_jax.main --config=configs/demo.py --workdir=runs/demo
+  ecgtwin demo --workdir=runs/demo
 
 A toy training on simulated patients; some minutes on 4 CPU cores.
 """
@@ -12,8 +12,8 @@ from configs import common
 
 def get_config():
   config = ml_collections.ConfigDict()
-  config.job = "demo"
-  config.workdir = "runs/demo"
+  config.job = "demo"  # what the command does
+  config.workdir = "runs/demo"  # where results go
   config.update(common.generation())
   config.picture = common.picture()
   config.targets = {

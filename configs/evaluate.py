@@ -1,7 +1,6 @@
 """How good a twin is: one report on patients it has never seen.
 
-  python -m ecgtwin_jax.main --config=configs/evaluate.py \\
-    --config.twin=DIR --config.data=DIR --workdir=runs/evaluated
+  ecgtwin evaluate TWIN --data=DIR --workdir=runs/evaluated
 
 Writes report.html with its pictures, metrics.json and tables as CSV. Started
 again with the same settings, it goes on where it was stopped.
@@ -15,8 +14,8 @@ from configs import common
 def get_config():
   placeholder = ml_collections.config_dict.placeholder
   config = ml_collections.ConfigDict()
-  config.job = "evaluate"
-  config.workdir = "runs/evaluated"
+  config.job = "evaluate"  # what the command does
+  config.workdir = "runs/evaluated"  # where results go
   config.twin = placeholder(str)  # a twin directory; None: the shipped one
   config.data = "runs/small/simulated"  # a data set with ECGs
   # Splits to take patients from. Others than test only where the twin's
@@ -25,7 +24,7 @@ def get_config():
   # Patients with several recordings judge twins: "validation" takes one half of
   # all patients, "test" the other, which is looked at once; None: both.
   config.half = placeholder(str)
-  config.patients = 200
+  config.patients = 200  # to make twins of, at most
   config.conditions = 4  # targets per patient, at most
   config.num_samples = 1  # ECGs per target; the paper has 3
   # Beside the twin, what it is given in place of its due.
@@ -35,7 +34,8 @@ def get_config():
     "zero_base",
     "matched_stranger",
   )
-  config.levels = (  # and "counterfactual"
+  # Parts of the report; "counterfactual" is another.
+  config.levels = (
     "fidelity",
     "condition",
     "physiology",
@@ -56,10 +56,10 @@ def get_config():
   # Evaluators, networks: a run, checkpoint or bundle of each; None: shipped,
   # trained on simulated patients of their own.
   config.clip = placeholder(str)
-  config.identity = placeholder(str)
-  config.classifier = placeholder(str)
+  config.identity = placeholder(str)  # the same, for whose an ECG is
+  config.classifier = placeholder(str)  # the same, for what it shows
   config.training_recordings = 4000  # that the privacy level compares with
-  config.seed = 0
+  config.seed = 0  # of noise and of bootstrap intervals
   config.sampling = common.generation().sampling
   config.lock()
   return config

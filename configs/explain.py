@@ -1,7 +1,6 @@
 """Which statement each part of an ECG attends to, over time.
 
-  python -m ecgtwin_jax.main --config=configs/explain.py \\
-    --config.target.statements="Sinus rhythm|Ventricular premature complex"
+  ecgtwin explain --target="Sinus rhythm|Ventricular premature complex"
 
 Writes attention_N.png (the leads, coloured by statement, above the attention
 over time), attention.npz, explained.json and the generated ECGs into the
@@ -15,14 +14,14 @@ from configs import common
 
 def get_config():
   config = ml_collections.ConfigDict()
-  config.job = "explain"
-  config.workdir = "runs/explained"
+  config.job = "explain"  # what the command does
+  config.workdir = "runs/explained"  # where results go
   # A twin directory; None: the shipped one, of simulated patients.
   config.twin = ml_collections.config_dict.placeholder(str)
   # Of statements the twin does not know: a name, or a model's folder.
   config.encoder = ml_collections.config_dict.placeholder(str)
   config.update(common.generation())
-  config.num_samples = 1
+  config.num_samples = 1  # ECGs to explain
   config.target = common.condition(
     "Sinus rhythm|Right bundle branch block|Ventricular premature complex", 80
   )

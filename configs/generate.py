@@ -1,8 +1,7 @@
 """ECGs of one person under another condition, from a trained twin.
 
-  python -m ecgtwin_jax.main --config=configs/generate.py \\
-    --config.record=DIR/s0010_re --config.now.statements="Sinus rhythm" \\
-    --config.target.statements="Sinus rhythm|Ventricular premature complex"
+  ecgtwin generate DIR/s0010_re --now="Sinus rhythm" \\
+    --target="Sinus rhythm|Ventricular premature complex" --rate=80
 
 Writes a record and a picture per ECG, overview.png (the reference above its
 twins), beats.png (the twins' median beats over the reference's) and
@@ -11,8 +10,7 @@ the workdir; seconds on a CPU.
 
 Many people and conditions, a line each of a CSV file:
 
-  python -m ecgtwin_jax.main --config=configs/generate.py \\
-    --config.requests=requests.csv --workdir=runs/requested
+  ecgtwin generate --requests=requests.csv --workdir=runs/requested
 
 Its columns: record (relative to the file's folder), now_statements,
 target_statements (separated by '|') and target_heart_rate; and, where they are
@@ -30,8 +28,8 @@ from configs import common
 
 def get_config():
   config = ml_collections.ConfigDict()
-  config.job = "generate"
-  config.workdir = "runs/generated"
+  config.job = "generate"  # what the command does
+  config.workdir = "runs/generated"  # where results go
   # A twin directory; None: the shipped one, of simulated patients.
   config.twin = ml_collections.config_dict.placeholder(str)
   # Of statements the twin does not know: a name, or a model's folder.

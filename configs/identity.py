@@ -1,13 +1,13 @@
 """The identity encoder that the evaluation finds people with.
 
-  python -m ecgtwin_jax.main --config=configs/identity.py         one GPU
-  python -m ecgtwin_jax.main --config=configs/identity.py:small   5 CPU minutes
-  python -m ecgtwin_jax.main --config=configs/identity.py:smoke   seconds, CPU
+  ecgtwin train identity         one GPU
+  ecgtwin train identity:small   5 CPU minutes
+  ecgtwin train identity:smoke   seconds, CPU
 
 It trains on simulated patients whom no generator meets. On real data give it
 the validation split of the data set, which the generator does not train on:
 
-  --config.data=DIR --config.patients=validation
+  --data=DIR --patients=validation
 
 Expect validation/top1, retrieval of a held-out patient by another recording,
 far above validation/top1_chance.
@@ -21,14 +21,14 @@ def get_config(variant="base"):
   common.use_cohort_of_evaluators(config)
   config.patients = "train"  # or "validation": split to train on
   config.model = dict(
-    stages=(64, 128, 128, 256, 256, 512),
-    blocks=(2, 2, 2, 2, 2, 2),
-    kernel=16,
-    group_width=16,
-    dropout=0.1,
-    width=128,
+    stages=(64, 128, 128, 256, 256, 512),  # channels, each half as long
+    blocks=(2, 2, 2, 2, 2, 2),  # residual blocks of each
+    kernel=16,  # samples that a convolution reads
+    group_width=16,  # channels that a convolution mixes
+    dropout=0.1,  # share of channels that training hides
+    width=128,  # of the vector that stands for a person
   )
-  config.temperature = 0.1
+  config.temperature = 0.1  # of the contrast between people
   config.gain = 0.1  # recordings are scaled by 1 -+ this, drawn anew each time
   config.eval_patients = 512  # gallery of the held-out retrieval
   small = {

@@ -1,8 +1,8 @@
 """The rhythm model, which says when beats fall before their shape is drawn.
 
-  python -m ecgtwin_jax.main --config=configs/rhythm.py         CPU minutes
-  python -m ecgtwin_jax.main --config=configs/rhythm.py:small   CPU minutes
-  python -m ecgtwin_jax.main --config=configs/rhythm.py:smoke   seconds
+  ecgtwin train rhythm         CPU minutes
+  ecgtwin train rhythm:small   CPU minutes
+  ecgtwin train rhythm:smoke   seconds
 
 It trains on the beats found in each recording, which the data set of latents
 holds. Expect validation/loss, minus the log likelihood of a held-out rhythm in
@@ -18,7 +18,10 @@ def get_config(variant="base"):
   root = common.root(variant)
   config.vae = f"{root}/vae"  # what made the latents
   config.latents = f"{root}/latents"  # config.data, encoded by config.vae
-  config.model = dict(width=64, components=8)
+  config.model = dict(
+    width=64,  # of its state from beat to beat
+    components=8,  # of the mixture that an interval is drawn from
+  )
   # Share of ages and sexes that are lost, and of reports that lose the
   # statements of a sinus rhythm, which goes without saying.
   config.dropout = dict(patient=0.1, sinus=0.15)

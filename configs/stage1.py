@@ -1,8 +1,8 @@
 """Stage 1, the Individual Base Extractor: who a recording belongs to.
 
-  python -m ecgtwin_jax.main --config=configs/stage1.py         one GPU
-  python -m ecgtwin_jax.main --config=configs/stage1.py:paper   as published
-  python -m ecgtwin_jax.main --config=configs/stage1.py:smoke   seconds on a CPU
+  ecgtwin train stage1         one GPU
+  ecgtwin train stage1:paper   as published
+  ecgtwin train stage1:smoke   seconds on a CPU
 
 Expect validation/top1, retrieval of a patient's other recording among held-out
 patients, far above validation/top1_chance, and validation/beat_r2, the share of
@@ -23,7 +23,12 @@ def get_config(variant="base"):
   config.latents = f"{root}/latents"  # config.data, encoded by config.vae
   # Latents are multiplied by this; None: measured, to unit variance.
   config.latent_scale = ml_collections.config_dict.placeholder(float)
-  config.model = dict(width=256, depth=3, heads=8, mlp_ratio=4)
+  config.model = dict(
+    width=256,  # of a token
+    depth=3,  # blocks
+    heads=8,  # of attention
+    mlp_ratio=4,  # hidden width of a block's MLP over its width
+  )
   config.model.null_condition = True  # accepts missing age or sex
   config.model.latent_channels = 8  # of the autoencoder
   config.model.latent_patch = 4  # positions of the latent in one token
@@ -31,7 +36,7 @@ def get_config(variant="base"):
   # as published.
   config.model.identity_tokens = 8
   config.model.token_width = 32  # of a reading: 8 * 32 = 256
-  config.model.resampler_depth = 1
+  config.model.resampler_depth = 1  # blocks that take the readings
   config.model.median_beat = True  # sees it, and foretells the other's
   config.model.beat_width = 256  # of what reads it at once, and foretells
   config.beat_weight = 2.0  # of the median beats' error beside the contrast

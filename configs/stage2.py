@@ -1,8 +1,8 @@
 """Stage 2, the latent diffusion transformer with the AdaX condition injector.
 
-  python -m ecgtwin_jax.main --config=configs/stage2.py         one GPU
-  python -m ecgtwin_jax.main --config=configs/stage2.py:paper   as published
-  python -m ecgtwin_jax.main --config=configs/stage2.py:smoke   seconds on a CPU
+  ecgtwin train stage2         one GPU
+  ecgtwin train stage2:paper   as published
+  ecgtwin train stage2:smoke   seconds on a CPU
 
 The run ends with a twin directory, <workdir>/twin, to generate from. Expect
 validation/mse, squared error per element of the predicted noise, far below 1,
@@ -17,13 +17,14 @@ from configs import common
 def get_config(variant="base"):
   config = common.training("denoiser", "stage2", variant)
   root = common.root(variant)
-  # None: on a single CPU, where it halves the memory and costs a tenth of the
-  # speed.
+  # Recompute activations to save memory; None: on a single CPU, where it halves
+  # the memory and costs a tenth of the speed.
   config.remat = ml_collections.config_dict.placeholder(bool)
   config.vae = f"{root}/vae"  # a run, a checkpoint or a twin directory
   config.latents = f"{root}/latents"  # config.data, encoded by config.vae
-  config.base_extractor = f"{root}/stage1"  # likewise
-  # Likewise; it goes with the twin where config.model.beat_track needs it.
+  config.base_extractor = f"{root}/stage1"  # a run, or as config.vae
+  # A run, or as config.vae; it goes with the twin where config.model.beat_track
+  # needs it.
   config.rhythm = f"{root}/rhythm"
   # Latents are multiplied by this; None: as config.base_extractor takes them.
   config.latent_scale = ml_collections.config_dict.placeholder(float)
@@ -32,12 +33,12 @@ def get_config(variant="base"):
   config.model = dict(
     injector="adax",  # or "adaln", "cross_attention"
     backbone="dit",  # or "unet"
-    width=256,
+    width=256,  # of a token; of a unet's full length
     depth=7,  # blocks of dit
     levels=3,  # lengths of unet, each half of the one before
     level_blocks=2,  # blocks of unet per level and way
-    heads=8,
-    mlp_ratio=4,
+    heads=8,  # of attention
+    mlp_ratio=4,  # hidden width of a block's MLP over its width
     base_width=256,  # width of stage 1
     latent_channels=8,  # of the autoencoder
     null_condition=True,  # learned null statement and null patient
@@ -50,7 +51,12 @@ def get_config(variant="base"):
     # Whether it is told where a recording stands for its own reference.
     own_recording=False,
   )
-  config.schedule = dict(steps=1000, start=0.00085, end=0.012, kind="linear")
+  config.schedule = dict(
+    steps=1000,  # from clean latents to noise
+    start=0.00085,  # variance that the first step adds
+    end=0.012,  # variance that the last step adds
+    kind="linear",  # how it grows between
+  )
   config.prediction = "v"  # or "noise", as published
   config.loss_weighting = "min_snr"  # or "uniform" over steps, as published
   config.timesteps = (0, 999)  # first and last step that is trained

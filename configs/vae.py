@@ -1,7 +1,7 @@
 """Stage 0, the autoencoder: 10 s, 12-lead ECGs to latents (128, 4) and back.
 
-  python -m ecgtwin_jax.main --config=configs/vae.py            one GPU
-  python -m ecgtwin_jax.main --config=configs/vae.py:smoke      seconds on a CPU
+  ecgtwin train vae            one GPU
+  ecgtwin train vae:smoke      seconds on a CPU
 
 Expect metrics.jsonl's validation/correlation, per lead between the input and
 the reconstruction of unseen patients, to pass 0.9 early on.
@@ -14,17 +14,18 @@ from configs import common
 
 def get_config(variant="base"):
   config = common.training("vae", "vae", variant)
-  # Sizes as published: width of each level (half as long as the one before),
-  # residual blocks per level and in the middle.
+  # As published, but for the channels and leads.
   sizes = dict(
-    widths=(128, 256, 512),
-    groups=32,
-    latent_channels=8,
+    widths=(128, 256, 512),  # of each level, half as long as the one before
+    groups=32,  # that norms put channels into
+    latent_channels=8,  # of each of the 128 positions
     patch=1,  # samples side by side that are the channels of one position
     independent_leads=True,  # the network's: I, II, V1..V6, of twelve
   )
   config.model = dict(
+    # Residual blocks of each level, and in the middle.
     encoder=dict(sizes, blocks=2, middle=3),
+    # Residual blocks of each level, and in the middle.
     decoder=dict(sizes, blocks=3, middle=4),
   )
   config.kl_weight = 0.1  # 1 leaves channels without use

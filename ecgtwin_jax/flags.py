@@ -1,4 +1,4 @@
-"""The command line: --config=NAME[:variant], --workdir=DIR, --config.key=value.
+"""The command line: ecgtwin COMMAND [RECORD] --KEY=VALUE, or --config=NAME.
 
 absl reads the flags and ml_collections' config_flags the values; a mistyped one
 is answered in one line that names the nearest key.
@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import pathlib
 import sys
+import textwrap
 import types
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,21 +19,48 @@ from absl import flags as absl_flags
 if TYPE_CHECKING:
   import ml_collections
 
-USAGE = """usage: ecgtwin --config=NAME[:VARIANT] [options]
-   or: python -m ecgtwin_jax.main --config=FILE[:VARIANT] [options]
+USAGE = """usage: ecgtwin COMMAND [RECORD] [options]
+   or: python -m ecgtwin_jax.main COMMAND [RECORD] [options]
 
-  --config=NAME[:VARIANT]  what to do: demo, generate, edit, explain, app, vae,
-                           stage1, stage2, evaluate, diagnose, ...; or a file,
-                           such as configs/generate.py
-                           (variants of a training: base, paper, smoke)
-  --config.KEY=VALUE       change one value of the configuration
-  --workdir=DIR            where results go (default: the config's workdir)
-  --multihost              join the other processes of this run first
-  --compile_for=SLICE      of a training: what its step would cost on a TPU
-                           slice, such as v5e-256; nothing is run
-  --help                   this text; with --config=NAME also its keys
+  generate [RECORD]      ECGs of one person under another condition
+  explain [RECORD]       which statement each part of them attends to
+  edit [RECORD]          ECGs, and the same ECGs with one statement changed
+  evaluate [TWIN]        a report of how good a twin is
+  train STAGE[:VARIANT]  vae, stage1, rhythm, stage2, clip, identity, classifier
+                         (variants: base, paper, small, smoke)
+  app, demo, diagnose    a page in the browser; everything at small size; do
+                         twins help to diagnose?
+
+  --KEY=VALUE            change a value of the command's configuration; of a
+                         dotted key its last words are enough where no other
+                         key has them (--steps for --sampling.steps)
+  --now, --target        what RECORD shows and what is asked for: statements
+                         with | between (--now.statements, --target.statements)
+  --rate                 heart rate that is asked for (--target.heart_rate)
+  --workdir=DIR          where results go (default: the command's workdir)
+  --multihost            join the other processes of this run first
+  --compile_for=SLICE    of a training: what its step would cost on a TPU slice,
+                         such as v5e-256; nothing is run
+  --help                 this text; after COMMAND: its keys and their meanings
+
+  ecgtwin generate RECORD --now "Sinus rhythm" \\
+    --target "Sinus rhythm|Left bundle branch block" --rate 80
+
+A configuration may be named as a file, and each key as it stands there:
+--config=configs/generate.py --config.target.heart_rate=80.
 """
 _KNOWN = ("--config", "--workdir", "--multihost", "--compile_for", "--help")
+# What a word that is no flag says, by the configuration's job.
+_WORDS = {
+  **{job: "record" for job in ("generate", "explain", "edit", "app", "demo")},
+  "evaluate": "twin",
+}
+# Short names of keys.
+_SHORT = {
+  "now": "now.statements",
+  "target": "target.statements",
+  "rate": "target.heart_rate",
+}
 
 
 class Flags(NamedTuple):
@@ -228,47 +256,112 @@ def parse(argv: list[str]) -> Flags:
   absl_flags.DEFINE_string("compile_for", None, "a TPU slice", **options)
   absl_flags.DEFINE_bool("help", False, "this text", short_name="h", **options)
   try:
-    _, *rest = values(["", *argv], known_only=True)
+    _, *words = values(["", *argv], known_only=True)
   except absl_flags.Error as error:
     raise ValueError(str(error)) from None
-  overrides = _split(rest)
-  if values.config is None:
+  source = values.config or _take_command(words)
+  if source is None:
     if values.help or not argv:
       print(USAGE, end="")
       raise SystemExit(0 if argv else 2)
-    raise ValueError("--config=FILE is missing (see --help)")
-  config = load_config(values.config)
-  for key, text in overrides:
+    if words:
+      _refuse(words[0].partition("=")[0], {})
+    raise ValueError("a command is missing, such as generate (see --help)")
+  config = load_config(source)
+  for key, text in _split(words, config):
     override(config, key, text)
   if values.help:
-    print(USAGE)
-    for key, value in flatten(config).items():
-      print(f"  --config.{key}={value!r}")
+    _print_help(source, config)
     raise SystemExit(0)
   return Flags(
-    config,
-    values.config,
-    values.workdir,
-    values.multihost,
-    values.compile_for,
+    config, source, values.workdir, values.multihost, values.compile_for
   )
 
 
-def _split(rest: list[str]) -> list[tuple[str, str]]:
-  """(key, value) of what absl did not know: --config.key=value or ... value.
+def _take_command(words: list[str]) -> str | None:
+  """Takes the configuration's name from the words; None: there is none."""
+  if not words or words[0].startswith("-"):
+    return None
+  name = words.pop(0)
+  if name != "train":
+    return name
+  if not words or words[0].startswith("-"):
+    raise ValueError("train needs a stage: ecgtwin train stage2:small")
+  return words.pop(0)
+
+
+def _split(
+  words: list[str], config: "ml_collections.ConfigDict"
+) -> list[tuple[str, str]]:
+  """(key, text of its value) of what absl did not know.
 
   Raises:
-    ValueError: an unknown flag, or a missing value.
+    ValueError: an unknown flag, a missing value, or a word that says nothing.
   """
-  overrides, words = [], list(rest)
+  overrides, leaves, words = [], flatten(config), list(words)
+  free = _WORDS.get(config.job)
   while words:
     word = words.pop(0)
     flag, equals, text = word.partition("=")
-    if not flag.startswith("--config."):
-      raise ValueError(f"unknown flag {flag!r}{nearest(flag, _KNOWN)}")
+    if not flag.startswith("--"):
+      if free is None or flag.startswith("-"):
+        raise ValueError(
+          f"{word!r} is neither a command nor a flag (see --help)"
+        )
+      overrides.append((free, word))
+      free = None
+      continue
+    if flag.startswith("--config."):
+      key = flag.removeprefix("--config.")
+    else:
+      key = _find_key(flag, leaves)
+      if not equals and isinstance(leaves[key], bool):
+        overrides.append((key, "true"))
+        continue
     if not equals:
       if not words or words[0].startswith("--"):
         raise ValueError(f"{flag} needs a value: {flag}=VALUE")
       text = words.pop(0)
-    overrides.append((flag.removeprefix("--config."), text))
+    overrides.append((key, text))
   return overrides
+
+
+def _find_key(flag: str, leaves: dict[str, Any]) -> str:
+  """The key that a flag means: whole, by a short name, or by its last words.
+
+  Raises:
+    ValueError: none, or several.
+  """
+  name = flag.removeprefix("--").replace("-", "_")
+  if name in leaves:
+    return name
+  if _SHORT.get(name) in leaves:
+    return _SHORT[name]
+  ends = [key for key in leaves if key.endswith(f".{name}")]
+  if len(ends) > 1:
+    choice = " or ".join(f"--{key}" for key in ends)
+    raise ValueError(f"{flag} may be {choice}: give one of them")
+  return ends[0] if ends else _refuse(flag, leaves)
+
+
+def _refuse(flag, leaves):
+  """Raises for an unknown flag; names the nearest."""
+  short = [name for name, key in _SHORT.items() if key in leaves]
+  ends = [key.rpartition(".")[2] for key in leaves]
+  known = [*_KNOWN, *(f"--{name}" for name in (*leaves, *short, *ends))]
+  raise ValueError(f"unknown flag {flag!r}{nearest(flag, known)}")
+
+
+def _print_help(source: str, config: "ml_collections.ConfigDict") -> None:
+  """Prints what a configuration is for, and its keys with their meanings."""
+  from ecgtwin_jax import config_help
+
+  path = _find_config(source.partition(":")[0])
+  files = [path, path.with_name("common.py"), _shipped_configs() / "common.py"]
+  meanings = [config_help.read_meanings(f) for f in files if f.is_file()]
+  print(f"{config_help.read_purpose(path)}\n\nKeys:")
+  for key, value in flatten(config).items():
+    print(f"  --{key}={value!r}")
+    meaning = config_help.find_meaning(key, meanings)
+    print(textwrap.indent(textwrap.fill(meaning, 72), " " * 6))
+  print("\nSee ecgtwin --help for short names of keys, and what else there is.")

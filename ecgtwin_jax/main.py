@@ -1,4 +1,4 @@
-"""The command `ecgtwin --config=NAME`: trains, generates, demonstrates."""
+"""The command `ecgtwin`: trains, generates, demonstrates."""
 
 import importlib
 import os

@@ -138,6 +138,9 @@ def test_twins_explanation_and_edit(page, tmp_path):
   assert ecg.comments[0].startswith("synthetic")
   assert "81" in ecg.comments[2]  # the empty field is the reference's age
 
+  page.get_by_role("button", name="The same twins in Python").click()
+  page.get_by_text("from_pretrained").first.wait_for()
+
   page.get_by_role("tab", name="Attention").click()
   page.get_by_role("button", name="Explain the twins").click()
   see(page, "Mean share of the attention")
@@ -183,11 +186,29 @@ def test_two_people_at_once_get_their_own(page, server, chromium):
   other.get_by_role("button", name="Generate twins").wait_for()
   other.wait_for_timeout(1000)
   for tab, rate in ((page, "71"), (other, "93")):
-    tab.get_by_label("Heart rate (bpm)").nth(1).fill(rate)
+    tab.get_by_label("Heart rate asked for (bpm)").fill(rate)
     tab.get_by_role("button", name="Generate twins").click()
   see(page, "71 bpm asked for")
   see(other, "93 bpm asked for")
   other.close()
+
+
+def test_every_control_has_a_name_of_its_own(page):
+  names = page.evaluate(
+    """() => [...document.querySelectorAll("input, textarea, select")]
+      .filter(x => x.checkVisibility() && x.type != "radio")
+      .map(x => x.getAttribute("aria-label")
+        ?? [...x.labels ?? []].map(y => y.innerText.trim()).join())"""
+  )
+  assert len(names) > 8 and all(names), names
+  assert len(set(names)) == len(names), names
+
+
+def test_it_fits_a_phone(page):
+  page.set_viewport_size({"width": 390, "height": 844})
+  page.wait_for_timeout(500)
+  width = page.evaluate("document.documentElement.scrollWidth")
+  assert width <= 390
 
 
 def request(server, path, headers=(), body=None):

@@ -1,8 +1,11 @@
 """The command line: what is read, and what a typo gets."""
 
+import pathlib
+import re
+
 import pytest
 
-from ecgtwin_jax import flags
+from ecgtwin_jax import config_help, flags
 
 STAGE2 = "--config=configs/stage2.py:smoke"
 
@@ -70,7 +73,9 @@ def test_a_missing_file_or_variant_is_named(source, message):
 
 
 def test_a_command_without_a_configuration_is_told_so(capsys):
-  with pytest.raises(ValueError, match="--config=FILE is missing"):
+  with pytest.raises(
+    ValueError, match="a command is missing, such as generate"
+  ):
     flags.parse(["--workdir=x"])
   for arguments, code in (([], 2), (["--help"], 0)):
     with pytest.raises(SystemExit) as stop:
@@ -83,7 +88,7 @@ def test_help_lists_the_keys(capsys):
   with pytest.raises(SystemExit) as stop:
     flags.parse([STAGE2, "--help"])
   assert stop.value.code == 0
-  assert "--config.optimizer.learning_rate=" in capsys.readouterr().out
+  assert "--optimizer.learning_rate=" in capsys.readouterr().out
 
 
 STAGES = ("vae", "stage1", "stage2")
@@ -163,3 +168,106 @@ def test_a_configuration_of_ones_own_finds_what_the_shipped_share(tmp_path):
   (tmp_path / "mine.py").write_text(text)
   config = flags.load_config(str(tmp_path / "mine.py"))
   assert config.workdir == "runs/smoke/mine"
+
+
+@pytest.mark.parametrize(
+  ("command", "longer"),
+  [
+    (
+      "generate DIR/s0010 --now A --target=A|B --rate 80 --num-samples=2",
+      "--config=generate --config.record=DIR/s0010 --config.now.statements=A "
+      "--config.target.statements=A|B --config.target.heart_rate=80 "
+      "--config.num_samples=2",
+    ),
+    (
+      "--workdir=x edit --steps 4 --add B rec --weight -1 --consistent_leads",
+      "--config=edit --workdir=x --config.sampling.steps=4 --config.add=B "
+      "--config.record=rec --config.weight=-1 "
+      "--config.sampling.consistent_leads=true",
+    ),
+    (
+      "explain --of_record rec --now.age=50",
+      "--config=explain --config.of_record=True --config.record=rec "
+      "--config.now.age=50",
+    ),
+    (
+      "evaluate DIR --data=b --levels=person,truth",
+      "--config=evaluate --config.twin=DIR --config.data=b "
+      "--config.levels=person,truth",
+    ),
+    (
+      "train configs/stage2.py:smoke --seed 3 --learning_rate=1e-3 --multihost",
+      "--config=configs/stage2.py:smoke --config.seed=3 --multihost "
+      "--config.optimizer.learning_rate=1e-3",
+    ),
+    (
+      "generate --config.seed 3 --rate=70",
+      "--config=generate --seed=3 --rate=70",
+    ),
+  ],
+)
+def test_a_command_is_short_for_a_configuration(command, longer):
+  short, long = (flags.parse(text.split()) for text in (command, longer))
+  assert short == long
+
+
+@pytest.mark.parametrize(
+  ("command", "message"),
+  [
+    ("genrate", "no configuration 'genrate'; did you mean 'generate'"),
+    ("train", "train needs a stage: ecgtwin train stage2:small"),
+    ("generate a b", "'b' is neither a command nor a flag"),
+    ("train vae:smoke a", "'a' is neither a command nor a flag"),
+    ("generate --statements=A", "be --now.statements or --target.statements"),
+    ("generate --stpes=3", "unknown flag '--stpes'; did you mean '--steps'"),
+    ("evaluate --rate=80", "unknown flag '--rate'"),
+    ("generate --rate", "--rate needs a value: --rate=VALUE"),
+    ("generate --rate=fast", "target.heart_rate='fast' must be of type float"),
+    ("--rate=80", "unknown flag '--rate'"),
+  ],
+)
+def test_a_command_that_cannot_be_read_is_told_why(command, message):
+  with pytest.raises((FileNotFoundError, ValueError), match=message):
+    flags.parse(command.split())
+
+
+CONFIGS = sorted(
+  path.stem
+  for path in pathlib.Path("configs").glob("*.py")
+  if path.stem != "common"
+)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_help_says_what_each_key_means(name, capsys):
+  with pytest.raises(SystemExit):
+    flags.parse([name, "--help"])
+  said = capsys.readouterr().out
+  lines = said[said.index("Keys:") :].splitlines()
+  keys = [i for i, line in enumerate(lines) if line.startswith("  --")]
+  assert len(keys) == len(flags.flatten(flags.load_config(name)))
+  for i in keys:
+    assert re.match(r"      \S", lines[i + 1]), f"{lines[i]} says nothing"
+
+
+def test_meanings_are_the_comments_of_the_file(tmp_path):
+  (tmp_path / "mine.py").write_text(
+    "def get_config():\n"
+    "  config = make()\n"
+    "  # Two lines\n  # above.\n  config.above = 1\n\n"
+    "  config.model = dict(  # the net\n    width=3,  # of it\n"
+    "    depth=dict(low=1),\n  )\n"
+    "  config.bare = 2\n"
+  )
+  meanings = [config_help.read_meanings(tmp_path / "mine.py")]
+  found = {
+    key: config_help.find_meaning(key, meanings)
+    for key in ("above", "model.width", "model.depth.low", "now.above", "bare")
+  }
+  assert found == {
+    "above": "Two lines above.",
+    "model.width": "of it",
+    "model.depth.low": "the net",
+    "now.above": "Two lines above.",
+    "bare": "",
+  }

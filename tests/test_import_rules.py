@@ -23,6 +23,7 @@ FLOORS = {
   "ecgtwin_jax.ranking": 3,
   "ecgtwin_jax.sharding": 3,
   "ecgtwin_jax.flags": 3,
+  "ecgtwin_jax.config_help": 2,
   "ecgtwin_jax.beats": 4,
   "ecgtwin_jax.simulator": 5,
   "ecgtwin_jax.inference": 6,

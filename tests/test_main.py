@@ -35,7 +35,7 @@ def test_help_needs_no_jax():
   command = [sys.executable, "-m", "ecgtwin_jax.main", "--help"]
   result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
   assert result.returncode == 0, result.stderr
-  assert "--config=FILE" in result.stdout
+  assert "ecgtwin COMMAND" in result.stdout
   code = "import ecgtwin_jax.main, sys; print('jax' in sys.modules)"
   out = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, check=True

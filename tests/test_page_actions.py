@@ -55,11 +55,26 @@ def unpack(response, folder):
   return pathlib.Path(folder)
 
 
-def test_twins_are_what_the_twin_generates(session, folder, tmp_path):
+def run_script(script, session, monkeypatch):
+  """What a script defines that shall make the same, with the session's twin."""
+  assert f'from_checkpoint("DIR")  # {session.twin.digest}' in script
+  monkeypatch.setattr(ECGTwin, "from_checkpoint", lambda path: session.twin)
+  names = {}
+  exec(compile(script, "reproduce.py", "exec"), names)
+  return names
+
+
+def test_twins_are_what_the_twin_generates(
+  session, folder, tmp_path, monkeypatch
+):
   response = session.generate(FORM, folder)
   target = Condition(FORM.statements, 80, 81, "F")
-  base = session.twin.extract_base(example_ecg(), NOW)
-  same = session.twin.generate(base, target, num_samples=2, seed=3, steps=2)
+  made = run_script(response.script, session, monkeypatch)
+  same, base = made["out"], made["base"]
+  assert (made["now"], made["then"]) == (NOW, target)
+  np.testing.assert_allclose(
+    base, session.twin.extract_base(example_ecg(), NOW)
+  )
   inside = unpack(response, tmp_path / "unpacked")
   for i in range(2):
     ecg = read_ecg(inside / f"twin_{i}.hea")
@@ -67,6 +82,7 @@ def test_twins_are_what_the_twin_generates(session, folder, tmp_path):
     assert ecg.comments[0].startswith("synthetic")
     assert f"twin: {session.twin.digest}" in ecg.comments[3]
   record = json.loads((inside / "generated.json").read_text())
+  assert (inside / "reproduce.py").read_text() == response.script
   assert record["reference"] == "s0010_re_10s"
   assert record["seed"] == 3
   assert record["target"]["age"] == 81
@@ -92,6 +108,7 @@ def test_an_upload_takes_the_place_of_the_reference(session, folder, tmp_path):
   type(ecg)(-ecg.signal, 1000, "flipped").write(path)
   form = FORM._replace(files=[str(path)], num_samples=1)
   response = session.generate(form, folder)
+  assert "et.read_ecg('flipped.csv', start=0)" in response.script
   record = unpack(response, tmp_path / "unpacked") / "generated.json"
   assert json.loads(record.read_text())["reference"] == "flipped"
   other = session.generate(FORM._replace(num_samples=1), folder + "_other")

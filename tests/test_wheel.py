@@ -75,10 +75,10 @@ def test_it_generates_from_a_configuration_inside(installed, tmp_path):
 @pytest.mark.parametrize(
   ("command", "words"),
   [
-    (("bin/ecgtwin", "--help"), "--config=NAME"),
-    (("bin/ecgtwin", "--config=stage2:small", "--help"), "config.batch_size="),
+    (("bin/ecgtwin", "--help"), "ecgtwin COMMAND"),
+    (("bin/ecgtwin", "train", "stage2:small", "--help"), "--batch_size="),
     (("bin/ecgtwin-data", "--help"), "wfdb_folder"),
-    (("-m", "ecgtwin_jax.main", "--help"), "--config=NAME"),
+    (("-m", "ecgtwin_jax.main", "--help"), "ecgtwin COMMAND"),
     (("-m", "data_prep", "--help"), "wfdb_folder"),
   ],
 )

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ecgtwin_jax.app.uploads import read_upload_apart
+from ecgtwin_jax.app.uploads import MAINS, read_upload_apart
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import ECG
+from ecgtwin_jax.data.ecg import ECG, example_ecg
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import ECGTwin
+from ecgtwin_jax.inference.twin_directory import shipped
 from ecgtwin_jax.jobs.edit import write_edit
 from ecgtwin_jax.jobs.generate import write_results
 from ecgtwin_jax.jobs.inputs import fill_condition
@@ -103,12 +104,14 @@ class Response(NamedTuple):
     archive: path of a zip file; None: nothing to download.
     picture: path of the picture of all; None: there is none.
     sheets: (path of a picture, its caption), one by one.
+    script: Python that makes the same; None: there is none.
   """
 
   text: str
   archive: str | None = None
   picture: str | None = None
   sheets: tuple[tuple[str, str], ...] | list[tuple[str, str]] = ()
+  script: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +216,11 @@ class Session:
         f"limb leads: up to {out.lead_residual:.2f} mV away before they were "
         "made to agree",
       )
-    return Response("\n".join(lines), _pack(inside), written.overview, sheets)
+    script = self._write_script(form, now, target, settings)
+    (inside / "reproduce.py").write_text(script)
+    return Response(
+      "\n".join(lines), _pack(inside), written.overview, sheets, script
+    )
 
   def explain(self, form: Form, folder: str) -> Response:
     """Draws which statement each part of the same twins attends to.
@@ -285,6 +292,40 @@ class Session:
     seconds = _number(start or "0", "seconds to skip")
     return read_upload_apart(files, seconds, self.max_upload_mb)
 
+  def _write_script(self, form, now, target, settings):
+    """Python that makes the same twins; what was typed stands in quotes."""
+    reference = "et.example_ecg()"
+    if form.files:
+      name = next(
+        pathlib.Path(file).name
+        for file in form.files
+        if pathlib.Path(file).suffix.lower() in MAINS
+      )
+      start = _number(form.start or "0", "seconds to skip")
+      reference = f"et.read_ecg({name!r}, start={start:g})"
+    elif self.reference.record != example_ecg().record:
+      reference = f"et.read_ecg({self.reference.record!r})"
+    path = pathlib.Path(self.twin.path or "DIR").resolve()
+    twin = f'et.ECGTwin.from_checkpoint("DIR")  # {self.twin.digest}'
+    if path == pathlib.Path(shipped(path.name)):
+      twin = f"et.ECGTwin.from_pretrained({path.name!r})"
+    options = "".join(
+      f"\n  {key}={value!r}," for key, value in settings.items()
+    )
+    return f"""import ecgtwin_jax as et
+
+reference = {reference}
+now = {_as_call(now)}
+then = {_as_call(target)}
+twin = {twin}
+base = twin.extract_base(reference, now)
+out = twin.generate(
+  base,
+  then,
+  beats={_beats(form)!r},{options}
+)
+"""
+
   def _read(self, form: Form) -> tuple[ECG, Condition, Condition, dict]:
     """Reference, what it shows, what the twins shall show, the sampling."""
     reference = self._reference(form.files, form.start)
@@ -330,6 +371,15 @@ def _number(text, name):
     return float(text)
   except ValueError:
     raise ValueError(f"{name} {text!r} must be a number") from None
+
+
+def _as_call(condition: Condition) -> str:
+  """A condition as Python writes it."""
+  return (
+    f"et.Condition(\n  {list(condition.statements)!r},\n  heart_rate="
+    f"{condition.heart_rate!r},\n  age={condition.age!r},\n"
+    f"  sex={condition.sex!r},\n)"
+  )
 
 
 def _beats(form: Form) -> str | None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ecgtwin_jax.app.actions import (
   EDITS,
   MAX_SAMPLES,
+  MAX_STEPS,
   Change,
   Form,
   ReferenceInfo,
@@ -20,7 +21,7 @@ from ecgtwin_jax.app.actions import (
   Session,
 )
 from ecgtwin_jax.app.guard import limit_places
-from ecgtwin_jax.app.uploads import DATA, MAINS
+from ecgtwin_jax.app.uploads import DATA, MAINS, SECONDS
 from ecgtwin_jax.data.conditions import Condition
 
 TITLE = "ECG twins"
@@ -28,6 +29,11 @@ INTRODUCTION = """# ECG twins
 Give a 12-lead ECG and say what it shows; get ECGs of the same person under
 another condition. For research: what is generated is synthetic, and not for
 diagnosis or treatment.
+
+One request is worked on at a time and {waiting} more may wait, each with its
+place in the queue shown. Limits: {samples} twins and {steps} steps a request,
+{mb:g} MB a reference, {seconds} s to read it. Uploads and results are deleted
+after an hour.
 """
 SEXES = [("female", "F"), ("male", "M"), ("not known", "")]
 SECONDS_ON_DISK = 3600  # of uploads and results, on the server
@@ -60,7 +66,15 @@ def build(session: Session, target: Condition, config: ConfigDict) -> gr.Blocks:
     fill_width=True,
     delete_cache=(SECONDS_ON_DISK // 4, SECONDS_ON_DISK),
   ) as blocks:
-    gr.Markdown(INTRODUCTION)
+    gr.Markdown(
+      INTRODUCTION.format(
+        waiting=WAITING,
+        samples=MAX_SAMPLES,
+        steps=MAX_STEPS,
+        mb=session.max_upload_mb,
+        seconds=SECONDS,
+      )
+    )
     with gr.Row():
       with gr.Column(scale=2, min_width=320):
         fields = _controls(session, target, config)
@@ -70,20 +84,27 @@ def build(session: Session, target: Condition, config: ConfigDict) -> gr.Blocks:
           info = _reference_tab(session)
         with gr.Tab("Twins", id="twins"):
           twins = [
-            _text("Nothing yet: press “Generate twins”."),
+            _text("Self-check", "Nothing yet: press “Generate twins”."),
             _download(),
             _picture("The reference above its twins"),
             _gallery("All leads of each"),
           ]
+          with gr.Accordion("The same twins in Python", open=False):
+            twins.append(
+              gr.Code(language="python", label="Script", interactive=False)
+            )
         with gr.Tab("Attention", id="attention"):
           gr.Markdown("Which statement each part of the twins attends to.")
           explain = gr.Button("Explain the twins")
-          reasons = [_text("Nothing yet."), _gallery("Attention")]
+          reasons = [
+            _text("Shares of the attention", "Nothing yet."),
+            _gallery("Attention"),
+          ]
         with gr.Tab("Edit", id="edit"):
           change = _edit_controls(session)
           edit = gr.Button("Edit the twins")
           edits = [
-            _text("Nothing yet."),
+            _text("What the edit changed", "Nothing yet."),
             _download(),
             _picture("Each twin above its edit"),
           ]
@@ -109,7 +130,7 @@ def build(session: Session, target: Condition, config: ConfigDict) -> gr.Blocks:
       _respond(
         lambda folder, *values: session.generate(Form(*values), folder),
         _show,
-        lambda text: [text, _download(), None, None],
+        lambda text: [text, _download(), None, None, None],
       ),
       controls,
       twins,
@@ -179,9 +200,9 @@ def _controls(session, target, config):
     )
     with gr.Row():
       fields["now_heart_rate"] = number(
-        _as_text(now.heart_rate), label="Heart rate (bpm)"
+        _as_text(now.heart_rate), label="Heart rate in it (bpm)"
       )
-      fields["now_age"] = number(_as_text(now.age), label="Age (years)")
+      fields["now_age"] = number(_as_text(now.age), label="Age then (years)")
     fields["now_sex"] = gr.Radio(SEXES, value=now.sex or "", label="Sex")
   with gr.Group():
     fields["statements"] = statements(
@@ -189,10 +210,12 @@ def _controls(session, target, config):
     )
     with gr.Row():
       fields["heart_rate"] = number(
-        _as_text(target.heart_rate), label="Heart rate (bpm)"
+        _as_text(target.heart_rate), label="Heart rate asked for (bpm)"
       )
       fields["age"] = number(
-        _as_text(config.target.age), label="Age (years)", placeholder="the same"
+        _as_text(config.target.age),
+        label="Age asked for (years)",
+        placeholder="the same",
       )
   with gr.Accordion("How many, and how", open=False):
     with gr.Row():
@@ -240,7 +263,7 @@ def _edit_controls(session):
       -2, 5, 1, step=0.1, label="Weight of its attention; 1 in a swap"
     )
     threshold = gr.Slider(
-      0, 1, 0.2, step=0.01, label="Threshold: share of the steps, from the end"
+      0, 1, 0.9, step=0.01, label="Threshold: share of the steps, from the end"
     )
   return [kind, names, weight, threshold]
 
@@ -274,12 +297,15 @@ def _guidance(label, value, reason):
 def _reference_tab(session):
   with tempfile.TemporaryDirectory() as folder:
     info = session.show_reference(None, None, folder)
-    return [_picture("The reference", info.picture), _text(info.text)]
+    return [
+      _picture("The reference", info.picture),
+      _text("Found in it", info.text),
+    ]
 
 
-def _text(value):
+def _text(label, value):
   # A text box shows what users typed as it is; Markdown would interpret it.
-  return gr.Textbox(value, show_label=False, lines=1, max_lines=24)
+  return gr.Textbox(value, label=label, lines=1, max_lines=24)
 
 
 def _picture(alt_text, value=None):
@@ -351,6 +377,8 @@ def _show(response: Response) -> list:
     parts.append(response.picture)
   if response.sheets:
     parts.append(gr.Gallery(response.sheets, selected_index=0))
+  if response.script is not None:
+    parts.append(response.script)
   return parts
 
 

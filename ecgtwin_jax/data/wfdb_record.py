@@ -94,7 +94,10 @@ def read_wfdb(
     RecordingError: `unreadable`, `truncated`, `checksum`, `lead` or `duration`.
   """
   header_file = path.with_name(path.name + ".hea")
-  require_file(header_file, "give a WFDB record, a .csv or an .npz file")
+  require_file(
+    header_file,
+    "give a WFDB record, or a file of another format with its suffix",
+  )
   # Bad files make wfdb raise anything, IndexError and TypeError among them.
   with quiet_wfdb() as wfdb:
     try:

@@ -250,6 +250,7 @@ def read_edit(
   asked = dict(add=add, swap=swap, reweight=reweight)
   given = [name for name, value in asked.items() if value is not None]
   if len(given) != 1:
+    given = " and ".join(given) or "none, such as add='Low QRS voltages'"
     raise ValueError(f"one of add, swap, reweight must be given, not {given}")
   count = len(condition.statements)
   if add is not None:

@@ -23,6 +23,8 @@ from ecgtwin_jax.jobs.outputs import (
   write_ecgs,
 )
 
+# What is added where no edit is given.
+SHOWN = "Right bundle branch block"
 # What a run writes.
 FILES = ("source_*.*", "edited_*.*", "edited.png", "edited.json")
 
@@ -39,8 +41,12 @@ def run(config: ConfigDict) -> str:
   reference, now = read_reference(config)
   target = read_target(config.target, now)
   twin = load_twin(config.twin, config.encoder)
+  add = config.add
+  if add is None and config.swap is None and config.reweight is None:
+    add = SHOWN
+    print(f"no edit is given (--add, --swap or --reweight): adds {add!r}")
   change = {
-    "add": config.add,
+    "add": add,
     "swap": config.swap and split_statements(config.swap),
     "reweight": config.reweight,
     "weight": config.weight,

@@ -79,9 +79,10 @@ def fill_condition(
       rate is given or found.
   """
   if not statements:
+    example = "--now=" if name.startswith("config") else ""
     raise ValueError(
       f"{name.format('statements')} must say what {reference.record!r} shows, "
-      "such as 'Sinus rhythm|Right bundle branch block'"
+      f"such as {example}'Sinus rhythm|Right bundle branch block'"
     )
   if heart_rate is None:
     heart_rate = detect_heart_rate(reference)
@@ -102,9 +103,14 @@ def read_target(target: ConfigDict, now: Condition) -> Condition:
   Raises:
     ValueError: statements or heart rate are missing or out of range.
   """
-  for key in ("statements", "heart_rate"):
+  for key, example in (
+    ("statements", "--target='Sinus rhythm'"),
+    ("heart_rate", "--rate=80"),
+  ):
     if not target[key]:
-      raise ValueError(f"config.target.{key}={target[key]!r} must be given")
+      raise ValueError(
+        f"config.target.{key}={target[key]!r} must be given, such as {example}"
+      )
   age = now.age if target.age is None else target.age
   sex = now.sex if target.sex is None else target.sex
   return Condition(

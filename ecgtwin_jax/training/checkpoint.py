@@ -302,7 +302,10 @@ def find_checkpoint(path: str | os.PathLike) -> epath.Path:
     candidates = [root / str(step) for step in reversed(_steps(root))]
     candidates = [c for c in candidates if (c / manifest.NAME).exists()]
   if not candidates:
-    raise FileNotFoundError(f"no checkpoint in {os.fspath(path)!r}")
+    raise FileNotFoundError(
+      f"no checkpoint in {os.fspath(path)!r}; a training with "
+      f"--workdir={os.fspath(path)} makes one (see ecgtwin train --help)"
+    )
   intact = []
   for candidate in candidates:
     reason = manifest.fault(candidate)
