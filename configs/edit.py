@@ -30,8 +30,8 @@ def get_config():
   # One of the target's statements, to weigh anew.
   config.reweight = ml_collections.config_dict.placeholder(str)
   config.weight = 1.0  # of the added or re-weighted statement's attention
-  # The last share of the schedule, which is edited; the published 0.2 keeps more
-  # of the source and shows less of the edit.
+  # The last share of the schedule, which is edited; the published 0.2 keeps
+  # more of the source and shows less of the edit.
   config.threshold = 0.9
   config.lock()
   return config

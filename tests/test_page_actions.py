@@ -1,5 +1,6 @@
 """What the page's buttons do, without a browser."""
 
+import dataclasses
 import json
 import pathlib
 import zipfile
@@ -12,6 +13,7 @@ from ecgtwin_jax import ECGTwin, read_ecg
 from ecgtwin_jax.app.actions import MAX_SAMPLES, Change, Form, Session
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, example_ecg
+from ecgtwin_jax.inference.results import Generated
 
 NOW = Condition(("Sinus rhythm", "Right bundle branch block"), 82, 81, "F")
 FORM = Form(
@@ -117,6 +119,22 @@ def test_an_upload_takes_the_place_of_the_reference(session, folder, tmp_path):
     for i, x in enumerate((response, other))
   ]
   assert pair[0].read_bytes() != pair[1].read_bytes()
+
+
+def test_twins_with_beats_have_a_sheet_of_their_median_beats(
+  session, folder, monkeypatch
+):
+  ecgs = [
+    dataclasses.replace(example_ecg().resample(), record=f"twin_{i}")
+    for i in range(2)
+  ]
+  blank = np.zeros((2, 128, 4), np.float32), np.zeros(2, np.float32)
+  made = Generated(ecgs, *blank, condition=NOW)
+  monkeypatch.setattr(session.twin, "generate", lambda *args, **options: made)
+  response = session.generate(FORM, folder)
+  names = [name for _, name in response.sheets]
+  assert names == ["reference", "median beats", "twin_0", "twin_1"]
+  assert all(is_picture(path) for path, _ in response.sheets)
 
 
 def test_guidance_and_consistent_leads_arrive(session, folder, tmp_path):
