@@ -39,6 +39,7 @@ TWINS = ("ecgtwin", "python -m ecgtwin_jax.main")
 # What is not run here, and what runs it.
 ELSEWHERE = {
   "pytest": "itself",
+  "python": "test_export.py",
   "ruff": "itself",
   "hf": "a download",
   "gcloud": "an account",
@@ -58,6 +59,8 @@ def read_commands(page):
   blocks += re.findall(r"(?<=\n\n)(?: {4}.*\n)+", text)
   for block in blocks:
     lines = block.replace("\\\n", " ").splitlines()
+    if lines[0].startswith("$"):  # what is no command was printed or typed
+      lines = [line for line in lines if line.startswith("$")]
     for line in lines:
       for command in line.split(" && "):
         words = shlex.split(command.lstrip("$ "), comments=True)

@@ -1,6 +1,7 @@
 """What a user of Python meets: types, names in print, hub, files of twins."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -61,6 +62,35 @@ et.read_ecg("a.npy", sampling_rate=500, leads=et.LEADS, unit="mV")
 """
 
 
+# What the package imports is not looked at, which takes seconds.
+MYPY = """\
+[mypy]
+ignore_missing_imports = True
+follow_imports = silent
+[mypy-jax.*,flax.*,optax.*,scipy.*,matplotlib.*,wfdb.*,transformers.*]
+follow_imports = skip
+"""
+
+
+def planted_lines():
+  lines = enumerate(SCRIPT.splitlines(), 1)
+  return [number for number, line in lines if re.search(r"# \d", line)]
+
+
+def test_mypy_finds_the_five_mistakes_of_a_script_and_no_others(tmp_path):
+  (tmp_path / "mypy.ini").write_text(MYPY)
+  (tmp_path / "mine.py").write_text(SCRIPT)
+  out = subprocess.run(
+    [sys.executable, "-m", "mypy", "--config-file=mypy.ini", "mine.py"],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env={**os.environ, "MYPYPATH": str(pathlib.Path(et.__file__).parents[1])},
+  )
+  found = re.findall(r"^mine\.py:(\d+): error", out.stdout, flags=re.M)
+  assert list(map(int, found)) == planted_lines(), out.stdout + out.stderr
+
+
 def test_pyright_finds_the_five_mistakes_of_a_script_and_no_others(tmp_path):
   pyright = pathlib.Path(sys.executable).with_name("pyright")
   if not pyright.exists():
@@ -77,12 +107,7 @@ def test_pyright_finds_the_five_mistakes_of_a_script_and_no_others(tmp_path):
     pytest.skip(f"pyright does not run: {out.stderr[-200:]}")
   found = json.loads(out.stdout)["generalDiagnostics"]
   lines = [x["range"]["start"]["line"] + 1 for x in found]
-  planted = [
-    number
-    for number, line in enumerate(SCRIPT.splitlines(), 1)
-    if re.search(r"# \d", line)
-  ]
-  assert sorted(lines) == planted, [x["message"] for x in found]
+  assert sorted(lines) == planted_lines(), [x["message"] for x in found]
 
 
 def test_what_is_printed_of_conditions_and_twins_is_short(twin):
