@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ecgtwin_jax.beats.rhythm import detect_rhythm
+from ecgtwin_jax.beats import self_check
 from ecgtwin_jax.beats.self_check import check_ecgs
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, example_ecg
-from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.inference.results import Generated
 
 SHOWN = Condition(
@@ -63,19 +62,14 @@ def test_what_has_no_beats_fails_and_is_broken():
   assert check.limb_lead_error > 1
 
 
-def test_the_rate_counts_wide_beats_that_xqrs_misses():
-  signal = example_ecg().resample().signal
-  beats = detect_rhythm(signal, 102.4).time
-  beats = beats[np.isfinite(beats)]
-  # Every third beat becomes a low and wide one, as ventricular beats may be.
-  wide = np.exp(-(np.arange(-40, 41) ** 2) / 200)[:, None] * 0.25
-  for at in np.rint(beats[2:-1:3] * 102.4).astype(int):
-    part = signal[at - 40 : at + 41]
-    part[:] = np.linspace(part[0], part[-1], 81) + wide[: len(part)]
-  ecg = ECG(signal, 102.4, "twin_0")
-  (rate,) = check_ecgs([ecg], SHOWN).rates
-  assert rate == pytest.approx(82, abs=3)
-  assert detect_heart_rate(ecg) < 75
+def test_the_rate_is_of_all_beats_and_xqrs_is_asked_where_there_are_none(
+  monkeypatch,
+):
+  # XQRS misses wide beats: beside premature ones it finds 70 for 80 bpm.
+  monkeypatch.setattr(self_check, "detect_heart_rate", lambda ecg: 70.0)
+  assert check_ecgs([example_ecg()], SHOWN).rates[0] == pytest.approx(82, abs=2)
+  slope = np.linspace(0, 1, 1024)[:, None] * np.arange(1, 13)
+  assert check_ecgs([ECG(slope, 102.4)], SHOWN).rates == (70,)
 
 
 def test_generated_ecgs_check_themselves_and_draw_their_beats(tmp_path):

@@ -101,9 +101,9 @@ def check_ecgs(ecgs: Sequence[ECG], condition: Condition) -> SelfCheck:
   """Measures ECGs against the condition that they were generated for.
 
   A heart rate is that of all beats, premature ones among them, as
-  `detect_rhythm` finds them; XQRS, which misses wide beats, is asked where that
-  finds none. Criteria are those of `check_criteria`. What the statements do not
-  ask for is not counted.
+  `detect_rhythm` finds them; XQRS, which misses wide beats, is asked where
+  beats cannot be told apart. Criteria are those of `check_criteria`. What the
+  statements do not ask for is not counted.
 
   Args:
     ecgs: one or more.
@@ -112,7 +112,7 @@ def check_ecgs(ecgs: Sequence[ECG], condition: Condition) -> SelfCheck:
   readings = [read_ecg_beats(ecg.signal, ecg.sampling_rate) for ecg in ecgs]
   shown = [check_criteria(reading, condition) for reading in readings]
   asked = [name for name in CRITERIA if asks_for(condition.statements, name)]
-  rates = tuple(_find_rate(ecg) for ecg in ecgs)
+  rates = tuple(map(_find_rate, ecgs, readings))
   reasons = [_find_fault(ecg, rate) for ecg, rate in zip(ecgs, rates)]
   names = tuple(ecg.record for ecg in ecgs)
   errors = [float(np.abs(lead_residual(ecg.signal)).max()) for ecg in ecgs]
@@ -127,9 +127,9 @@ def check_ecgs(ecgs: Sequence[ECG], condition: Condition) -> SelfCheck:
   )
 
 
-def _find_rate(ecg):
+def _find_rate(ecg, reading):
   """Beats per minute over all beats; nan where none can be told."""
-  if round(ecg.duration) == SECONDS:
+  if reading is not None and round(ecg.duration) == SECONDS:
     time = detect_rhythm(ecg.signal, ecg.sampling_rate).time
     time = time[np.isfinite(time)]
     if len(time) >= 2:
