@@ -18,6 +18,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from data_prep.records import Rejection, features
+from ecgtwin_jax.data.wfdb_record import first_line
 from ecgtwin_jax.data.whole_files import appear_whole
 
 # Yields (name of the recording, its example or why there is none).
@@ -48,7 +49,7 @@ class Job:
     sizes, rejected, patients = [], [], set()
     tally = collections.Counter()
     with appear_whole(self.path) as draft:
-      writer = ArrayRecordWriter(os.fspath(draft), "group_size:1")
+      writer = _on_disk(ArrayRecordWriter, os.fspath(draft), "group_size:1")
       try:
         for record, example in self.shard():
           if advance is not None:
@@ -58,11 +59,11 @@ class Job:
             continue
           tally.update(example.pop("tally", ()))
           raw = _serialize(self.form, example)
-          writer.write(raw)
+          _on_disk(writer.write, raw)
           sizes.append(len(raw))
           patients.add(example["patient_id"])
       finally:
-        writer.close()
+        _on_disk(writer.close)
     summary = {
       "written": len(sizes),
       "bytes": sum(sizes),
@@ -72,6 +73,14 @@ class Job:
     }
     write_json(self.summary, summary)
     return len(sizes) + len(rejected)
+
+
+def _on_disk(action, *arguments):
+  """array_record raises RuntimeError for what the system does not let it do."""
+  try:
+    return action(*arguments)
+  except RuntimeError as error:
+    raise OSError(first_line(error)) from None
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from data_prep.quality import AGES
@@ -17,6 +18,7 @@ from ecgtwin_jax.data.errors import RecordingError
 from ecgtwin_jax.data.wfdb_record import decode_text
 
 _BLANK = frozenset(("", "na", "n/a", "nan", "none", "null"))
+MAX_TABLE = 1 << 31  # bytes, unpacked
 MAX_CELL = 1 << 20  # characters: more is a quote that is never closed
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _EPOCH = datetime.datetime(1970, 1, 1)
@@ -38,14 +40,17 @@ def read_table(
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: a column is missing, or this is no CSV file.
+    ValueError: a column is missing, or this is no CSV file, or a larger one
+      than 2 GiB.
   """
   if not path.is_file():
     raise FileNotFoundError(f"{path} is not there: is the folder right?")
+  reads = gzip.open if path.suffix == ".gz" else open
   try:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+    with reads(path, "rb") as file:
+      _check_size(path, file)
       content = file.read()
-  except (OSError, EOFError) as error:
+  except (OSError, EOFError, zlib.error) as error:
     raise ValueError(f"{path} cannot be read: {error}") from None
   text = decode_text(content)
   csv.field_size_limit(MAX_CELL)
@@ -55,7 +60,8 @@ def read_table(
     for name in columns:
       if name not in header:
         raise ValueError(
-          f"{path} has no column {name!r}, it has {', '.join(header)[:200]}"
+          f"{path} has no column {name!r}, it has "
+          f"{' '.join(', '.join(header).split())[:200]}"
         )
     wanted = [*columns, *(name for name in optional if name in header)]
     places = [(name, header.index(name)) for name in wanted]
@@ -68,6 +74,16 @@ def read_table(
         yield number, cells | absent
   except csv.Error as error:
     raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
+
+
+def _check_size(path, file):
+  """Refuses what is too large before any of it is kept."""
+  size = 0
+  while piece := file.read(1 << 20):
+    size += len(piece)
+    if size > MAX_TABLE:
+      raise ValueError(f"{path} has more than {MAX_TABLE} bytes, unpacked")
+  file.seek(0)
 
 
 def digest(path: pathlib.Path) -> str:

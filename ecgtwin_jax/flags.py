@@ -153,14 +153,19 @@ def load_config(source: str) -> "ml_collections.ConfigDict":
 
   Raises:
     FileNotFoundError: there is no such configuration.
-    ValueError: the file has no get_config, or not this variant.
+    ValueError: the file is no Python, has no get_config, or not this variant.
   """
   name, _, variant = source.partition(":")
   path = _find_config(name)
   _find_common(path.resolve().parent)
   spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  try:
+    spec.loader.exec_module(module)
+  except SyntaxError as error:
+    raise ValueError(
+      f"{error.filename}, line {error.lineno}: {error.msg}"
+    ) from None
   if not hasattr(module, "get_config"):
     raise ValueError(f"{name!r} must define get_config()")
   return module.get_config(variant) if variant else module.get_config()

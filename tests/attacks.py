@@ -3,12 +3,14 @@
   python tests/attacks.py                  prints a table; exit code 1: one got
                                            through
   python tests/attacks.py --group=twin     one group of them
-  python tests/attacks.py --write          writes docs/attacks.md as well
+  python tests/attacks.py --write          writes docs/attacks.md as well; with
+                                           --group: its rows alone
 
 Each attack runs in a process of its own, whose seconds of work and growth of
 memory are measured. It is held where it ends in one line of words (a ValueError
 or an OSError, as every command prints them), leaves the rest of the work done,
 and stays below a minute and a gigabyte. The page is attacked by soak_page.py.
+No attack can take more than 8 GB: it ends there.
 """
 
 import argparse
@@ -29,12 +31,14 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+import jax
 import numpy as np
 import safetensors.numpy
 
@@ -45,14 +49,20 @@ from ecgtwin_jax.data.ecg import ECG, LEADS, quiet_wfdb, read_ecg
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "attacks.md"
 SECONDS, MEGABYTES = 60, 1024  # of one attack
+MOST = 8 << 30  # bytes, so that a machine survives what gets through
 SIGNAL = np.random.default_rng(0).normal(0, 0.3, (5000, 12))
 SHIPPED = ROOT / "ecgtwin_jax" / "assets" / "simulated-small"
 HEADER = """# Attacks tried
 
 Made by `python tests/attacks.py --write`: what a recording, a table, a twin
 directory or a command can say to do harm, and what came of it. Memory is the
-growth of the process that reads it. [SECURITY.md](https://github.com/\
-ecgtwin/ecgtwin-jax/blob/main/SECURITY.md) says what is trusted and what is not.
+growth of the process that reads it; an outcome is the line that a user reads.
+SECURITY.md, in the repository, says what is trusted, what is not, and the
+limits.
+
+`python tests/soak_page.py` sends such files to the page while other visitors
+use it; `python tests/soak_interruptions.py` kills trainings and other jobs at
+random moments and compares what they end with.
 """
 
 
@@ -203,16 +213,19 @@ def _npz(**changes):
   return prepare
 
 
-def _lying_npz(shape, dtype="<f4", data=b"\0" * 64):
-  """An array whose header says another shape than its bytes."""
+def _lying_npy(shape, dtype="<f4", data=b"\0" * 64):
+  """Bytes of an array whose header says another shape than there is."""
+  text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}}}"
+  text = text.ljust(117) + "\n"
+  head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+  return head + data
 
+
+def _lying_npz(*arguments, **options):
   def prepare(folder):
-    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}}}"
-    text = text.ljust(117) + "\n"
-    head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
     np.savez(folder / "a.npz", sampling_rate=500.0, leads=LEADS, units="mV")
     with zipfile.ZipFile(folder / "a.npz", "a", zipfile.ZIP_DEFLATED) as file:
-      file.writestr("signal.npy", head + data)
+      file.writestr("signal.npy", _lying_npy(*arguments, **options))
     return refused(read_ecg, folder / "a.npz")
 
   return prepare
@@ -224,6 +237,39 @@ def _csv(text):
     return refused(read_ecg, folder / "a.csv")
 
   return prepare
+
+
+_BARE = {"sampling_rate": 500, "leads": LEADS, "unit": "mV"}
+
+
+def _npy(shape):
+  def prepare(folder):
+    (folder / "a.npy").write_bytes(_lying_npy(shape))
+    return refused(read_ecg, folder / "a.npy", **_BARE)
+
+  return prepare
+
+
+def _mat_bomb(folder):
+  """800 MB of zeros in 4 MB, in MATLAB's own packing."""
+  pack = zlib.compressobj(1)
+  rows = 1 << 26  # of 12 bytes
+  pieces = [pack.compress(_matlab_head(rows))]
+  pieces += [pack.compress(bytes(1 << 24)) for _ in range(rows * 12 >> 24)]
+  data = b"".join([*pieces, pack.flush()])
+  head = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H2s", 256, b"IM")
+  tag = struct.pack("<II", 15, len(data))
+  (folder / "a.mat").write_bytes(head + tag + data)
+  return refused(read_ecg, folder / "a.mat", **_BARE)
+
+
+def _matlab_head(rows):
+  """The start of an array `val` of (rows, 12) bytes."""
+  words = struct.pack("<IIII", 6, 8, 9, 0)
+  words += struct.pack("<IIii", 5, 8, rows, 12)
+  words += struct.pack("<HH4s", 1, 3, b"val\0")
+  words += struct.pack("<II", 2, rows * 12)
+  return struct.pack("<II", 14, len(words) + rows * 12) + words
 
 
 _NAMES = ",".join(LEADS)
@@ -246,6 +292,8 @@ ARRAYS = {
   "a header that says (-1, 12)": _lying_npz((-1, 12)),
   "a header that says (0, 2^62)": _lying_npz((0, 2**62), data=b""),
   "a header that is code": _lying_npz("__import__('os').getpid()"),
+  "a bare array that says (10^12, 12)": _npy((10**12, 12)),
+  "a MATLAB file that unpacks to 800 MB": _mat_bomb,
   "a sampling rate that is text": _npz(sampling_rate="500"),
   "a rate of 1e18": _npz(sampling_rate=1e18),
   "CSV, rate 1e18": _csv(f"# sampling_rate=1e18\n{_NAMES}\n1,2\n"),
@@ -399,6 +447,20 @@ def _replace(name, make):
   return _twin(apply)
 
 
+def _table_file(name, make):
+  """Another file of the statement table, sealed again."""
+
+  def apply(path):
+    (path / name).unlink()
+    make(path / name)
+    index = json.loads((path / "twin.json").read_text())
+    digest = hashlib.sha256((path / name).read_bytes()).hexdigest()
+    index["table"][name] = digest
+    (path / "twin.json").write_text(json.dumps(index))
+
+  return _twin(apply)
+
+
 def _first(value):
   def change(arrays):
     name = next(iter(arrays))
@@ -428,11 +490,20 @@ TWINS = {
   ),
   "statements.json is a FIFO": _replace("statements.json", os.mkfifo),
   "statements.npy is /dev/zero": _replace("statements.npy", _zeros),
-  "statements.json is a list": _replace(
+  "statements.json is a list": _table_file(
     "statements.json", lambda path: path.write_text("[]")
   ),
-  "statements.npy is a pickle": _replace(
+  "statements.json 100,000 lists deep": _table_file(
+    "statements.json", lambda path: path.write_text("[" * 100_000)
+  ),
+  "statements.npy is a pickle": _table_file(
     "statements.npy", lambda p: np.save(p, np.array([print], object))
+  ),
+  "statements.npy says (10^12, 768)": _table_file(
+    "statements.npy", lambda p: p.write_bytes(_lying_npy((10**12, 768)))
+  ),
+  "statements.npy holds text": _table_file(
+    "statements.npy", lambda p: np.save(p, np.zeros((26, 768), "U1"))
   ),
   "twin.json is a list": _index(lambda index: []),
   "parts is a list": _index(_set("parts", to=[])),
@@ -521,6 +592,17 @@ def _small_disk(folder):
   resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
+def _data(folder):
+  from data_prep import simulated
+
+  simulated.prepare(folder / "data", patients=20, recordings=2)
+
+
+def _data_and_small_disk(folder):
+  _data(folder)
+  _small_disk(folder)
+
+
 def _held(name):
   def before(folder):
     from ecgtwin_jax.data.whole_files import hold
@@ -538,6 +620,11 @@ _GENERATE = (
   "--config.sampling.steps=2",
 )
 _PREPARE = ("simulated", "--patients=10", "--recordings=2", "--workers=1")
+_TRAIN = (
+  *("--config=vae:smoke", "--workdir={folder}/x"),
+  *("--config.data={folder}/data", "--config.cohort.path={folder}/data"),
+  "--config.cohort.patients=20",
+)
 COMMANDS = {
   "--config=/etc/passwd": _command("--config=/etc/passwd"),
   "--config=/dev/zero": _command("--config=/dev/zero"),
@@ -562,19 +649,27 @@ COMMANDS = {
     program="data_prep.__main__",
     before=_small_disk,
   ),
+  "a training onto a full disk": _command(
+    *_TRAIN, "--config.steps=2", before=_data_and_small_disk
+  ),
   "two preparations of one data set": _command(
     *_PREPARE,
     "--output={folder}/x",
     program="data_prep.__main__",
     before=_held("x.partial"),
   ),
-  "two trainings in one folder": _command(
-    "--config=vae:smoke",
+  "two trainings in one folder": _command(*_TRAIN, before=_held("x")),
+  "two evaluations in one folder": _command(
+    "--config=evaluate",
     "--workdir={folder}/x",
     "--config.data={folder}/data",
-    "--config.cohort.path={folder}/data",
-    "--config.cohort.patients=20",
-    before=_held("x"),
+    before=lambda folder: (_data(folder), _held("x")(folder)),
+  ),
+  "an evaluation into a folder that is a file": _command(
+    "--config=evaluate",
+    "--workdir={folder}/file/x",
+    "--config.data={folder}/data",
+    before=lambda folder: (_data(folder), _unwritable(folder)),
   ),
   "two runs of requests in one folder": _command(
     "--config=generate",
@@ -639,11 +734,11 @@ def _attacked(attack, folder, pipe):
   with quiet_wfdb():
     pass
   if attack.group in ("twin", "command"):
-    import jax
-
     importlib.import_module("ecgtwin_jax.inference.twin")
+  if attack.group == "twin":
     jax.devices()
   run = attack.prepare(folder)
+  resource.setrlimit(resource.RLIMIT_DATA, (MOST, MOST))
   before = _peak(reset=True)
   began = time.process_time()
   try:
@@ -695,11 +790,23 @@ def main() -> int:
     fell += not outcome.held
     rows.append(to_row(attack, outcome))
     print(rows[-1], flush=True)
-  total = f"{len(chosen) - fell} of {len(chosen)} attacks were held."
-  print(f"\n{total}")
+  print(f"\n{len(chosen) - fell} of {len(chosen)} attacks were held.")
   if parsed.write:
-    PAGE.write_text("\n".join([HEADER, total, "", *rows]) + "\n")
+    write_page(dict(zip(chosen, rows[2:], strict=True)), rows[:2])
   return 1 if fell else 0
+
+
+def write_page(found: dict[Attack, str], head: list[str]) -> None:
+  """Writes the table of all attacks; rows of those not tried now are kept."""
+  kept = PAGE.read_text().splitlines() if PAGE.exists() else []
+  rows = []
+  for attack in ATTACKS:
+    first = to_row(attack, Outcome(True, "", 0, 0)).partition("| held")[0]
+    there = [line for line in kept if line.startswith(first)]
+    rows += [found[attack]] if attack in found else there
+  held = sum("| held |" in row for row in rows)
+  total = f"{held} of {len(rows)} attacks were held."
+  PAGE.write_text("\n".join([HEADER, total, "", *head, *rows]) + "\n")
 
 
 if __name__ == "__main__":

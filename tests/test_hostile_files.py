@@ -2,6 +2,12 @@
 
 import csv
 import datetime
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import shutil
 import time
 import tracemalloc
 
@@ -9,10 +15,21 @@ import numpy as np
 import pytest
 
 from data_prep import ptbxl, tables
+from ecgtwin_jax.app import guard, uploads
 from ecgtwin_jax.app.uploads import read_upload
-from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.data import errors, wfdb_record
+from ecgtwin_jax.data.conditions import (
+  MAX_STATEMENT,
+  MAX_STATEMENTS,
+  Condition,
+)
 from ecgtwin_jax.data.ecg import ECG, LEADS, read_ecg
 from ecgtwin_jax.data.errors import RecordingError
+from ecgtwin_jax.diffusion.schedule import MAX_STEPS
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.inference.parameters import MAX_SIZE
+from ecgtwin_jax.inference.twin import load_twin
+from ecgtwin_jax.jobs import requests
 
 SIGNAL = np.random.default_rng(0).normal(0, 0.3, (5000, 12))
 
@@ -278,3 +295,117 @@ def test_records_inside_the_input_keep_their_path(tmp_path):
 def test_dates_are_no_numbers():
   assert tables.parse_time("1970-01-02") == 86_400
   assert tables.parse_date("1970-01-02") == datetime.datetime(1970, 1, 2)
+
+
+def test_a_table_that_unpacks_to_gigabytes_is_refused_by_its_size(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(tables, "MAX_TABLE", 10_000_000)
+  path = tmp_path / "p.csv.gz"
+  path.write_bytes(gzip.compress(b"0" * 40_000_000))
+  tracemalloc.start()
+  with pytest.raises(ValueError, match="more than 10000000 bytes, unpacked"):
+    list(tables.read_table(path, ("id",)))
+  assert tracemalloc.get_traced_memory()[1] < 8e6
+  tracemalloc.stop()
+
+
+def make_fifo(path):
+  (path / "denoiser.safetensors").unlink()
+  os.mkfifo(path / "denoiser.safetensors")
+
+
+def point_to_zeros(path):
+  (path / "statements.npy").unlink()
+  (path / "statements.npy").symlink_to("/dev/zero")
+
+
+def nest(path):
+  (path / "twin.json").write_text("[" * 100_000)
+
+
+def grow(path):
+  with (path / "vae.safetensors").open("wb") as file:
+    file.truncate(1 << 40)
+
+
+def change_index(path, change):
+  index = json.loads((path / "twin.json").read_text())
+  change(index["parts"])
+  (path / "twin.json").write_text(json.dumps(index))
+
+
+def widen(path):
+  def change(parts):
+    parts["denoiser"]["hyper"]["model"]["width"] = 10**9
+
+  change_index(path, change)
+
+
+def deepen(path):
+  def change(parts):
+    parts["denoiser"]["hyper"]["model"]["depth"] = 5000
+
+  change_index(path, change)
+
+
+def name_another_part(path):
+  change_index(path, lambda parts: parts.update({"../x": parts["vae"]}))
+
+
+def put_other_weights(path):
+  shutil.copy(path / "vae.safetensors", path / "rhythm.safetensors")
+
+  def change(parts):
+    parts["rhythm"]["sha256"] = parts["vae"]["sha256"]
+
+  change_index(path, change)
+
+
+def cut(path):
+  file = path / "rhythm.safetensors"
+  file.write_bytes(file.read_bytes()[:1000])
+  digest = hashlib.sha256(file.read_bytes()).hexdigest()
+  change_index(path, lambda parts: parts["rhythm"].update(sha256=digest))
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (make_fifo, "must be a file"),
+    (point_to_zeros, "must be a file"),
+    (nest, "is damaged"),
+    (grow, "has 1099511627776 bytes, must be at most"),
+    (widen, "width=1000000000 must be in 0..65536"),
+    (deepen, "more blocks than 160 arrays"),
+    (name_another_part, "its parts must be of vae, base_extractor"),
+    (put_other_weights, "the rhythm's arrays are not those"),
+    (cut, "rhythm.safetensors is damaged"),
+  ],
+)
+def test_a_twin_directory_may_hold_anything(tmp_path, change, message):
+  path = tmp_path / "twin"
+  shutil.copytree(twin_directory.shipped("simulated-small"), path)
+  change(path)
+  with pytest.raises(ValueError, match=message) as error:
+    load_twin(path)
+  assert "\n" not in str(error.value)
+
+
+def test_security_page_says_the_limits_of_the_code():
+  page = (pathlib.Path(__file__).parent.parent / "SECURITY.md").read_text()
+  for rule in (
+    f"| one statement | {MAX_STATEMENT} characters",
+    f"| statements of a condition | {MAX_STATEMENTS} |",
+    f"| sampling rate | {errors.MIN_RATE:g} to {errors.MAX_RATE:.0f} Hz |",
+    f"1 MiB; comments {wfdb_record.MAX_COMMENTS} characters |",
+    f"{wfdb_record.MAX_SIGNALS}; samples of a frame {wfdb_record.MAX_FRAME} |",
+    f"{tables.MAX_TABLE >> 30} GiB unpacked; a cell 1 MiB |",
+    f"| ECGs of a row of requests | {requests.MAX_SAMPLES} |",
+    f"numbers of a model {MAX_SIZE}; steps of the schedule {MAX_STEPS} |",
+    f"| {uploads.MAX_FILES} files, 20 MB together",
+    f"{uploads.MEMORY >> 20} MiB and {uploads.SECONDS} s, in a process",
+    f"{guard.MAX_BODY >> 20} MiB; {guard.PLACES} in the queue per session",
+    f"| {guard.MAX_STORED >> 30} GiB together, for an hour |",
+  ):
+    assert rule in page

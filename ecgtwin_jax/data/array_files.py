@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import re
+import sys
 import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -101,6 +102,8 @@ def read_npz(
         if name != "signal"
       }
       rate = float(arrays["sampling_rate"])
+      for name in ("leads", "units", "comments"):
+        _check_text(name, arrays.get(name, np.array("")))
       names = [str(x) for x in arrays["leads"]]
       units = arrays["units"].astype(str).tolist()
       signal = _read_array(archive, "signal", (rate, start, duration))
@@ -112,7 +115,18 @@ def read_npz(
       f"({first_line(error)})"
     ) from None
   comments = tuple(str(x) for x in arrays.get("comments", ()))
-  return signal.astype(np.float64), rate, names, units, comments
+  with np.errstate(invalid="ignore"):  # what is not finite is counted later
+    return signal.astype(np.float64), rate, names, units, comments
+
+
+def _check_text(name, array):
+  """Refuses numbers that stand for no letter: Python cannot hold them."""
+  if array.dtype.kind != "U":
+    raise ValueError(f"{name} must be text, not {array.dtype}")
+  codes = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("=")))
+  codes = codes.reshape(-1).view(np.uint32) if codes.itemsize else codes[:0]
+  if codes.size and codes.max() > sys.maxunicode:
+    raise ValueError(f"{name} holds what is no text")
 
 
 def _array_name(member):
@@ -175,9 +189,12 @@ def read_mat(
   duration: float | int | None,
   given: Given,
 ) -> tuple:
-  from scipy.io import loadmat
+  from scipy.io import loadmat, whosmat
 
   try:
+    for name, shape, _ in whosmat(path):
+      if math.prod(shape) * 8 > _NPZ_BYTES["signal"]:
+        raise ValueError(f"{name} {shape} is larger than a recording")
     arrays = loadmat(path)
   except NotImplementedError:
     raise ValueError(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 KINDS = ("linear", "cosine")
 WEIGHTINGS = ("uniform", "min_snr")
 PREDICTIONS = ("noise", "v")
+MAX_STEPS = 100_000  # a table of more helps nobody
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Schedule:
   def __post_init__(self):
     if self.steps < 1:
       raise ValueError(f"{self.steps=} must be at least 1")
+    if self.steps > MAX_STEPS:
+      raise ValueError(f"{self.steps=} must be at most {MAX_STEPS}")
     if not 0 < self.start <= self.end < 1:
       raise ValueError(
         f"{self.start=}, {self.end=} must hold 0 < start <= end < 1"

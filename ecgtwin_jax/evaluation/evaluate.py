@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.data.whole_files import (
   appear_whole,
+  hold,
   is_sealed,
   seal,
   sha256_of,
@@ -40,18 +41,23 @@ def run(config: ConfigDict) -> list[Metric]:
   """Does configs/evaluate.py; returns all metrics.
 
   Raises:
-    ValueError: a level or a split is unknown, or the workdir holds the
-      evaluation of something else.
+    ValueError: a level or a split is unknown, the workdir holds the evaluation
+      of something else, or another run writes into it.
   """
   unknown = [level for level in config.levels if level not in LEVELS]
   if unknown:
     raise ValueError(f"config.levels={unknown} must be of {', '.join(LEVELS)}")
-  began = time.monotonic()
-  folder = pathlib.Path(config.workdir)
   twin = load_twin(config.twin)
   data = load_splits(config.data, config.splits)
   if config.half is not None:
     data = take_half(data, config.half)
+  with hold(config.workdir):
+    return _evaluate(config, twin, data)
+
+
+def _evaluate(config, twin, data) -> list[Metric]:
+  began = time.monotonic()
+  folder = pathlib.Path(config.workdir)
   evaluators = find_evaluators(config)
   what = _what(config, twin, data, evaluators)
   generate_examples.claim(folder, what)

@@ -17,8 +17,10 @@ from ecgtwin_jax import sharding
 from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm_and_beat
 from ecgtwin_jax.constants import LATENT_LENGTH, SECONDS
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.wfdb_record import first_line
 from ecgtwin_jax.inference import sampling
 from ecgtwin_jax.inference.conditioning import ConditionArrays
+from ecgtwin_jax.inference.parameters import check_parameters, check_sizes
 from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
 from ecgtwin_jax.models.rhythm import RhythmModel
@@ -59,6 +61,30 @@ def build_modules(parts: dict) -> dict:
   }
 
 
+def _build_checked(parts: dict) -> dict:
+  """Makes the modules of hyper-parameters that may say anything.
+
+  Raises:
+    ValueError: they cannot be used.
+  """
+  try:
+    for part, (hyper, variables) in parts.items():
+      count = len(jax.tree.leaves(variables))
+      check_sizes(part, hyper["model"], count)
+    hyper = parts["denoiser"][0]
+    sampling.Settings(steps=1, x0_limit="none").plan(hyper)
+    if not isinstance(hyper["statement_encoder"], str):
+      raise ValueError("the name of the statement encoder must be text")
+    return build_modules(parts)
+  # A module has its own words for each number that it cannot use.
+  except Exception as error:
+    name = type(error).__name__
+    raise ValueError(
+      f"the twin's hyper-parameters cannot be used ({name}: "
+      f"{first_line(error)})"
+    ) from None
+
+
 class Networks:
   """Encoder, decoder, base extractor and denoiser with their weights.
 
@@ -71,14 +97,14 @@ class Networks:
 
   Raises:
     ValueError: a part is missing, or the rhythm model was trained with another
-      statement encoder.
+      statement encoder, or the arrays are not those of the hyper-parameters.
   """
 
   def __init__(self, parts: dict):
     missing = [part for part in REQUIRED if part not in parts]
     if missing:
       raise ValueError(f"a twin needs {REQUIRED}; {missing=}")
-    self.modules = build_modules(parts)
+    self.modules = _build_checked(parts)
     # One number, or one per channel of the latent.
     scale = parts["denoiser"][0]["latent_scale"]
     self.scale = np.asarray(scale, np.float32).reshape(1, 1, -1)
@@ -99,6 +125,8 @@ class Networks:
           f"the denoiser with {names[1]!r}"
         )
       variables["rhythm"] = parts["rhythm"][1]["params"]
+    for name, tree in variables.items():
+      check_parameters(name, self.modules[name], tree)
     self.variables = {
       name: {"params": tree} for name, tree in variables.items()
     }

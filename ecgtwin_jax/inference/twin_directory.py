@@ -16,6 +16,7 @@ from etils import epath
 from flax import traverse_util
 from safetensors import numpy as safetensors
 
+from ecgtwin_jax.data.wfdb_record import first_line
 from ecgtwin_jax.text.statements import StatementTable
 
 FORMAT = 1
@@ -30,6 +31,10 @@ PARTS = (
 )
 INDEX = "twin.json"
 TABLE = ("statements.json", "statements.npy")
+# Bytes that a file may have: what is larger is not read.
+_INDEX_BYTES = 1 << 20
+_WEIGHTS_BYTES = 4 << 30
+_TABLE_BYTES = {"statements.json": 1 << 26, "statements.npy": 1 << 30}
 
 
 def digest(tree: dict) -> str:
@@ -75,16 +80,45 @@ def read_index(path: str | os.PathLike) -> dict:
       f"{os.fspath(path)!r} is no twin directory (it has no {INDEX}); "
       "configs/demo.py makes one"
     )
+  data = _read(path / INDEX, _INDEX_BYTES)
   try:
-    index = json.loads((path / INDEX).read_text())
-    known = index["format"]
-  except (ValueError, KeyError, TypeError) as error:
+    index = json.loads(data)
+    if index["format"] == FORMAT:
+      _check_index(index)
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise ValueError(
       f"{os.fspath(path / INDEX)!r} is damaged: {error}"
     ) from None
-  if known != FORMAT:
-    raise ValueError(f"{os.fspath(path)!r}: format={known} must be {FORMAT}")
+  if index["format"] != FORMAT:
+    raise ValueError(
+      f"{os.fspath(path)!r}: format={index['format']} must be {FORMAT}"
+    )
   return index
+
+
+def _check_index(index):
+  """Refuses an index that is not built as `write_twin` builds it."""
+  parts, table = index["parts"], index.get("table", {})
+  if not isinstance(parts, dict) or not set(parts) <= set(PARTS):
+    raise ValueError(f"its parts must be of {', '.join(PARTS)}")
+  if not isinstance(table, dict) or not set(table) <= set(TABLE):
+    raise ValueError(f"its table must be of {', '.join(TABLE)}")
+  for part, entry in parts.items():
+    if not isinstance(entry["hyper"], dict):
+      raise ValueError(f"the hyper-parameters of {part!r} must have names")
+    if not isinstance(entry["sha256"], str):
+      raise ValueError(f"the sha256 of {part!r} must be text")
+
+
+def _read(path: epath.Path, limit: int) -> bytes:
+  """Reads a file, and nothing that is none or is larger than `limit` bytes."""
+  name = os.fspath(path)
+  if "://" not in name and os.path.exists(name) and not os.path.isfile(name):
+    raise ValueError(f"{name!r} must be a file")
+  size = path.stat().length
+  if size > limit:
+    raise ValueError(f"{name!r} has {size} bytes, must be at most {limit}")
+  return path.read_bytes()
 
 
 def parts(path: str | os.PathLike) -> list[str]:
@@ -105,17 +139,33 @@ def read_part(path: str | os.PathLike, part: str) -> tuple[dict, dict]:
       f"{os.fspath(path)!r} holds {sorted(index['parts'])}, not {part!r}"
     )
   entry = index["parts"][part]
-  data = (path / f"{part}.safetensors").read_bytes()
+  file = path / f"{part}.safetensors"
+  data = _read(file, _WEIGHTS_BYTES)
   if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+    raise ValueError(f"{os.fspath(file)} does not match the sha256 in {INDEX}")
+  try:
+    flat = _arrays(data)
+    variables = traverse_util.unflatten_dict(flat, sep="/")
+  # Of safetensors, NumPy and flax, which do not agree on a family.
+  except Exception as error:
     raise ValueError(
-      f"{os.fspath(path / part)}.safetensors does not match the sha256 in "
-      f"{INDEX}"
-    )
-  flat = {
+      f"{os.fspath(file)} is damaged: {first_line(error)}"
+    ) from None
+  return from_json(entry["hyper"]), variables
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+  """The arrays of a part, in float32, every number of them finite."""
+  flat = safetensors.load(data)
+  for name, value in flat.items():
+    if value.dtype.kind != "f":
+      raise ValueError(f"{name} must hold floats, not {value.dtype}")
+    if not np.isfinite(value).all():
+      raise ValueError(f"{name} must be finite")
+  return {
     name: value.astype(np.float32) if value.dtype == np.float16 else value
-    for name, value in safetensors.load(data).items()
+    for name, value in flat.items()
   }
-  return from_json(entry["hyper"]), traverse_util.unflatten_dict(flat, sep="/")
 
 
 def read_table(path: str | os.PathLike) -> StatementTable | None:
@@ -126,8 +176,13 @@ def read_table(path: str | os.PathLike) -> StatementTable | None:
       twin.json. A twin that was written without these is not checked.
   """
   path = epath.Path(path)
-  for name, expected in read_index(path).get("table", {}).items():
-    if not (path / name).exists() or _sha256(path / name) != expected:
+  expected = read_index(path).get("table", {})
+  for name, limit in _TABLE_BYTES.items():
+    there = (path / name).exists()
+    found = hashlib.sha256(_read(path / name, limit)) if there else None
+    if name in expected and (
+      found is None or found.hexdigest() != expected[name]
+    ):
       raise ValueError(
         f"{os.fspath(path / name)} does not match the sha256 in {INDEX}: copy "
         "the twin directory anew"

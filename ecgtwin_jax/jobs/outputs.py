@@ -58,9 +58,17 @@ def find_earlier(
     names: patterns of the names of all its files.
 
   Raises:
-    ValueError: the folder holds files of something else and no index.
+    ValueError: the folder holds files of something else and no index, or it
+      cannot be made or written.
   """
   folder = pathlib.Path(folder)
+  path = folder.absolute()
+  there = next(place for place in (path, *path.parents) if place.exists())
+  if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    raise ValueError(
+      f"nothing can be written into {folder}, because of {there}: give another"
+      " --workdir"
+    )
   if not folder.exists():
     return []
   files = list(folder.iterdir())

@@ -227,24 +227,35 @@ class StatementTable:
       if not (directory / name).exists():
         raise ValueError(f"{directory} must hold {name}")
     text = (directory / "statements.json").read_text(encoding="utf-8")
-    record = json.loads(text)
     data = (directory / "statements.npy").read_bytes()
-    embeddings = np.load(io.BytesIO(data))
-    if embeddings.shape != (len(record["statements"]), record["width"]):
+    try:
+      record = json.loads(text)
+      statements, width = record["statements"], record["width"]
+      encoder, revision = record["encoder"], record["revision"]
+      if not all(isinstance(x, str) for x in (*statements, encoder, revision)):
+        raise ValueError("its statements and their encoder must be text")
+      embeddings = np.load(io.BytesIO(data), allow_pickle=False)
+      if embeddings.dtype.kind != "f":
+        raise ValueError(f"vectors of {embeddings.dtype} must be floats")
+    except (
+      ValueError,
+      LookupError,
+      TypeError,
+      RecursionError,
+      MemoryError,
+    ) as e:
+      raise ValueError(
+        f"the statement table in {directory} is damaged: {str(e)[:200]!r}"
+      ) from None
+    if embeddings.shape != (len(statements), width):
       raise ValueError(
         f"{directory}/statements.npy has shape {embeddings.shape}, but"
-        f" statements.json names {len(record['statements'])} statements of"
-        f" width {record['width']}"
+        f" statements.json names {len(statements)} statements of width {width}"
       )
     if not np.isfinite(embeddings).all():
       bad = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
       raise ValueError(
         f"{directory}/statements.npy must be finite: the vector of "
-        f"{record['statements'][bad]!r} is not"
+        f"{statements[bad]!r} is not"
       )
-    return cls(
-      tuple(record["statements"]),
-      embeddings,
-      record["encoder"],
-      record["revision"],
-    )
+    return cls(tuple(statements), embeddings, encoder, revision)

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from ecgtwin_jax import sharding
 from ecgtwin_jax.data.bucket import refuse_remote
 from ecgtwin_jax.data.mixture import describe_parts
+from ecgtwin_jax.data.whole_files import hold
 from ecgtwin_jax.training import (
   checkpoint,
   host_memory,
@@ -262,7 +263,8 @@ def train(
   Raises:
     ValueError: a loss that is not finite (names the step and the records), an
       evaluation that the stage refuses, a batch that does not split over the
-      devices, a checkpoint that does not fit.
+      devices, a checkpoint that does not fit, a workdir that another run
+      writes into.
     DamagedError: checkpoints exist and none is intact.
     Preempted: on SIGTERM, after saving.
   """
@@ -275,6 +277,13 @@ def train(
   sharding.check_batch_size(config.batch_size, config.accumulate, mesh)
   trace = Trace(config.profile_steps, pathlib.Path(workdir) / "profile")
   data = stage.load_data(config)
+  # Several processes of one run share the workdir: the first one holds it.
+  alone = jax.process_index() == 0
+  with hold(workdir) if alone else contextlib.nullcontext():
+    return _train(config, stage, data, workdir, mesh, trace)
+
+
+def _train(config, stage, data, workdir, mesh, trace) -> dict:
   hyper = stage.hyper(config, data)
   frozen = sharding.put_replicated(stage.load_frozen(config, data), mesh)
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
-from ecgtwin_jax.data.whole_files import appear_whole
+from ecgtwin_jax.data.whole_files import appear_whole, hold
 from ecgtwin_jax.evaluation.diagnosis import prompts, report, synthetic_training
 from ecgtwin_jax.evaluation.diagnosis.patients import find_people, number_of
 from ecgtwin_jax.evaluation.diagnosis.twins import (
@@ -72,7 +72,6 @@ class DiagnosisRun:
     ):
       self._open(split, limit)
     self._assign_strangers()
-    claim(self.folder, self._what())
 
   def _open(self, split, limit):
     data = load_split(self.config.data, split, kind="ecg")
@@ -121,6 +120,11 @@ class DiagnosisRun:
     }
 
   def run(self) -> list[Metric]:
+    with hold(self.folder):
+      claim(self.folder, self._what())
+      return self._run()
+
+  def _run(self):
     began = time.monotonic()
     self._announce()
     self.lines = {
@@ -305,8 +309,8 @@ def run(config: ConfigDict, config_file: str = "") -> list[Metric]:
 
   Raises:
     ValueError: the classifier is missing or tells something else, the data
-      hold too few patients, the workdir holds another diagnosis, or there are
-      several processes.
+      hold too few patients, the workdir holds another diagnosis or another run
+      writes into it, or there are several processes.
   """
   del config_file
   return DiagnosisRun(config).run()
