@@ -716,7 +716,7 @@ def try_attack(attack: Attack) -> Outcome:
     child.start()
     theirs.close()
     try:
-      ended = ours.poll(5 * SECONDS)  # however busy the machine is
+      ended = ours.poll(20 * SECONDS)  # however busy the machine is
       answer = ours.recv() if ended else (False, "no end")
     except EOFError:
       answer = (False, "the process died")
@@ -790,9 +790,9 @@ def main() -> int:
     fell += not outcome.held
     rows.append(to_row(attack, outcome))
     print(rows[-1], flush=True)
+    if parsed.write:
+      write_page(dict(zip(chosen, rows[2:], strict=False)), rows[:2])
   print(f"\n{len(chosen) - fell} of {len(chosen)} attacks were held.")
-  if parsed.write:
-    write_page(dict(zip(chosen, rows[2:], strict=True)), rows[:2])
   return 1 if fell else 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
-from ecgtwin_jax.evaluation import benchmark
+from ecgtwin_jax.evaluation import benchmark, cheaters
 from ecgtwin_jax.jobs.requests import read_requests
 
 TASK = benchmark.Task(seed=11, patients=3, targets=2, samples=2, training=2)
@@ -91,3 +91,26 @@ def test_the_command_says_what_is_wrong(folder, tmp_path, capsys):
   assert "is no benchmark" in capsys.readouterr().err
   assert benchmark.main(["score", str(folder), str(tmp_path)]) == 1
   assert "must hold row00001_0.hea" in capsys.readouterr().err
+
+
+def test_the_table_has_a_row_for_baselines_and_for_named_twins(
+  folder, tmp_path, monkeypatch, capsys
+):
+  seen = []
+
+  def measure(task, exam, twins):
+    seen.append(twins.shape)
+    return {}
+
+  monkeypatch.setattr(benchmark, "measure", measure)
+  task = benchmark.read_task(folder)
+  shape = (task.patients * task.targets, task.samples, 1024, 12)
+  np.savez(tmp_path / "t.npz", signals=np.zeros(shape, np.float32))
+  assert benchmark.main(["table", str(folder), f"ours={tmp_path}/t.npz"]) == 0
+  head, _, *rows = capsys.readouterr().out.splitlines()
+  assert "Does it replay recordings?" in head
+  names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+  assert names == ["ours", benchmark.HONEST, *cheaters.CHEATERS]
+  assert seen == [shape] * len(rows)
+  assert benchmark.main(["table", str(folder), f"{tmp_path}/t.npz"]) == 1
+  assert "must be NAME=PATH" in capsys.readouterr().err

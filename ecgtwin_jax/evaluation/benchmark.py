@@ -2,6 +2,8 @@
 
   ecgtwin-benchmark make FOLDER       references, conditions and seeds
   ecgtwin-benchmark score FOLDER TWINS    the report's table on TWINS
+  ecgtwin-benchmark table FOLDER [NAME=TWINS ...]    the verdicts on a second
+                       recording, every planted cheater, and TWINS, as Markdown
 
 The task is a file of requests: the reference recording of a patient and a
 condition that the patient is to have. What is asked for is simulated, so the
@@ -308,9 +310,7 @@ def score(
   task = read_task(folder)
   exam = set_exam(task)
   if twins in (HONEST, *cheaters.CHEATERS):
-    scene = set_scene(task, exam)
-    planted = cheaters.CHEATERS.get(twins)
-    signals = scene.honest if planted is None else planted.make(scene)
+    signals = _baseline(twins, set_scene(task, exam))
   else:
     signals = read_twins(pathlib.Path(twins), len(exam.rows), task.samples)
   measured = measure(task, exam, signals)
@@ -336,6 +336,44 @@ def score(
   return metrics
 
 
+def _baseline(name, scene):
+  planted = cheaters.CHEATERS.get(name)
+  twins = scene.honest if planted is None else planted.make(scene)
+  return twins.astype(np.float32)
+
+
+def tabulate(folder: pathlib.Path, twins: Sequence[str]) -> str:
+  """The verdicts on all baselines and on twins, a row each, as Markdown.
+
+  Args:
+    folder: of `make`.
+    twins: NAME=PATH of each, see `read_twins`.
+
+  Raises:
+    ValueError: one of them has no name, or cannot be read.
+  """
+  task = read_task(folder)
+  exam = set_exam(task)
+  scene = set_scene(task, exam)
+  signals = {}
+  for given in twins:
+    name, equals, path = given.partition("=")
+    if not name or not equals:
+      raise ValueError(f"{given!r} must be NAME=PATH")
+    signals[name] = read_twins(pathlib.Path(path), len(exam.rows), task.samples)
+  lines = []
+  for name in (*signals, HONEST, *cheaters.CHEATERS):
+    chosen = signals[name] if name in signals else _baseline(name, scene)
+    parts = measure(task, exam, chosen).values()
+    found = give_verdicts([metric for part in parts for metric in part.metrics])
+    if not lines:
+      lines = [["twins", *(answer.question for answer in found)]]
+      lines += [["---"] * len(lines[0])]
+    lines += [[name, *(answer.word for answer in found)]]
+    print(f"{name}: {', '.join(lines[-1][1:])}", file=sys.stderr, flush=True)
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main(arguments: list[str] | None = None) -> int:
   """The command ecgtwin-benchmark."""
   parser = argparse.ArgumentParser("ecgtwin-benchmark", description=__doc__)
@@ -352,9 +390,13 @@ def main(arguments: list[str] | None = None) -> int:
     "twins", help=f"a folder or .npz, or the name of a baseline: {names}"
   )
   scoring.add_argument("--output", type=pathlib.Path, default="scored")
+  tabling = commands.add_parser("table", help="scores baselines and twins")
+  tabling.add_argument("folder", type=pathlib.Path)
+  tabling.add_argument("twins", nargs="*", metavar="NAME=TWINS")
   given = vars(parser.parse_args(arguments))
   try:
-    if given.pop("command") == "make":
+    command = given.pop("command")
+    if command == "make":
       folder = given.pop("folder")
       for name, value in given.items():
         least = {"seed": 0, "patients": 2, "training": 2}.get(name, 1)
@@ -362,8 +404,10 @@ def main(arguments: list[str] | None = None) -> int:
           raise ValueError(f"--{name}={value} must be at least {least}")
       make(folder, Task(**given))
       print(f"{folder}: {given['patients'] * given['targets']} requests")
-    else:
+    elif command == "score":
       score(**given)
+    else:
+      print(tabulate(**given))
   except (ValueError, OSError) as error:
     print(f"ecgtwin-benchmark: {error}", file=sys.stderr)
     return 1
