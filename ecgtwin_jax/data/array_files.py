@@ -121,11 +121,12 @@ def read_npz(
 
 def _check_text(name, array):
   """Refuses numbers that stand for no letter: Python cannot hold them."""
-  if array.dtype.kind != "U":
-    raise ValueError(f"{name} must be text, not {array.dtype}")
-  codes = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("=")))
-  codes = codes.reshape(-1).view(np.uint32) if codes.itemsize else codes[:0]
-  if codes.size and codes.max() > sys.maxunicode:
+  if array.dtype.kind != "U" or not array.nbytes:
+    return
+  codes = np.frombuffer(array.tobytes(), np.uint32)
+  if not array.dtype.isnative:
+    codes = codes.byteswap()
+  if codes.max() > sys.maxunicode:
     raise ValueError(f"{name} holds what is no text")
 
 
