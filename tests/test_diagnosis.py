@@ -188,6 +188,7 @@ class Toy(ECGTwin):
 
   def __init__(self):
     self.digest = "toy"
+    self.hyper = {"denoiser": {}}
     denoiser = types.SimpleNamespace(null_condition=True)
     self.networks = types.SimpleNamespace(modules={"denoiser": denoiser})
 

@@ -43,6 +43,20 @@ def test_it_is_small_and_its_card_has_figures_with_what_to_hold_against():
   assert "Not for clinical use" in card and "simulated" in card
 
 
+def test_the_twin_of_real_recordings_names_their_licence_and_is_usable():
+  folder = SHIPPED.parent / "real-small"
+  assert sum(p.stat().st_size for p in folder.iterdir()) <= 12e6
+  card = (folder / "README.md").read_text()
+  assert "Creative Commons Attribution 4.0" in card and "Wagner" in card
+  twin = et.ECGTwin.from_pretrained("real-small")
+  assert twin.settings().temperature == 0.25
+  base = twin.extract_base(example_ecg(), NOW)
+  then = et.Condition(["sinus rhythm", "left ventricular hypertrophy"], 70)
+  out = twin.generate(base, then, num_samples=2)
+  found = [detect_heart_rate(s, 102.4, "energy") for s in out.signals]
+  assert np.abs(np.array(found) - 70).max() < 3
+
+
 def test_half_precision_is_read_as_single(tmp_path):
   hyper, variables = twin_directory.read_part(SHIPPED, "denoiser")
   assert hyper["dropout"]["base"] > 0  # so that guidance exists
@@ -52,7 +66,7 @@ def test_half_precision_is_read_as_single(tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-  with pytest.raises(ValueError, match=r"must be one of simulated-small,"):
+  with pytest.raises(ValueError, match=r"must be one of real-small, simulated-small,"):
     et.ECGTwin.from_pretrained("mimic-large")
 
 

@@ -125,7 +125,8 @@ class ECGTwin:
     must be the one in twin.json.
 
     Args:
-      name: "simulated-small", trained on simulated patients, whose README.md
+      name: "simulated-small", trained on simulated patients, or "real-small",
+        on real recordings of PTB-XL (CC BY 4.0) as well, whose README.md
         is the model card; "owner/name" on the hub; or a twin directory.
       encoder: as in from_checkpoint.
       revision: branch, tag or commit on the hub; None: the newest.
