@@ -377,7 +377,7 @@ def cut(path):
     (nest, "is damaged"),
     (grow, "has 1099511627776 bytes, must be at most"),
     (widen, "width=1000000000 must be in 0..65536"),
-    (deepen, "more blocks than 160 arrays"),
+    (deepen, r"more blocks than \d+ arrays"),
     (name_another_part, "its parts must be of vae, base_extractor"),
     (put_other_weights, "the rhythm's arrays are not those"),
     (cut, "rhythm.safetensors is damaged"),
