@@ -44,6 +44,7 @@ footer {display: none !important}
 .gradio-container {max-width: 1800px !important; margin: 0 auto}
 .icon-wrap {flex-shrink: 0; min-width: 20px}
 @media (max-width: 800px) {
+  .tab-container button {padding: 0 0.5rem !important}
   .sheet {max-width: calc(100vw - 4rem)}
   .sheet .image-frame {overflow-x: auto; justify-content: flex-start}
   .sheet img {min-width: 800px; max-width: none !important}
@@ -192,7 +193,7 @@ def _controls(session, target, config):
       f" {session.reference.record})",
       file_count="multiple",
       file_types=[*MAINS, *DATA],
-      height=120,
+      height=150,
     )
     fields["start"] = number("0", label="Seconds to skip in it (Enter: look)")
     fields["now_statements"] = statements(
