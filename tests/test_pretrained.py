@@ -66,7 +66,8 @@ def test_half_precision_is_read_as_single(tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-  with pytest.raises(ValueError, match=r"must be one of real-small, simulated-small,"):
+  known = "must be one of real-small, simulated-small,"
+  with pytest.raises(ValueError, match=known):
     et.ECGTwin.from_pretrained("mimic-large")
 
 

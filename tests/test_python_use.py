@@ -269,7 +269,8 @@ def test_a_twin_that_cannot_be_had_is_one_line(offline, tmp_path):
   offline("ward/other", tmp_path / "other")
   with pytest.raises(ValueError, match=r"is no twin: it has no twin\.json"):
     et.ECGTwin.from_pretrained("ward/other")
-  with pytest.raises(ValueError, match="must be one of real-small, simulated-small, 'own"):
+  known = "must be one of real-small, simulated-small, 'own"
+  with pytest.raises(ValueError, match=known):
     et.ECGTwin.from_pretrained("simulated-smal")
 
 
