@@ -123,8 +123,7 @@ def test_attention_maps(injector):
   plain = call(model, variables, args)
   out, heads = call(model, variables, args, return_attention="heads")
   _, mean = call(model, variables, args, return_attention=True)
-  # Another program: equal up to the rounding of float32.
-  np.testing.assert_allclose(out, plain, rtol=1e-6, atol=1e-6)
+  np.testing.assert_allclose(out, plain, atol=1e-6)
   assert heads.shape == (2, B, 2, L, S) and mean.shape == (2, B, L, S)
   np.testing.assert_allclose(mean, heads.mean(axis=2), atol=1e-6)
   np.testing.assert_allclose(heads.sum(axis=-1), 1, atol=1e-5)

@@ -466,6 +466,13 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
   assert descend(params)[0] < first
 
 
+def test_guidance_that_the_twin_could_not_have_is_refused(stage_config):
+  config = stage_config("stage2")
+  config.sampling.person_guidance, config.dropout.base = 1.5, 0.0
+  with pytest.raises(ValueError, match=r"person_guidance=1\.5 must be 1"):
+    denoiser.load_data(config)
+
+
 def test_another_scale_than_the_extractors_is_refused(stage_config):
   config = stage_config("stage2", latent_scale=0.2)
   with pytest.raises(ValueError, match=r"config\.latent_scale=0\.2"):

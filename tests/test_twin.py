@@ -264,6 +264,10 @@ def test_wrong_arguments_are_named(twin, base):
     twin.generate(base, THEN, person_guidance=np.nan)
   with pytest.raises(ValueError, match=r"temperature=3 must be in 0\.\.2"):
     twin.generate(base, THEN, temperature=3)
+  with pytest.raises(ValueError, match="temperature='low' must be in"):
+    twin.settings(temperature="low").plan(twin.hyper["denoiser"])
+  with pytest.raises(ValueError, match="person_guidance='a lot' must be fin"):
+    twin.settings(person_guidance="a lot").plan(twin.hyper["denoiser"])
   short = et.ECG(example_ecg().signal[:4000], 1000.0, "short")
   with pytest.raises(ValueError, match=r"duration=4.00 s must be 10 s"):
     twin.extract_base(short, NOW)

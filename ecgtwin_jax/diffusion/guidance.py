@@ -1,11 +1,41 @@
 """Classifier-free guidance, by the statements and by the person."""
 
-from collections.abc import Callable
+import math
+import numbers
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+def check_strengths(
+  statements: Any, person: Any, dropout: Mapping[str, float]
+) -> None:
+  """Refuses strengths of guidance that a denoiser cannot be sampled with.
+
+  Args:
+    statements: statement_guidance, a number.
+    person: person_guidance, likewise.
+    dropout: share of training examples that lost "statements" and "base".
+
+  Raises:
+    ValueError: a strength is no finite number, or is not 1 where training
+      dropped nothing that guidance could compare with.
+  """
+  for name, dropped, value in (
+    ("statement_guidance", "statements", statements),
+    ("person_guidance", "base", person),
+  ):
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+      raise ValueError(f"{name}={value!r} must be finite, a number")
+    if value != 1 and not dropout.get(dropped):
+      raise ValueError(
+        f"{name}={value} must be 1: this twin was trained without dropping "
+        f"{dropped} (config.dropout.{dropped}=0), so there is no prediction "
+        "without them to compare with"
+      )
 
 
 def guided(

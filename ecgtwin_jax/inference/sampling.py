@@ -6,7 +6,7 @@ share a call, and where they lie on several devices, so does the result.
 
 import dataclasses
 import functools
-import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ecgtwin_jax.beats.rhythm import MAX_BEATS
 from ecgtwin_jax.diffusion import editing, samplers
-from ecgtwin_jax.diffusion.guidance import guided
+from ecgtwin_jax.diffusion.guidance import check_strengths, guided
 from ecgtwin_jax.diffusion.schedule import (
   Schedule,
   add_noise,
@@ -125,10 +125,10 @@ class Settings:
       hyper: hyper-parameters of the twin's denoiser.
     """
     own = hyper.get("sampling", {})
-    open_ = {
+    filled = {
       name: own.get(name, 1.0) for name in OWN if getattr(self, name) is None
     }
-    return dataclasses.replace(self, **open_)
+    return dataclasses.replace(self, **filled)
 
   def plan(self, hyper: dict) -> SamplingPlan:
     """Makes the plan for a denoiser with these hyper-parameters.
@@ -138,22 +138,10 @@ class Settings:
         that guidance could compare with.
     """
     chosen = self.for_twin(hyper)
-    temperature = chosen.temperature
-    if not 0 <= temperature <= 2:
+    temperature, strengths = chosen.temperature, chosen.strengths
+    check_strengths(*strengths, hyper.get("dropout", {}))
+    if not isinstance(temperature, numbers.Real) or not 0 <= temperature <= 2:
       raise ValueError(f"{temperature=} must be in 0..2")
-    strengths = chosen.strengths
-    for name, dropped, value in (
-      ("statement_guidance", "statements", strengths[0]),
-      ("person_guidance", "base", strengths[1]),
-    ):
-      if not math.isfinite(value):
-        raise ValueError(f"{name}={value} must be finite")
-      if value != 1 and not hyper.get("dropout", {}).get(dropped):
-        raise ValueError(
-          f"{name}={value} must be 1: this twin was trained without dropping "
-          f"{dropped} (config.dropout.{dropped}=0), so there is no prediction "
-          "without them to compare with"
-        )
     if self.sampler not in samplers.SAMPLERS:
       raise ValueError(
         f"sampler={self.sampler!r} must be one of "

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
+from ecgtwin_jax.diffusion.guidance import check_strengths
 from ecgtwin_jax.diffusion.schedule import (
   Schedule,
   add_noise,
@@ -110,6 +111,10 @@ def extract_bases(
 
 
 def load_data(config: Config) -> Data:
+  own = config.sampling
+  check_strengths(
+    own.statement_guidance, own.person_guidance, config.dropout.to_dict()
+  )
   data = splits.load_pairs(config)
   if config.model.own_recording:
     # Held-out pairs stay those of two recordings.

@@ -65,7 +65,9 @@ def _jitted(model, **static):
   return jax.jit(
     lambda variables, args, options: model.apply(
       variables, *args, **options, **static
-    )
+    ),
+    # As users have them: without, two programs round further apart.
+    compiler_options={"xla_cpu_use_fusion_emitters": True},
   )
 
 
