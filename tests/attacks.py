@@ -805,7 +805,9 @@ def write_page(found: dict[Attack, str], head: list[str]) -> None:
     there = [line for line in kept if line.startswith(first)]
     rows += [found[attack]] if attack in found else there
   held = sum("| held |" in row for row in rows)
-  total = f"{held} of {len(rows)} attacks were held."
+  total = f"{held} of {len(rows)} attacks with a row were held."
+  if missing := len(ATTACKS) - len(rows):
+    total += f" The script has {missing} more."
   PAGE.write_text("\n".join([HEADER, total, "", *head, *rows]) + "\n")
 
 
