@@ -13,6 +13,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from data_prep import ptbxl, tables
 from ecgtwin_jax.app import guard, uploads
@@ -362,6 +363,22 @@ def put_other_weights(path):
   change_index(path, change)
 
 
+def spoil(path):
+  file = path / "rhythm.safetensors"
+  arrays = {k: v.copy() for k, v in load_file(file).items()}
+  next(iter(arrays.values())).flat[0] = np.nan
+  save_file(arrays, file)
+  digest = hashlib.sha256(file.read_bytes()).hexdigest()
+  change_index(path, lambda parts: parts["rhythm"].update(sha256=digest))
+
+
+def call_it_low(path):
+  def change(parts):
+    parts["denoiser"]["hyper"]["sampling"]["temperature"] = "low"
+
+  change_index(path, change)
+
+
 def cut(path):
   file = path / "rhythm.safetensors"
   file.write_bytes(file.read_bytes()[:1000])
@@ -381,6 +398,8 @@ def cut(path):
     (name_another_part, "its parts must be of vae, base_extractor"),
     (put_other_weights, "the rhythm's arrays are not those"),
     (cut, "rhythm.safetensors is damaged"),
+    (spoil, r"rhythm.safetensors is damaged: \S+ must be finite"),
+    (call_it_low, "temperature='low' must be in 0"),
   ],
 )
 def test_a_twin_directory_may_hold_anything(tmp_path, change, message):
