@@ -14,6 +14,7 @@ No attack can take more than 8 GB: it ends there.
 """
 
 import argparse
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -572,11 +573,14 @@ def _command(*arguments, program="ecgtwin_jax.main", before=None):
 
 def _run_command(program, words):
   module = importlib.import_module(program)
-  error, sys.stderr = sys.stderr, io.StringIO()
-  try:
+  error = io.StringIO()
+  # What it prints must not count as a file, where a file's size is limited.
+  with (
+    contextlib.redirect_stdout(io.StringIO()),
+    contextlib.redirect_stderr(error),
+  ):
     code = module.main(words)
-  finally:
-    text, sys.stderr = sys.stderr.getvalue(), error
+  text = error.getvalue()
   lines = [x for x in text.splitlines() if x.startswith("error:")]
   assert code == 1 and len(lines) == 1, f"exit code {code}: {text[-300:]}"
   return lines[0].removeprefix("error: ")
