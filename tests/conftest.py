@@ -17,6 +17,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 # Nearly all time of the suite is compilation; the optimizer is not its subject.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+# Products of small matrices on several threads are mostly waiting.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 DEVICES = "--xla_force_host_platform_device_count=8"
 
 
