@@ -78,7 +78,7 @@ def measure_ecgs(
 
 
 def difference(
-  measured: Float[np.ndarray, "*b 8"], true: Float[np.ndarray, "*b 8"]
+  measured: Float[np.ndarray, "*b 8"], true: Float[np.ndarray, "*#b 8"]
 ) -> Float[np.ndarray, "*b 8"]:
   """measured - true; of the axis the way round the circle that is shorter."""
   error = measured - true

@@ -320,9 +320,9 @@ def score(
   pictures = {}
   for level, part in measured.items():
     pictures[level] = []
-    for name, figure in part.pictures.items():
+    for name, draw in part.pictures.items():
       path = output / f"{level}_{name}.png"
-      figure.savefig(path, dpi=110, bbox_inches="tight")
+      draw().savefig(path, dpi=110, bbox_inches="tight")
       pictures[level].append(path)
   about = {
     "benchmark": f"version {VERSION}, " + str(task._asdict()),

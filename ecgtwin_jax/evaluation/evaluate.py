@@ -259,8 +259,8 @@ def _measure(
       path.unlink()
     measured = LEVELS[level].measure(context)
     assert {m.level for m in measured.metrics} == {level}, level
-    for name, figure in measured.pictures.items():
-      figure.savefig(kept / f"{name}.png", dpi=110, bbox_inches="tight")
+    for name, draw in measured.pictures.items():
+      draw().savefig(kept / f"{name}.png", dpi=110, bbox_inches="tight")
     entry = {
       "metrics": [report.to_json(metric) for metric in measured.metrics],
       "pictures": {p.name: sha256_of(p) for p in sorted(kept.glob("*.png"))},

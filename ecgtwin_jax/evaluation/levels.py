@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Shaped
+from matplotlib.figure import Figure
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.evaluation import (
@@ -102,17 +103,17 @@ class EvaluationContext:
 
 
 class Measured(NamedTuple):
-  """What a level gives: figures, and pictures by name."""
+  """What a level gives: figures, and by name what draws each picture."""
 
   metrics: list[Metric]
-  pictures: dict
+  pictures: dict[str, Callable[[], Figure]]
 
 
 def measure_fidelity(context: EvaluationContext) -> Measured:
   """Height of the ECGs; with a CLIP their distance from real ones as a set."""
   examples, seed = context.examples, context.config.seed
   amplitudes = amplitude.compute(examples)
-  pictures = {"amplitude": amplitude.draw(amplitudes)}
+  pictures = {"amplitude": functools.partial(amplitude.draw, amplitudes)}
   if "clip" in context.evaluators:
     points = fidelity.compute(
       examples,
@@ -135,13 +136,13 @@ def measure_condition(context: EvaluationContext) -> Measured:
   metrics = heart_rate.metrics(rates, seed=seed)
   metrics += criteria.metrics(checked, seed=seed)
   pictures = {
-    "heart_rate": heart_rate.draw(rates),
-    "criteria": criteria.draw(checked),
+    "heart_rate": functools.partial(heart_rate.draw, rates),
+    "criteria": functools.partial(criteria.draw, checked),
   }
   if context.twin is not None and "rhythm" in context.twin.networks.modules:
     rhythms = rhythm.compute(examples, context.twin.draw_rhythms, seed=seed)
     metrics += rhythm.metrics(rhythms, seed=seed)
-    pictures["rhythm"] = rhythm.draw(rhythms)
+    pictures["rhythm"] = functools.partial(rhythm.draw, rhythms)
   if "clip" in context.evaluators:
     projections = clip_score.compute(
       examples, context.clip, published_protocol=published
@@ -154,7 +155,7 @@ def measure_condition(context: EvaluationContext) -> Measured:
     classify = classifier.ECGClassifier.load(path)
     areas = classifier.compute(examples, classify, seed=seed)
     metrics += classifier.metrics(areas)
-    pictures["classifier"] = classifier.draw(areas)
+    pictures["classifier"] = functools.partial(classifier.draw, areas)
   else:
     metrics += _without("condition", "classifier")
   return Measured(metrics, pictures)
@@ -176,8 +177,8 @@ def measure_physiology(context: EvaluationContext) -> Measured:
   return Measured(
     metrics,
     {
-      "physiology": physiology.draw(result),
-      "variation": variation.draw(spreads),
+      "physiology": functools.partial(physiology.draw, result),
+      "variation": functools.partial(variation.draw, spreads),
     },
   )
 
@@ -202,15 +203,15 @@ def measure_person(context: EvaluationContext) -> Measured:
     metrics = base_similarity.metrics(bases, seed=seed)
     metrics += beat_from_base.metrics(prediction, seed=seed)
     pictures = {
-      "base_vectors": base_similarity.draw(bases),
-      "beat_from_base": beat_from_base.draw(prediction),
+      "base_vectors": functools.partial(base_similarity.draw, bases),
+      "beat_from_base": functools.partial(beat_from_base.draw, prediction),
     }
   if "identity" in context.evaluators:
     encoder = identification.Identity(context.evaluators["identity"])
     lookups = identification.compute(examples, encoder.embed)
     metrics += identification.metrics(lookups, seed=seed)
     metrics += identification.by_change(examples, lookups, seed=seed)
-    pictures["retrieval"] = identification.draw(lookups)
+    pictures["retrieval"] = functools.partial(identification.draw, lookups)
   else:
     metrics += _without("person", "identity")
   return Measured(metrics, pictures)
@@ -233,7 +234,7 @@ def measure_counterfactuals(context: EvaluationContext) -> Measured:
   )
   return Measured(
     counterfactuals.metrics(found, seed=context.config.seed),
-    {"counterfactuals": counterfactuals.draw(found)},
+    {"counterfactuals": functools.partial(counterfactuals.draw, found)},
   )
 
 
@@ -249,7 +250,7 @@ def measure_truth(context: EvaluationContext) -> Measured:
   )
   return Measured(
     truth.metrics(comparison, seed=seed),
-    {"true_twins": truth.draw(comparison)},
+    {"true_twins": functools.partial(truth.draw, comparison)},
   )
 
 
@@ -283,7 +284,8 @@ def measure_privacy(context: EvaluationContext) -> Measured:
     seed=seed,
   )
   return Measured(
-    privacy.metrics(nearness, seed=seed), {"nearest": privacy.draw(nearness)}
+    privacy.metrics(nearness, seed=seed),
+    {"nearest": functools.partial(privacy.draw, nearness)},
   )
 
 
@@ -314,7 +316,7 @@ def measure_counterfactual(context: EvaluationContext) -> Measured:
   )
   return Measured(
     counterfactual.metrics(found, seed=config.seed),
-    {"counterfactual": counterfactual.draw(found)},
+    {"counterfactual": functools.partial(counterfactual.draw, found)},
   )
 
 
