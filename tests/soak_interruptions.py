@@ -1,14 +1,19 @@
-"""Kills trainings at random moments, resumes them, and compares each bit.
+"""Kills jobs at random moments, resumes them, and compares each bit.
 
   python tests/soak_interruptions.py                about 10 minutes, 4 cores
   python tests/soak_interruptions.py --runs=4 --stages=stage1
+  python tests/soak_interruptions.py --jobs=preparation,requests,evaluation
 
-SIGKILL: `--runs` trainings of the first stage named are killed one to three
-times each, at a random moment after the start, of the training itself, or from
-the moment a save begins, and started again with the same command. SIGTERM:
-every stage is stopped at a random step and started again. Each must end with
-the parameters, averages, optimizer state and metrics of every step of a
-training that nobody touched. Prints a tally; exit code 1 where one differs.
+--jobs: `--runs` of each are killed once, at a random moment of their time, and
+started again with the same command; each must leave the files of a run that
+nobody touched, byte by byte. Without it trainings are killed.
+
+Trainings, SIGKILL: `--runs` trainings of the first stage named are killed one
+to three times each, at a random moment after the start, of the training itself,
+or from the moment a save begins, and started again with the same command.
+SIGTERM: every stage is stopped at a random step and started again. Each must
+end with the parameters, averages, optimizer state and metrics of every step of
+a training that nobody touched. Prints a tally; exit code 1 where one differs.
 """
 
 import argparse
@@ -17,6 +22,7 @@ import concurrent.futures
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,10 +31,37 @@ import time
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+from ecgtwin_jax.data.whole_files import sha256_of
 from ecgtwin_jax.training import manifest
 from helpers import runs
 
+EXAMPLE = runs.ROOT / "ecgtwin_jax" / "assets" / "s0010_re_10s"
+
 MOMENTS = ("start", "training", "save")
+_DATA = ("simulated", "--patients=40", "--recordings=2", "--workers=1")
+# Each with {folder} for what they read and {output} for where they write.
+JOBS = {
+  "preparation": ("data_prep", *_DATA, "--output={output}"),
+  "requests": (
+    *("ecgtwin_jax.main", "--config=generate", "--workdir={output}"),
+    *("--config.requests={folder}/r.csv", "--config.batch_size=2"),
+    "--config.sampling.steps=2",
+  ),
+  "evaluation": (
+    *("ecgtwin_jax.main", "--config=evaluate", "--workdir={output}"),
+    *("--config.data={folder}/data", "--config.splits=('train',)"),
+    *("--config.patients=8", "--config.conditions=1"),
+    *("--config.levels=('fidelity','condition')", "--config.ablations=()"),
+    "--config.sampling.steps=2",
+  ),
+}
+_REQUESTS = """\
+record,now_statements,target_statements,target_heart_rate,seed
+s0010_re_10s,Sinus rhythm,Sinus rhythm,60,1
+s0010_re_10s,Sinus rhythm,Sinus rhythm,80,2
+s0010_re_10s,Sinus rhythm,Atrial fibrillation,90,3
+s0010_re_10s,Sinus rhythm,Sinus tachycardia,120,4
+"""
 
 
 def launch(chain, name, workdir, changes):
@@ -116,15 +149,87 @@ def stopped_run(chain, name, folder, changes, rng, steps):
   return workdir, stopped, codes
 
 
+def start_job(name, folder, output):
+  words = [x.format(folder=folder, output=output) for x in JOBS[name]]
+  with (folder / f"{output.name}.log").open("a") as log:
+    return subprocess.Popen(
+      [sys.executable, "-m", *words], stdout=log, stderr=subprocess.STDOUT
+    )
+
+
+def files_of(output):
+  """{file: sha256} of all that a job wrote."""
+  return {
+    path.relative_to(output).as_posix(): sha256_of(path)
+    for path in sorted(output.rglob("*"))
+    if path.is_file()
+  }
+
+
+def killed_job(name, folder, seconds, seed):
+  """One job, killed once and started again; returns (code, where, files)."""
+  output = folder / f"{name}-{seed}"
+  process = start_job(name, folder, output)
+  time.sleep(random.Random(seed).uniform(0, seconds))
+  process.send_signal(signal.SIGKILL)
+  ended = finish(process) != -signal.SIGKILL
+  partial = output.with_name(f"{output.name}.partial")
+  there = [*output.rglob("*"), *partial.rglob("*")]
+  where = "had ended" if ended else f"{sum(p.is_file() for p in there)} files"
+  code = finish(start_job(name, folder, output))
+  return code, where, files_of(output)
+
+
+def kill_jobs(names, count, seed, together):
+  """Kills each job `count` times; returns the exit code."""
+  wrong = 0
+  with tempfile.TemporaryDirectory() as folder:
+    folder = pathlib.Path(folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "jax_cache")
+    for path in EXAMPLE.parent.glob(f"{EXAMPLE.name}.*"):
+      shutil.copy(path, folder)
+    (folder / "r.csv").write_text(_REQUESTS)
+    assert finish(start_job("preparation", folder, folder / "data")) == 0
+    for name in names:
+      for attempt in range(2):  # the second one finds its programs compiled
+        whole, began = folder / f"{name}-whole-{attempt}", time.monotonic()
+        code = finish(start_job(name, folder, whole))
+        assert code == 0, (folder / f"{whole.name}.log").read_text()
+        seconds = time.monotonic() - began
+      want, equal = files_of(whole), 0
+      assert want == files_of(folder / f"{name}-whole-0"), "never equal"
+      with concurrent.futures.ThreadPoolExecutor(together) as pool:
+        killed = [
+          pool.submit(killed_job, name, folder, seconds, seed * 1000 + number)
+          for number in range(count)
+        ]
+        for job in killed:
+          code, where, files = job.result()
+          same = code == 0 and files == want
+          equal += same
+          other = [x for x in {*want, *files} if want.get(x) != files.get(x)]
+          verdict = "equal" if same else f"DIFFERENT (code {code}, {other})"
+          print(f"{name} killed, {where} there: {verdict}", flush=True)
+      wrong += count - equal
+      print(f"{equal} of {count} ended equal, {len(want)} files\n", flush=True)
+  return 1 if wrong else 0
+
+
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument("--runs", type=int, default=20)
   parser.add_argument("--steps", type=int, default=40)
   parser.add_argument("--stages", default="stage1,stage2,vae,clip")
   parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--jobs", type=int, default=2, help="at a time")
+  parser.add_argument("--together", type=int, default=2, help="at a time")
+  parser.add_argument(
+    "--jobs", help=f"in place of trainings: {', '.join(JOBS)}"
+  )
   parser.add_argument("--chain", help="folder of an earlier smoke chain")
   parsed = parser.parse_args()
+  if parsed.jobs:
+    names = parsed.jobs.split(",")
+    return kill_jobs(names, parsed.runs, parsed.seed, parsed.together)
   changes = dict(
     steps=parsed.steps, log_every=1, eval_every=10, checkpoint_every=4
   )
@@ -151,7 +256,7 @@ def main():
     want = {name: runs.digest(workdir) for name, workdir in whole.items()}
 
     first, tally, equal = stages[0], collections.Counter(), 0
-    with concurrent.futures.ThreadPoolExecutor(parsed.jobs) as pool:
+    with concurrent.futures.ThreadPoolExecutor(parsed.together) as pool:
       jobs = [
         pool.submit(
           killed_run,

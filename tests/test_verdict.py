@@ -75,6 +75,21 @@ def test_words_follow_interval_baseline_and_reference(low, high, word, colour):
   assert (found.word, found.colour) == (word, colour)
 
 
+@pytest.mark.parametrize(
+  ("value", "low", "high", "word"),
+  [
+    (0.3, 0.2, 0.4, "Yes"),  # nearer than either
+    (1.5, 1.4, 1.6, "No"),  # farther than both
+    (1.3, 1.2, 1.4, "Cannot tell"),
+  ],
+)
+def test_a_reference_no_better_than_the_baseline_is_no_scale(
+  value, low, high, word
+):
+  spectrum = ("power_spectrum_distance_db", value, low, high, 1.2, 1.33)
+  assert answers(metric(*spectrum, "lower"))["real"].word == word
+
+
 def test_the_worst_figure_answers():
   # A perfectly periodic ECG has all but the spread of its beats.
   spread = metric("beat_spread_sinus_uv", 1.0, 0.9, 1.1, NAN, 22.0)

@@ -156,6 +156,9 @@ def position(metric: Metric, at_best: bool = False) -> float:
   """Share of the way from the baseline, 0, to the reference, 1.
 
   Without a baseline it is the ratio of both, whichever way round is below 1.
+  Where chance has made the reference no better than the baseline, as of few
+  patients, nothing lies between: 1 is as good as the reference, 0 worse than
+  both.
 
   Args:
     metric: a metric that has a reference.
@@ -164,6 +167,9 @@ def position(metric: Metric, at_best: bool = False) -> float:
   value, baseline, reference = metric.value, metric.baseline, metric.reference
   if math.isfinite(baseline):
     way = reference - baseline
+    lower = metric.better == "lower"
+    if not at_best and (way >= 0 if lower else way <= 0):
+      return float(value <= reference if lower else value >= reference)
     share = (value - baseline) / way if way else NAN
   elif metric.better == "higher" or at_best:
     share = value / reference if reference else NAN
