@@ -32,6 +32,9 @@ def get_config():
   config.weight = 1.0  # of the added or re-weighted statement's attention
   # The last share of the schedule, which is edited; the published 0.2 keeps
   # more of the source and shows less of the edit.
-  config.threshold = 0.9
+  config.threshold = 1.0
+  # Whose attention over the statements the edit's is made of: "own", or
+  # "source" as published, likewise.
+  config.attention = "own"
   config.lock()
   return config

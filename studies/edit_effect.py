@@ -4,8 +4,9 @@
   python -m studies.edit_effect --twin=DIR --data=DIR --patients=16
 
 One source ECG of each held-out simulated patient, and edits of it from the same
-noise: a statement added, swapped or re-weighted, at several thresholds (share
-of the schedule in which the edit goes its own way). Per cell:
+noise: a statement added, swapped or re-weighted, by the source's attention at
+several thresholds (share of the schedule in which the edit goes its own way),
+and by its own, the default ("own"). Per cell:
 
   edit, source  share that meets the criterion of the changed statement
   inside        root mean square of edit - source in the part that the statement
@@ -79,7 +80,9 @@ class Context:
       sampling.Settings(),
     ).signals
 
-  def edit(self, kind: Kind, threshold: float, weight: float) -> tuple:
+  def edit(
+    self, kind: Kind, threshold: float, weight: float, own_maps: bool
+  ) -> tuple:
     """Sources and edits, as ECGTwin.edit makes them with patient i's seed i."""
     settings = self.twin.settings()
     plan = settings.plan(self.twin.hyper["denoiser"])
@@ -101,6 +104,7 @@ class Context:
       plan,
       kind.rule,
       round(threshold * plan.schedule.steps),
+      own_maps,
       networks.draw_noise(plan, rngs),
       rngs,
       *inputs,
@@ -190,6 +194,7 @@ def cells(context: Context, kept: pathlib.Path, thresholds) -> list[dict]:
       for weight in kind.weights
       for threshold in thresholds
     ]
+    wanted.append((name, "own", 1.0, kind.weights[0]))
     if kind.rule != "reweight":
       wanted.append((name, "direct", 1.0, 1.0))
     if kind.consistent:
@@ -205,8 +210,9 @@ def cells(context: Context, kept: pathlib.Path, thresholds) -> list[dict]:
   for name, what, threshold, weight in tqdm(wanted, desc="cells"):
 
     def make(kind=KINDS[name], what=what, threshold=threshold, weight=weight):
-      if what == "edit":
-        return context.measure(kind, *context.edit(kind, threshold, weight))
+      if what in ("edit", "own"):
+        pair = context.edit(kind, threshold, weight, what == "own")
+        return context.measure(kind, *pair)
       source, direct = generate(kind.source), generate(kind.edit)
       if what == "seed":
         again = generate(kind.source, 1)
@@ -219,7 +225,7 @@ def cells(context: Context, kept: pathlib.Path, thresholds) -> list[dict]:
     place = f"{name} {what} {threshold:g} {weight:g}".replace(" ", "-")
     cell = held_out.read_or_make(kept / f"{place}.json", make)
     about = {"kind": name, "made": what}
-    edited = what == "edit"
+    edited = what in ("edit", "own")
     about["threshold"] = threshold if edited else ""
     about["weight"] = weight if edited else ""
     rows.append({**about, **cell})
@@ -279,6 +285,7 @@ def _draw_example(axes, row, kind):
   axes.plot(time, edit, "tab:red", linewidth=0.9, label="edit")
   title = f"{row['kind']}: lead {kind.lead}, weight {row['weight']:g}, "
   title += f"threshold {row['threshold']:g}"
+  title += ", own attention" if row["made"] == "own" else ""
   if not example["changed"]:
     title += " (the criterion changed in no ECG)"
   axes.set_title(title, fontsize=9, loc="left")
@@ -289,6 +296,7 @@ def _draw_example(axes, row, kind):
 def _draw_curves(axes, own, measure):
   """A measure over the threshold, and what it is without an edit."""
   for made, style in (
+    ("own", {"color": "tab:green"}),
     ("direct", {"color": "tab:blue", "linestyle": "--"}),
     ("consistent", {"color": "tab:blue", "linestyle": ":"}),
     ("seed", {"color": "0.5", "linestyle": "-."}),
@@ -322,7 +330,8 @@ def choose_example(rows: list[dict], name: str) -> dict:
 
   Of those that stay as like the source as another seed's ECG, if any does.
   """
-  own = [r for r in rows if r["kind"] == name and r["made"] == "edit"]
+  made = ("own", "edit")
+  own = [r for r in rows if r["kind"] == name and r["made"] in made]
   seed = next(r for r in rows if r["kind"] == name and r["made"] == "seed")
   limit = mean(column(seed, "similarity"))
   alike = [r for r in own if mean(column(r, "similarity")) >= limit]

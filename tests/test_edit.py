@@ -15,6 +15,7 @@ THEN = et.Condition(["Sinus rhythm", "Low QRS voltages"], 75, 81, "F")
 RBBB = "Right bundle branch block"
 # Two of the steps lie below the threshold of 0.2.
 OPTIONS = dict(num_samples=2, steps=4, seed=3)
+PUBLISHED = dict(OPTIONS, threshold=0.2, attention="source")
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +40,41 @@ def distance(one, other):
 def test_an_added_statement_changes_the_edit_and_not_the_source(
   twin, base, plain
 ):
-  out = twin.edit(base, THEN, add=RBBB, **OPTIONS)
+  out = twin.edit(base, THEN, add=RBBB, **PUBLISHED)
   assert distance(out.source, plain) < 1e-4
   assert distance(out.edited, out.source) > 1e-4
   assert out.source.ecgs[0].comments == plain.ecgs[0].comments
   comments = out.edited.ecgs[1].comments
   assert f"statements: {THEN.text()}|{RBBB}" in comments
-  assert any("weight: 1.0, threshold: 0.2" in line for line in comments)
-  stronger = twin.edit(base, THEN, add=RBBB, weight=4.0, **OPTIONS)
+  facts = "weight: 1.0, threshold: 0.2, attention: source"
+  assert any(facts in line for line in comments)
+  stronger = twin.edit(base, THEN, add=RBBB, weight=4.0, **PUBLISHED)
   assert distance(stronger.edited, out.edited) > 1e-4
-  none = twin.edit(base, THEN, add=RBBB, weight=0.0, **OPTIONS)
+  none = twin.edit(base, THEN, add=RBBB, weight=0.0, **PUBLISHED)
   assert distance(none.edited, none.source) < 1e-4
+
+
+def test_an_edit_is_what_the_changed_condition_gives_with_the_same_seed(
+  twin, base
+):
+  beats = [0.4, 1.3, 2.1, 3.0, 3.9, 4.8, 5.6, 6.5, 7.4, 8.2, 9.1]
+  changed = et.Condition([*THEN.statements, RBBB], 75, 81, "F")
+  alone = twin.generate(base, changed, beats=beats, **OPTIONS)
+  edits = {
+    name: twin.edit(base, THEN, beats=beats, **change, **OPTIONS)
+    for name, change in {
+      "add": dict(add=RBBB),
+      "swap": dict(swap=["Sinus rhythm", RBBB]),
+      "weighed": dict(add=RBBB, weight=3.0),
+      "as published": dict(add=RBBB, attention="source"),
+    }.items()
+  }
+  assert distance(edits["add"].edited, alone) < 1e-4
+  for name in ("swap", "weighed", "as published"):
+    assert distance(edits[name].edited, alone) > 1e-4, name
+    np.testing.assert_array_equal(
+      edits[name].source.latents, edits["add"].source.latents
+    )
 
 
 def test_an_edit_of_a_guided_twin_starts_from_what_generate_gives(twin, base):
@@ -63,12 +88,14 @@ def test_an_edit_of_a_guided_twin_starts_from_what_generate_gives(twin, base):
 
 
 def test_reweighting_by_one_changes_nothing(twin, base):
-  options = dict(reweight="Low  QRS voltages", **OPTIONS)
+  options = dict(reweight="Low  QRS voltages", **PUBLISHED)
   same = twin.edit(base, THEN, weight=1.0, **options)
   assert distance(same.edited, same.source) < 1e-4
   less = twin.edit(base, THEN, weight=0.0, **options)
   assert distance(less.edited, less.source) > 1e-4
-  other = twin.edit(base, THEN, reweight="Sinus rhythm", weight=0.0, **OPTIONS)
+  other = twin.edit(
+    base, THEN, reweight="Sinus rhythm", weight=0.0, **PUBLISHED
+  )
   assert distance(less.edited, other.edited) > 1e-4
 
 
@@ -89,11 +116,11 @@ def test_swap_of_statements_or_of_a_whole_condition(twin, base, plain):
 
 def test_the_threshold_is_a_share_of_the_schedule(twin, base, plain):
   swapped = et.Condition(["Sinus rhythm", RBBB], 75, 81, "F")
-  never = twin.edit(base, THEN, swap=swapped, threshold=0, **OPTIONS)
+  never = twin.edit(base, THEN, swap=swapped, **PUBLISHED | {"threshold": 0})
   np.testing.assert_array_equal(never.edited.latents, never.source.latents)
   assert distance(never.source, plain) < 1e-4
-  late = twin.edit(base, THEN, swap=swapped, threshold=0.2, **OPTIONS)
-  early = twin.edit(base, THEN, swap=swapped, threshold=1.0, **OPTIONS)
+  late = twin.edit(base, THEN, swap=swapped, **PUBLISHED)
+  early = twin.edit(base, THEN, swap=swapped, **PUBLISHED | {"threshold": 1.0})
   moved = distance(late.edited, plain)
   assert 0 < moved < distance(early.edited, plain)
 
@@ -107,6 +134,7 @@ def test_the_threshold_is_a_share_of_the_schedule(twin, base, plain):
     (dict(swap=["Sinus rhythm", RBBB, "Abnormal ECG"]), "it has 3"),
     (dict(reweight="Pacing"), "reweight='Pacing' must be one of"),
     (dict(add=RBBB, threshold=1.2), "threshold=1.2 must be in 0..1"),
+    (dict(add=RBBB, attention="none"), "attention='none' must be one of"),
     (dict(add=RBBB, weight=np.inf), "weight=inf must be finite"),
     (dict(swap=["A", "B"], weight=2.0), "and 1 in a swap"),
     (dict(add="  "), "not blank"),
@@ -122,8 +150,8 @@ def test_what_is_refused(twin, base, change, message):
 def test_given_embeddings_are_kept_when_a_statement_is_added(twin, base):
   rows = np.random.default_rng(0).normal(size=(2, 768)).astype(np.float32)
   given = et.Condition(THEN.statements, 75, 81, "F", embeddings=rows)
-  out = twin.edit(base, given, add=RBBB, **OPTIONS)
-  plain = twin.edit(base, THEN, add=RBBB, **OPTIONS)
+  out = twin.edit(base, given, add=RBBB, **PUBLISHED)
+  plain = twin.edit(base, THEN, add=RBBB, **PUBLISHED)
   assert distance(out.source, plain.source) > 1e-4
   assert distance(out.edited, out.source) > 1e-4
 
@@ -161,7 +189,7 @@ def test_the_job_writes_sources_edits_and_their_picture(
   then = et.Condition(["Sinus bradycardia"], 50, 81, "F")
   ((source_title, edit_title),) = drawn
   assert source_title == then.describe()
-  assert edit_title == f"add {RBBB}, weight 1.5, threshold 0.5"
+  assert edit_title == f"add {RBBB}, weight 1.5, threshold 0.5, attention own"
   now = et.Condition(["Sinus rhythm", "Right bundle branch block"], 82, 81, "F")
   options = dict(add=RBBB, weight=1.5, threshold=0.5, **OPTIONS)
   out = twin.edit(twin.extract_base(example_ecg(), now), then, **options)

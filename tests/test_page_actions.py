@@ -179,15 +179,19 @@ def test_an_explanation_is_a_sheet_per_twin(session, folder, tmp_path):
   ("change", "statements"),
   [
     (
-      Change("add", ["Right bundle branch block"], 2.0, 0.9),
+      Change("add", ["Right bundle branch block"], 2.0, 0.9, "source"),
       [*FORM.statements, "Right bundle branch block"],
     ),
     (
-      Change("swap", ["Atrial fibrillation", "Low QRS voltages"], 1.0, 0.9),
+      Change(
+        "swap", ["Atrial fibrillation", "Low QRS voltages"], 1.0, 0.9, "source"
+      ),
       ["Atrial fibrillation", "Low QRS voltages"],
     ),
     (
-      Change("reweight", ["Ventricular premature complex"], -2.0, 0.9),
+      Change(
+        "reweight", ["Ventricular premature complex"], -2.0, 0.9, "source"
+      ),
       FORM.statements,
     ),
   ],
@@ -200,6 +204,7 @@ def test_each_edit_is_made_and_packed(
   inside = unpack(response, tmp_path / "unpacked")
   record = json.loads((inside / "edited.json").read_text())
   assert record["edit"]["threshold"] == 0.9
+  assert record["edit"]["attention"] == "source"
   assert change.kind in record["edit"]
   assert is_picture(response.picture)
   for i in range(2):

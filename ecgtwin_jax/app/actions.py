@@ -77,12 +77,14 @@ class Change(NamedTuple):
     statements: statements to add, to have instead, or to re-weight.
     weight: weight of the added or re-weighted statement's attention.
     threshold: share of the schedule that is edited.
+    attention: "own" or "source": whose attention the edit's is made of.
   """
 
   kind: str
   statements: list[str]
   weight: float
   threshold: float
+  attention: str = "own"
 
 
 class ReferenceInfo(NamedTuple):
@@ -263,6 +265,7 @@ class Session:
       change.kind: names if swap else names[0],
       "weight": change.weight,
       "threshold": change.threshold,
+      "attention": change.attention,
     }
     with _notes() as notes:
       base = self.twin.extract_base(reference, now)

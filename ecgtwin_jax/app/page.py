@@ -23,6 +23,7 @@ from ecgtwin_jax.app.actions import (
 from ecgtwin_jax.app.guard import limit_places
 from ecgtwin_jax.app.uploads import DATA, MAINS, SECONDS
 from ecgtwin_jax.data.conditions import Condition
+from ecgtwin_jax.inference.sampling import EDIT_ATTENTION
 
 TITLE = "ECG twins"
 INTRODUCTION = """# ECG twins
@@ -264,9 +265,15 @@ def _edit_controls(session):
       -2, 5, 1, step=0.1, label="Weight of its attention; 1 in a swap"
     )
     threshold = gr.Slider(
-      0, 1, 0.9, step=0.01, label="Threshold: share of the steps, from the end"
+      0, 1, 1, step=0.01, label="Threshold: share of the steps, from the end"
     )
-  return [kind, names, weight, threshold]
+    attention = gr.Radio(
+      EDIT_ATTENTION,
+      value=EDIT_ATTENTION[0],
+      label="Attention: the edit's own, or the source's",
+      min_width=240,
+    )
+  return [kind, names, weight, threshold, attention]
 
 
 def _statements(session, value, label, **options):

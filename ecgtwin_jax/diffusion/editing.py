@@ -3,10 +3,11 @@
 Source and edit start from the same noise and get the same noise at each step.
 While t >= threshold both follow the source; below it the edit runs with its own
 condition, and in every block and head its attention over the statements is made
-from the source's maps by one of three rules (swap, add, reweight).
+by one of three rules (swap, add, reweight) from the source's maps, or from its
+own ones.
 
 Source: prompt-to-prompt (Hertz et al. 2022) as in Lai et al. 2025 (ECGTwin);
-re-weighting is not in the latter.
+re-weighting and own maps are not in the latter.
 """
 
 from collections.abc import Callable
@@ -81,7 +82,12 @@ def _strength(weight: Strength) -> Float[Array, "n 1 1 1"]:
 
 
 def paired(
-  network: Callable, source: Any, edit: Any, rule: Callable, threshold: int
+  network: Callable,
+  source: Any,
+  edit: Any,
+  rule: Callable,
+  threshold: int,
+  own_maps: bool = False,
 ) -> Callable:
   """The denoiser of source and edit, stacked in one batch.
 
@@ -92,6 +98,7 @@ def paired(
     edit: The same tree for the edit.
     rule: (source's maps, edit's own maps) -> maps for the edit.
     threshold: Steps from this one up follow the source.
+    own_maps: The rule is given the edit's own maps as the source's, too.
 
   Returns:
     denoise(x (2n, l, c), t (2n,)) for `samplers.sample`: the source's rows,
@@ -102,7 +109,8 @@ def paired(
   def with_source_maps(block, own):
     del block
     original, edited = jnp.split(own, 2)
-    return jnp.concatenate([original, rule(original, edited)])
+    kept = edited if own_maps else original
+    return jnp.concatenate([original, rule(kept, edited)])
 
   def denoise(x, t):
     def follow():
@@ -128,6 +136,7 @@ def sample_edited(
   schedule: Schedule,
   *,
   threshold: int = 200,
+  own_maps: bool = False,
   **options: Any,
 ) -> tuple[Float[Array, "n l c"], Float[Array, "n l c"]]:
   """Samples source and edit together.
@@ -142,6 +151,7 @@ def sample_edited(
     schedule: The denoiser's noise schedule.
     threshold: Steps from this one up follow the source: 0 gives the source
       twice; above the highest step the edit goes its own way from the start.
+    own_maps: See `paired`.
     **options: Those of `samplers.sample`.
 
   Returns:
@@ -152,7 +162,7 @@ def sample_edited(
   """
   if not 0 <= threshold <= schedule.steps:
     raise ValueError(f"{threshold=} must be in 0..{schedule.steps}")
-  denoise = paired(network, source, edit, rule, threshold)
+  denoise = paired(network, source, edit, rule, threshold, own_maps)
   both = sample(
     denoise,
     jnp.concatenate([noise, noise]),

@@ -25,6 +25,7 @@ from ecgtwin_jax.evaluation.condition import (
   clip_score,
   criteria,
   heart_rate,
+  leakage,
   rhythm,
 )
 from ecgtwin_jax.evaluation.evaluators.clip import ClipSpace
@@ -135,6 +136,9 @@ def measure_condition(context: EvaluationContext) -> Measured:
   checked = criteria.compute(examples, context.readings)
   metrics = heart_rate.metrics(rates, seed=seed)
   metrics += criteria.metrics(checked, seed=seed)
+  carried = leakage.compute(examples, checked, context.readings)
+  metrics += leakage.metrics(carried, seed=seed)
+  metrics.append(leakage.rate_metric(examples))
   pictures = {
     "heart_rate": functools.partial(heart_rate.draw, rates),
     "criteria": functools.partial(criteria.draw, checked),

@@ -40,6 +40,8 @@ RULES = {
   "reweight": editing.reweight,
   "swap": lambda source, edited, row, weight: editing.swap(source, edited),
 }
+# Whose attention over the statements an edit's is made of.
+EDIT_ATTENTION = ("own", "source")
 
 
 class SamplingPlan(NamedTuple):
@@ -424,12 +426,13 @@ def attend(
   return total / len(plan.timesteps)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def sample_edit(
   denoiser: nn.Module,
   plan: SamplingPlan,
   rule: str,
   threshold: int,
+  own_maps: bool,
   variables: Any,
   noise: Float[Array, "n l c"],
   rngs: Key[Array, " n"],
@@ -446,6 +449,7 @@ def sample_edit(
     plan: how to sample.
     rule: a key of RULES.
     threshold: steps from this one up follow the source.
+    own_maps: the rule is given the edit's own maps as the source's, too.
     variables: variables of the denoiser.
     noise: latents to start from.
     rngs: one key per row.
@@ -478,5 +482,6 @@ def sample_edit(
     rngs,
     plan.schedule,
     threshold=threshold,
+    own_maps=own_maps,
     **plan.options,
   )

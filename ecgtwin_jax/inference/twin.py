@@ -46,6 +46,7 @@ from ecgtwin_jax.inference.rhythms import (
   edit_rhythms,
 )
 from ecgtwin_jax.inference.sampling import (
+  EDIT_ATTENTION,
   SamplingOptions,
   SamplingPlan,
   Settings,
@@ -486,7 +487,8 @@ class ECGTwin:
     swap: Condition | Sequence[str] | None = None,
     reweight: str | None = None,
     weight: float | int = 1.0,
-    threshold: float | int = 0.2,
+    threshold: float | int = 1.0,
+    attention: str = "own",
     num_samples: int = 4,
     seed: int = 0,
     beats: Beats | None = None,
@@ -494,10 +496,11 @@ class ECGTwin:
   ) -> Edited:
     """Generates ECGs under a condition, and edits of them from the same noise.
 
-    Source and edit share every step down to the threshold. From there on the
-    edit's attention over the statements is made of the source's. They share the
-    beats, too: where the edit adds a PVC, one beat becomes one; where it says
-    another rhythm or rate, it has another sampled rhythm.
+    Source and edit share every step down to the threshold, and the beats: where
+    the edit adds a PVC, one beat becomes one; where it says another rhythm or
+    rate, it has another sampled rhythm. As published, with `attention="source"`
+    and a threshold of 0.2, the edit's attention over the statements is made of
+    the source's: it keeps more and shows less than it does by default.
 
     Args:
       base: base vector, from extract_base.
@@ -510,6 +513,8 @@ class ECGTwin:
         gets.
       threshold: share of the schedule, counted from its clean end, in which
         the edit goes its own way: 0.2 is steps 0..199 of 1000.
+      attention: "own" or "source": whose attention over the statements the
+        edit's is made of.
       num_samples: how many.
       seed: seed, as in generate; the source is what generate gives with it.
       beats: beats of the source, as in generate.
@@ -529,6 +534,8 @@ class ECGTwin:
       raise ValueError(f"{weight=} must be finite, and 1 in a swap")
     if not 0 <= threshold <= 1:
       raise ValueError(f"{threshold=} must be in 0..1, a share of the schedule")
+    if attention not in EDIT_ATTENTION:
+      raise ValueError(f"{attention=} must be one of {EDIT_ATTENTION}")
     self._warn(condition, change.condition)
     rngs, noise = self._start(plan, num_samples, seed)
     before = [condition] * num_samples
@@ -547,6 +554,7 @@ class ECGTwin:
       plan,
       change.rule,
       round(threshold * plan.schedule.steps),
+      attention == "own",
       noise,
       rngs,
       self._inputs([base] * num_samples, before, rhythms),
@@ -556,7 +564,13 @@ class ECGTwin:
       chosen.strengths,
     )
     facts = self._facts(seed, chosen)
-    edit = dict(facts, edit=change.text, weight=weight, threshold=threshold)
+    edit = dict(
+      facts,
+      edit=change.text,
+      weight=weight,
+      threshold=threshold,
+      attention=attention,
+    )
     source, edited = (
       self._rows(latents, own, chosen.consistent_leads)
       for latents, own in ((source, rhythms), (edited, changed))

@@ -51,6 +51,7 @@ def run(config: ConfigDict) -> str:
     "reweight": config.reweight,
     "weight": config.weight,
     "threshold": config.threshold,
+    "attention": config.attention,
   }
   sampling = dataclasses.asdict(twin.settings(**config.sampling))
   out = twin.edit(
@@ -66,6 +67,7 @@ def run(config: ConfigDict) -> str:
     f"{name} {value}" for name, value in change.items() if value is not None
   )
   title += f", weight {config.weight:g}, threshold {config.threshold:g}"
+  title += f", attention {config.attention}"
   about = {
     "reference": reference.record,
     "now": now.as_json(),

@@ -90,7 +90,7 @@ def test_edit(chain, tmp_path, monkeypatch):
   untouched = rows[0]
   assert untouched["edit"] == untouched["source"]
   assert [row["made"] for row in rows] == [
-    *("edit", "edit", "direct", "consistent", "seed")
+    *("edit", "edit", "own", "direct", "consistent", "seed")
   ]
   assert untouched["outside"] == [0, 0, 0] and 0 < rows[1]["outside"][0]
 
@@ -100,13 +100,14 @@ def test_rows_are_what_the_twin_edits(chain):
   data = load_split(str(chain / "simulated"), "test", kind="ecg")
   context = edit_effect.Context(twin, data, 2)
   kind = KINDS["add PVC"]
-  source, edit = context.edit(kind, 0.5, 3.0)
+  source, edit = context.edit(kind, 0.5, 3.0, False)
   made = twin.edit(
     context.people.bases[1],
     context.ask(kind.source)[1],
     add=kind.edit[-1],
     weight=3.0,
     threshold=0.5,
+    attention="source",
     num_samples=1,
     seed=1,
   )

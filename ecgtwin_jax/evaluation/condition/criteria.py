@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from ecgtwin_jax.beats.criteria_checks import check_criteria
+from ecgtwin_jax.beats.delineation import Reading
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import (
@@ -79,7 +80,7 @@ def compute(examples: Examples, readings: Readings | None = None) -> Checked:
   met, unreadable = {}, {}
   for name in sets:
     rows = readings.of(name)
-    met[name] = _share_that_meets(rows, examples.conditions)
+    met[name] = share_that_meets(rows, examples.conditions)
     unreadable[name] = sum(reading is None for row in rows for reading in row)
   shares = {}
   for column, criterion in enumerate(CRITERIA):
@@ -98,8 +99,15 @@ def compute(examples: Examples, readings: Readings | None = None) -> Checked:
   return Checked(shares, unreadable, examples.patients)
 
 
-def _share_that_meets(rows, conditions: Sequence[Condition]):
-  """(n, criteria) share of a row's ECGs that meet each."""
+def share_that_meets(
+  rows: Sequence[Sequence[Reading | None]], conditions: Sequence[Condition]
+) -> Float[np.ndarray, "n criteria"]:
+  """Share of a row's ECGs that meet each of CRITERIA.
+
+  Args:
+    rows: readings of each row's ECGs; None: nothing could be read.
+    conditions: of each row, for age and sex.
+  """
   return np.array(
     [
       np.mean(
