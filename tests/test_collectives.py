@@ -12,6 +12,7 @@ from ecgtwin_jax import sharding
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.stages import base_extractor, denoiser
 from ecgtwin_jax.training import train
+from ecgtwin_jax.training.flops import count_flops
 
 ROWS = 16
 STAGES = {"stage1": base_extractor, "stage2": denoiser}
@@ -22,11 +23,11 @@ _COLLECTIVE = re.compile(
 )
 
 
-@functools.cache
-def compile_step(name, count, accumulate=1, remat=None):
-  """A step compiled for so many devices, its gradients' size, its FLOPs."""
+def arguments(name, count, accumulate=1, remat=None, depth=1):
+  """What a step is compiled of, for so many devices."""
   config = load_config(f"configs/{name}.py:smoke")
   config.batch_size, config.accumulate = ROWS, accumulate
+  config.model.depth = depth
   if remat is not None:
     config.remat = remat
   config = FrozenConfigDict(config)
@@ -60,16 +61,25 @@ def compile_step(name, count, accumulate=1, remat=None):
   state = jax.tree.map(
     lambda x: sharding.put(np.zeros(x.shape, x.dtype), x.sharding), shapes
   )
-  step, flops = train.compile_step(
-    config,
-    stage,
-    state,
-    sharding.put_replicated(frozen, mesh),
-    sharding.put_batch(one | rows, mesh),
-    mesh,
-  )
-  sizes = [x.size for x in jax.tree.leaves(state.params)]
+  frozen = sharding.put_replicated(frozen, mesh)
+  batch = sharding.put_batch(one | rows, mesh)
+  return config, stage, state, frozen, batch, mesh
+
+
+@functools.cache
+def compile_step(name, count, **changes):
+  """The step, its gradients' size, its FLOPs."""
+  given = arguments(name, count, **changes)
+  step, flops = train.compile_step(*given)
+  sizes = [x.size for x in jax.tree.leaves(given[2].params)]
   return step, sum(sizes), flops
+
+
+def flops_with(remat):
+  """Of stage 2's step as it is written; nothing is compiled."""
+  config, stage, *inputs, _ = arguments("stage2", 8, remat=remat)
+  step = functools.partial(train.train_step, config, stage)
+  return count_flops(jax.jit(step).trace(*inputs).jaxpr)
 
 
 def collectives(step):
@@ -119,7 +129,7 @@ def test_micro_batches_are_cut_without_moving_rows():
 
 
 def test_one_device_sends_nothing():
-  step, *_ = compile_step("stage2", 1)
+  step, *_ = compile_step("stage2", 1, depth=2)
   assert collectives(step) == []
 
 
@@ -127,9 +137,9 @@ def test_one_cpu_holds_less_between_the_passes():
   def held(step):
     return step.memory_analysis().temp_size_in_bytes
 
-  alone, _, again = compile_step("stage2", 1)
-  keeping, _, once = compile_step("stage2", 1, remat=False)
+  alone, *_ = compile_step("stage2", 1, depth=2)
+  keeping, *_ = compile_step("stage2", 1, depth=2, remat=False)
   assert held(alone) < 0.9 * held(keeping)
   # Several devices compute nothing twice.
   _, _, several = compile_step("stage2", 8)
-  assert several == once < 0.95 * again
+  assert several == flops_with(remat=False) < 0.95 * flops_with(remat=True)

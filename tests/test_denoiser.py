@@ -119,7 +119,7 @@ def test_no_valid_statement_adds_exactly_nothing(injector, backbone):
 
 @pytest.mark.parametrize("injector", ["adax", "cross_attention"])
 def test_attention_maps(injector):
-  model, variables, args = build(injector)
+  model, variables, args = build(injector, depth=2)
   plain = call(model, variables, args)
   out, heads = call(model, variables, args, return_attention="heads")
   _, mean = call(model, variables, args, return_attention=True)
@@ -132,7 +132,7 @@ def test_attention_maps(injector):
 
 @pytest.mark.parametrize("backbone", ["dit", "unet"])
 def test_own_maps_given_back_change_nothing(backbone):
-  model, variables, args = build("adax", backbone)
+  model, variables, args = build("adax", backbone, depth=2)
   out, maps = call(model, variables, args, return_attention="heads")
   given = call(model, variables, args, attention=maps)
   np.testing.assert_allclose(given, out, atol=1e-5)
@@ -141,7 +141,7 @@ def test_own_maps_given_back_change_nothing(backbone):
 
 
 def test_given_maps_are_used_as_they_are():
-  model, variables, args = build()
+  model, variables, args = build(depth=2)
   _, maps = call(model, variables, args, return_attention="heads")
   doubled, used = call(
     model, variables, args, attention=2 * maps + 1, return_attention="heads"
@@ -272,7 +272,7 @@ def test_dropping_needs_no_row_to_stand_in():
 def test_remat_computes_the_same(backbone):
   results = []
   for remat in (False, True):
-    model, variables, args = build("adax", backbone, depth=1, remat=remat)
+    model, variables, args = build("adax", backbone, remat=remat)
 
     def loss(v, model=model, args=args):
       return (model.apply(v, *args) ** 2).sum()

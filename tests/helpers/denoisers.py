@@ -41,8 +41,8 @@ def inputs(length=L, seed=0):
 
 
 def build(injector="adax", backbone="dit", **changes):
-  """Returns a small denoiser, its variables and its arguments."""
-  sizes = {**SIZES, "level_blocks": 1, "levels": 2, **changes}
+  """Returns a denoiser of one block, its variables and its arguments."""
+  sizes = {**SIZES, "depth": 1, "level_blocks": 1, "levels": 2, **changes}
   model = Denoiser(injector=injector, backbone=backbone, **sizes)
   factor = 1 if backbone == "dit" else 2 ** (sizes["levels"] - 1)
   return model, _variables(model, factor * L), inputs(factor * L)
