@@ -4,6 +4,7 @@ The arrays of data/golden were computed in float64 and stored as float32;
 parameters.json there holds every parameter's published name and shape.
 """
 
+import functools
 import json
 import pathlib
 import zlib
@@ -26,9 +27,12 @@ def load(name):
 def seeded_weights(module):
   """Returns {published name: array} of one module."""
   shapes = json.loads((FOLDER / "parameters.json").read_text())[module]
-  return {name: _weight(module, name, shape) for name, shape in shapes.items()}
+  return {
+    name: _weight(module, name, tuple(shape)) for name, shape in shapes.items()
+  }
 
 
+@functools.cache
 def _weight(module, name, shape):
   stream = zlib.crc32(f"{module}/{name}".encode())
   z = np.random.default_rng([SEED, stream]).standard_normal(shape)
