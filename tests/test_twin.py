@@ -114,7 +114,7 @@ def test_guidance_of_one_is_plain_sampling_and_more_is_not(twin, base):
 
 
 def test_a_twin_has_a_guidance_and_a_temperature_of_its_own(chain, base):
-  kwargs = dict(num_samples=2, steps=2)
+  kwargs = dict(num_samples=2, steps=3)
   twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
   asked = dict(person_guidance=3.0, temperature=0.5)
   want = twin.generate(base, THEN, **asked, **kwargs)
@@ -129,7 +129,7 @@ def test_a_twin_has_a_guidance_and_a_temperature_of_its_own(chain, base):
 
 
 def test_a_temperature_of_0_leaves_one_twin_and_given_noise_is_kept(twin, base):
-  kwargs = dict(num_samples=2, steps=2, beats="0.5 1.3 2.1")
+  kwargs = dict(num_samples=2, steps=3, beats="0.5 1.3 2.1")
   one, other = twin.generate(base, THEN, temperature=0, **kwargs).latents
   np.testing.assert_allclose(one, other, atol=1e-5)
   drawn = np.random.default_rng(0).normal(size=(2, 128, 8)).astype(np.float32)
@@ -194,13 +194,13 @@ def test_consistent_leads_add_up(twin, base):
 def test_an_unknown_statement_warns_and_names_its_neighbour(twin, base):
   odd = et.Condition(["Sinus rythm"], 70)
   with pytest.warns(UserWarning, match="the nearest is 'Sinus rhythm'"):
-    twin.generate(base, odd, num_samples=1, steps=3)
+    twin.generate(base, odd, num_samples=2, steps=3)
 
 
 def test_a_rate_that_contradicts_a_statement_warns(twin, base):
   slow = et.Condition(["Sinus bradycardia"], 95)
   with pytest.warns(UserWarning, match="it means at most 60 bpm"):
-    twin.generate(base, slow, num_samples=1, steps=3)
+    twin.generate(base, slow, num_samples=2, steps=3)
   with pytest.warns(UserWarning, match="it means at least 100 bpm"):
     twin.extract_base(example_ecg(), et.Condition(["Sinus tachycardia"], 70))
 
@@ -223,13 +223,13 @@ def test_a_given_encoder_embeds_each_unknown_statement_once(chain, base):
   outs = []
   with pytest.warns(UserWarning, match="the nearest is 'Sinus rhythm'"):
     for one in (plain, twin, twin):
-      outs.append(one.generate(base, odd, num_samples=1, steps=3))
+      outs.append(one.generate(base, odd, num_samples=2, steps=3))
   assert CountingEncoder.asked == ("Sinus rythm",)
   for out in outs[1:]:
     np.testing.assert_array_equal(out.latents, outs[0].latents)
   named = et.ECGTwin.from_checkpoint(folder, encoder="hashed-v1")
   with pytest.warns(UserWarning, match="the nearest"):
-    out = named.generate(base, odd, num_samples=1, steps=3)
+    out = named.generate(base, odd, num_samples=2, steps=3)
   np.testing.assert_array_equal(out.latents, outs[0].latents)
 
 
@@ -246,8 +246,8 @@ def test_given_embeddings_need_no_table(chain, twin, base):
   given = et.Condition(["anything"], 70, 81, "F", embeddings=row)
   with warnings.catch_warnings():
     warnings.simplefilter("error")
-    a = twin.generate(base, known, num_samples=1, steps=3)
-    b = twin.generate(base, given, num_samples=1, steps=3)
+    a = twin.generate(base, known, num_samples=2, steps=3)
+    b = twin.generate(base, given, num_samples=2, steps=3)
   np.testing.assert_array_equal(a.latents, b.latents)
 
 
