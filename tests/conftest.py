@@ -1,5 +1,6 @@
 """Shared settings: eight fake CPU devices, rank promotion refused."""
 
+import gc
 import os
 import pathlib
 
@@ -20,6 +21,8 @@ os.environ["MPLBACKEND"] = "Agg"
 # Products of small matrices on several threads are mostly waiting.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 DEVICES = "--xla_force_host_platform_device_count=8"
+# Tracing makes many objects and no garbage: to look seldom saves a twentieth.
+gc.set_threshold(20_000, 10, 10)
 
 
 def pytest_addoption(parser):
@@ -49,12 +52,13 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _steps():
-  """Trainings of one process compile a step once."""
+  """Trainings of one process compile a step, and draw a start, once."""
   from ecgtwin_jax.training import train
   from helpers import runs
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, "compile_step", runs.compile_once(train.compile_step))
+    patch.setattr(train, "first_state", runs.start_once(train.first_state))
     yield
 
 

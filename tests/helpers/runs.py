@@ -32,24 +32,49 @@ _OUTSIDE = (
 ).split()
 
 
+def _program(config, stage):
+  """What a program depends on besides its arguments."""
+  content = {k: v for k, v in config.to_dict().items() if k not in _OUTSIDE}
+  plain = jax.config.read("jax_disable_most_optimizations")
+  return stage.__name__, stage.loss, json.dumps(content), jax.jit, plain
+
+
 def compile_once(compile_step):
   """Makes a `train.compile_step` that keeps its programs, for one process."""
   programs = {}
 
   @functools.wraps(compile_step)
   def compiled(config, stage, state, frozen, batch, mesh):
-    content = {k: v for k, v in config.to_dict().items() if k not in _OUTSIDE}
     leaves, tree = jax.tree.flatten((state, frozen, batch))
-    key = (
-      (stage.__name__, stage.loss, json.dumps(content), mesh, tree, jax.jit),
-      tuple((x.shape, x.dtype, x.sharding) for x in leaves),
-      jax.config.read("jax_disable_most_optimizations"),
-    )
+    places = tuple((x.shape, x.dtype, x.sharding) for x in leaves)
+    key = _program(config, stage), mesh, tree, places
     if key not in programs:
       programs[key] = compile_step(config, stage, state, frozen, batch, mesh)
     return programs[key]
 
   return compiled
+
+
+def start_once(first_state):
+  """Makes a `train.first_state` that keeps what it has drawn."""
+  states = {}
+
+  @functools.wraps(first_state)
+  def first(config, stage, shapes, part):
+    if config.init_from is not None:
+      return first_state(config, stage, shapes, part)
+    leaves, tree = jax.tree.flatten(shapes)
+    places = tuple((x.shape, x.dtype, x.sharding) for x in leaves)
+    key = _program(config, stage), tree, places
+    if key not in states:
+      state = first_state(config, stage, shapes, part)
+      states[key] = jax.device_get(state)  # a step gives its state up
+      return state
+    return jax.tree.map(
+      lambda x, like: sharding.put(x.copy(), like.sharding), states[key], shapes
+    )
+
+  return first
 
 
 def flags_of(chain, name, workdir, **changes):
