@@ -106,18 +106,25 @@ comes with ECGTwin-JAX: `ecgtwin_jax.ECGTwin.from_pretrained("real-small")`.
 
 ## Data, licence and training
 
-Autoencoder and base extractor are those of `simulated-small` and have met no
-real ECG. Rhythm model and denoiser went on from it on batches of which one
-half were pairs of simulated recordings (10,000 patients, seed 77), the other
-1,120 real recordings, each of another patient and its own reference
-(`config.model.own_recording`, set to "another recording" when sampling), with
-statements embedded by `{encoder}`. {note}
+All parts went on from those of `simulated-small`: the autoencoder on simulated
+recordings (10,000 patients, seed 77) and on real ones of 1,120 patients of
+PTB-XL and 575 without a report; the base extractor on simulated pairs (8,000
+patients, seed 0), with the new latents; rhythm model and denoiser on batches of
+which one half were pairs of the 10,000 simulated patients, the other the 1,120
+real recordings, each its own reference (`config.model.own_recording`, set to
+"another recording" when sampling), with statements embedded by `{encoder}`.
+{note}
 
 The real recordings are a twentieth of PTB-XL 1.0.3 (P. Wagner, N. Strodthoff,
 R.-D. Bousseljot, W. Samek, T. Schaeffter, PhysioNet 2022,
 <https://doi.org/10.13026/kfzx-aw45>; Wagner et al. 2020, Scientific Data 7,
 154), licensed under the Creative Commons Attribution 4.0 International licence
-(<https://creativecommons.org/licenses/by/4.0/>): resampled, and learned from.
+(<https://creativecommons.org/licenses/by/4.0/>), and recordings that were
+marked acceptable in set A of the PhysioNet/Computing in Cardiology Challenge
+2011 (I. Silva, G. B. Moody, L. Celi 2011, Computing in Cardiology 38:273-276;
+<https://physionet.org/content/challenge-2011/1.0.0/>), licensed under the Open
+Data Commons Attribution License 1.0
+(<https://opendatacommons.org/licenses/by/1-0/>): resampled, and learned from.
 
 | part | parameters |
 |---|---|
@@ -133,8 +140,8 @@ chosen on validation patients.
 ## Measured
 
 On the 31 patients of PTB-XL with several recordings that are the half `test`
-(`--config.half=test`), of whom nothing was trained or chosen and who were
-looked at once; privacy on the same, beside the real recordings of the
+(`--config.half=test`), of whom nothing was trained or chosen and at whom this
+twin has looked once, as the one before it had; privacy on the same, beside the real recordings of the
 training; up to {conditions} target conditions each, sampling seed
 {evaluation_seed}; 95% intervals, which are wide, by bootstrap over patients;
 the evaluators were trained on simulated patients. Weights as trained, before

@@ -7,11 +7,10 @@ which evaluators they need.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Shaped
-from matplotlib.figure import Figure
 
 from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.evaluation import (
@@ -46,6 +45,9 @@ from ecgtwin_jax.evaluation.privacy import membership, privacy
 from ecgtwin_jax.evaluation.readings import Readings
 from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.text.statements import StatementTable
+
+if TYPE_CHECKING:
+  import matplotlib.figure
 
 _MEMBERS = 200  # patients on each side of membership inference
 
@@ -107,7 +109,7 @@ class Measured(NamedTuple):
   """What a level gives: figures, and by name what draws each picture."""
 
   metrics: list[Metric]
-  pictures: dict[str, Callable[[], Figure]]
+  pictures: dict[str, Callable[[], "matplotlib.figure.Figure"]]
 
 
 def measure_fidelity(context: EvaluationContext) -> Measured:
