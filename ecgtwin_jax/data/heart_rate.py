@@ -62,7 +62,7 @@ def detect_beats_by_energy(
   x = _at_rate(signal, sampling_rate, MODEL_RATE)
   window = min(round(ENERGY_WINDOW * MODEL_RATE), len(x))
   padding = min(27, len(x) - 1)
-  x = scipy.signal.sosfiltfilt(_energy_filter(), x, axis=0, padlen=padding)
+  x = scipy.signal.sosfiltfilt(energy_filter(), x, axis=0, padlen=padding)
   width = ENERGY_WIDTH * MODEL_RATE
   power = scipy.ndimage.gaussian_filter1d(
     x**2, width, axis=0, mode="constant", truncate=3.0
@@ -123,7 +123,8 @@ def detect_heart_rate(
 
 
 @functools.cache
-def _energy_filter():
+def energy_filter() -> Float[np.ndarray, "sections 6"]:
+  """The band-pass of `detect_beats_by_energy`, at MODEL_RATE."""
   return scipy.signal.butter(
     2, ENERGY_BAND, "bandpass", fs=MODEL_RATE, output="sos"
   )

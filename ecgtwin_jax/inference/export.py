@@ -68,28 +68,18 @@ def write(
   Raises:
     ValueError: as ECGTwin.export.
   """
-  folder = pathlib.Path(path)
-  known = tuple(dict.fromkeys((*twin.statements, *statements)))
-  if not known:
-    raise ValueError(
-      "this twin has no table of statements: name those to export, statements="
-    )
-  if folder.exists() and any(folder.iterdir()):
-    if not (folder / INDEX).exists():
-      raise ValueError(f"{os.fspath(path)!r} is not empty and no exported twin")
+  folder, known = pathlib.Path(path), find_statements(twin, statements)
+  check_replaced(folder, INDEX)
+  vectors = embed(twin, known)
   made = {
     name: _serialize(*program)
     for name, program in programs(twin, settings).items()
   }
-  vectors = [
-    twin.arrays(Condition([text], 60, 60, "F"), "denoiser").statements[0]
-    for text in known
-  ]
   shutil.rmtree(folder, ignore_errors=True)
   folder.mkdir(parents=True)
   for name, data in made.items():
     (folder / f"{name}.jax_export").write_bytes(data)
-  np.save(folder / "statements.npy", np.stack(vectors).astype(np.float32))
+  np.save(folder / "statements.npy", vectors)
   # jax reads programs with it, but does not bring it.
   shutil.copytree(
     pathlib.Path(flatbuffers.__file__).parent,
@@ -102,16 +92,7 @@ def write(
   if sees_beat:
     _write_detector(folder / "ecgtwin_beats")
   files = sorted(x for x in folder.rglob("*") if x.is_file())
-  card = {
-    "twin": twin.digest,
-    "settings": vars(settings),
-    "statements": known,
-    "premature": [
-      [finding(name, [text]) == 1 for name in PREMATURE] for text in known
-    ],
-    "patient": [PATIENT_MEAN, PATIENT_STD],
-    "median_beat": sees_beat,
-    "beats": twin.networks.reads_beats,
+  card = describe(twin, known, settings) | {
     "sha256": {
       x.relative_to(folder).as_posix(): hashlib.sha256(
         x.read_bytes()
@@ -120,6 +101,54 @@ def write(
     },
   }
   (folder / INDEX).write_text(json.dumps(card, indent=1))
+
+
+def find_statements(twin: "ECGTwin", more: Sequence[str]) -> tuple[str, ...]:
+  """The statements of an exported twin.
+
+  Raises:
+    ValueError: there are none.
+  """
+  known = tuple(dict.fromkeys((*twin.statements, *more)))
+  if not known:
+    raise ValueError(
+      "this twin has no table of statements: name those to export, statements="
+    )
+  return known
+
+
+def check_replaced(folder: pathlib.Path, index: str) -> None:
+  """Refuses a folder that holds something else than what has the index."""
+  if (
+    folder.exists() and any(folder.iterdir()) and not (folder / index).exists()
+  ):
+    raise ValueError(f"{os.fspath(folder)!r} is not empty and no exported twin")
+
+
+def embed(twin: "ECGTwin", known: Sequence[str]) -> np.ndarray:
+  """The statements' vectors, in rows."""
+  vectors = [
+    twin.arrays(Condition([text], 60, 60, "F"), "denoiser").statements[0]
+    for text in known
+  ]
+  return np.stack(vectors).astype(np.float32)
+
+
+def describe(
+  twin: "ECGTwin", known: Sequence[str], settings: sampling.Settings
+) -> dict:
+  """What a loader has to know besides programs and vectors."""
+  return {
+    "twin": twin.digest,
+    "settings": vars(settings),
+    "statements": known,
+    "premature": [
+      [finding(name, [text]) == 1 for name in PREMATURE] for text in known
+    ],
+    "patient": [PATIENT_MEAN, PATIENT_STD],
+    "median_beat": twin.networks.modules["base_extractor"].median_beat,
+    "beats": twin.networks.reads_beats,
+  }
 
 
 def programs(
@@ -162,9 +191,7 @@ def programs(
       *condition,
       usual,
     )
-    for place, kind in enumerate(_PREMATURE):
-      columns = as_stated(columns, kind, premature[:, place], rate)
-    return columns
+    return all_as_stated(columns, premature, rate)
 
   def sample(noise, seed, number, base, *rest):
     condition, rhythm = rest[:3], rest[3:]
@@ -219,6 +246,15 @@ def _serialize(function, shapes) -> bytes:
   ]
   made = jax_export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
   return bytes(made.serialize())
+
+
+def all_as_stated(
+  columns: tuple[Array, ...], premature: Array, rate: Array
+) -> tuple[Array, ...]:
+  """`as_stated` for each kind of premature beat: (n, kinds) are stated."""
+  for place, kind in enumerate(_PREMATURE):
+    columns = as_stated(columns, kind, premature[:, place], rate)
+  return columns
 
 
 def as_stated(

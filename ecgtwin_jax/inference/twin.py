@@ -226,6 +226,37 @@ class ECGTwin:
 
     export.write(self, path, statements, self.settings(**settings))
 
+  def export_page(
+    self,
+    path: str | os.PathLike,
+    *,
+    runtime: str | os.PathLike = "node_modules/onnxruntime-web",
+    statements: Sequence[str] = (),
+    **settings: Unpack[SamplingOptions],
+  ) -> None:
+    """Writes a folder with a page that makes this twin's ECGs in the browser.
+
+    Any server of files will do, `python -m http.server -d DIR`; nothing leaves
+    the browser. The folder's .onnx files, for one ECG at a time, run in any
+    onnxruntime. Needs the extra `onnx`, and the npm package onnxruntime-web.
+
+    Args:
+      path: folder to make; an exported page that is there is replaced.
+      runtime: folder of the installed npm package, of which three files are
+        copied.
+      statements: more statements than those the twin was trained on, which its
+        encoder then embeds.
+      **settings: sampling settings, as `generate` has them: they are fixed.
+
+    Raises:
+      ValueError: as `export`, the runtime is not there, or the sampler draws
+        noise at its steps.
+    """
+    from ecgtwin_jax.inference import web_page
+
+    chosen = self.settings(**settings)
+    web_page.write(self, path, runtime, statements, chosen)
+
   def __repr__(self) -> str:
     name = os.path.basename(os.fspath(self.path or "").rstrip("/"))
     name = f"{name}, " if name else ""

@@ -8,6 +8,7 @@ is y = log(RR / usual RR), a mixture of logistics; usual RR is 60 / heart rate.
 Letters of shapes: b batch, n beats, k kinds, m components, d width.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -41,6 +42,14 @@ class Prediction(NamedTuple):
   weight: Float[Array, "*b k parts"]
   center: Float[Array, "*b k parts"]
   scale: Float[Array, "*b k parts"]
+
+
+# (time, kind, p_wave) of rhythms.
+Drawn = tuple[
+  Float[jax.Array, "b beats"],
+  Int[jax.Array, "b beats"],
+  Int[jax.Array, "b beats"],
+]
 
 
 class RhythmModel(nn.Module):
@@ -255,11 +264,7 @@ def sample(
   patient: Float[Array, "b 3"],
   usual: Float[Array, " b"],
   length: int,
-) -> tuple[
-  Float[jax.Array, "b beats"],
-  Int[jax.Array, "b beats"],
-  Int[jax.Array, "b beats"],
-]:
+) -> Drawn:
   """Draws rhythms whose mean RR interval is the usual one; see `fit_rate`.
 
   Args:
@@ -284,11 +289,56 @@ def sample(
 
     return jax.vmap(one)(rngs, *inputs)
 
+  condition = (statements, mask, patient)
+  return sample_with(module, variables, draw, *condition, usual, length)
+
+
+def from_uniforms(uniforms: Float[Array, "b steps 4"]) -> Callable:
+  """`draw` of `sample_with`, by the inverse of each distribution function.
+
+  Args:
+    uniforms: at least one number in 0..1 more than beats, four for each.
+  """
+
+  def choose(u, logits):
+    below = jnp.cumsum(jax.nn.softmax(logits), axis=1) < u[:, None]
+    return jnp.minimum(below.sum(axis=1), logits.shape[1] - 1)
+
+  inverse = {
+    jax.random.uniform: lambda u: u,
+    jax.random.logistic: lambda u: jnp.log(u) - jnp.log1p(-u),
+    jax.random.bernoulli: lambda u, chance: u < chance,
+    jax.random.categorical: choose,
+  }
+
+  def draw(function, step, number, *inputs):
+    u = jnp.take(uniforms[:, :, number], step, axis=1, mode="clip")
+    # Neither end has a logarithm.
+    return inverse[function](jnp.clip(u, 1e-6, 1 - 1e-6), *inputs)
+
+  return draw
+
+
+def sample_with(
+  module: RhythmModel,
+  variables: Any,
+  draw: Callable,
+  statements: Float[Array, "b s e"],
+  mask: Bool[Array, "b s"],
+  patient: Float[Array, "b 3"],
+  usual: Float[Array, " b"],
+  length: int,
+) -> Drawn:
+  """`sample`, with draw(function, step, number, *inputs) of each row.
+
+  `function` is one of jax.random; `number`, 0 to 3, numbers the draws of a
+  step.
+  """
   context = module.apply(
     variables, statements, mask, patient, method="condition"
   )
   first = draw(jax.random.uniform, length, 0) * usual
-  number = rngs.shape[0]
+  number = usual.shape[0]
 
   def next_beat(carry, step):
     state, time, y, kind, p_wave, counts = carry
