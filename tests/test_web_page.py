@@ -5,6 +5,7 @@ import http.server
 import json
 import pathlib
 import shutil
+import sys
 import threading
 
 import jax
@@ -89,6 +90,12 @@ def test_each_operator_means_what_jax_means():
   got = run(onnx_graph.convert(function, shapes, names), arguments)
   for one, other in zip(got, expected, strict=True):
     assert_near(one, other)
+
+
+def test_without_onnx_the_error_names_the_extra(monkeypatch):
+  monkeypatch.setitem(sys.modules, "onnx", None)
+  with pytest.raises(ValueError, match=r"pip install 'ecgtwin_jax\[onnx\]'"):
+    onnx_graph.convert(jnp.sin, {}, ["y"])
 
 
 def test_what_has_no_operator_is_named():
@@ -294,13 +301,21 @@ def test_the_browser_makes_what_the_package_makes(page, tmp_path):
   assert_near(np.float32(got["ecg"]).reshape(1, 1024, 12), row["ecg"])
 
 
+DROP = """text => {
+  const data = new DataTransfer();
+  data.items.add(new File([text], "ecg.csv"));
+  document.dispatchEvent(
+    new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+}"""
+
+
 @pytest.mark.slow
 def test_with_the_network_cut_a_dropped_ecg_becomes_twins(page, tmp_path):
   tab, _, cut, requests = page
   et.example_ecg().write(tmp_path / "ecg.csv")
   cut()
   before = len(requests)
-  tab.locator("#file").set_input_files(str(tmp_path / "ecg.csv"))
+  tab.evaluate(DROP, (tmp_path / "ecg.csv").read_text())
   tab.get_by_text("Say what it shows").wait_for()
   assert tab.locator("#now-rate").input_value() == "82"
   tab.locator("#now").select_option(list(NOW.statements))

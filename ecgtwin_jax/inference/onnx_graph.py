@@ -40,10 +40,15 @@ def convert(
     results: names of what it returns.
 
   Raises:
-    ValueError: the function uses a primitive that has no operator here.
+    ValueError: the function uses a primitive that has no operator here, or onnx
+      is not installed.
   """
-  import onnx
-
+  try:
+    import onnx
+  except ImportError:
+    raise ValueError(
+      "writing ONNX needs onnx: pip install 'ecgtwin_jax[onnx]'"
+    ) from None
   closed, shapes = jax.make_jaxpr(function, return_shape=True)(
     *arguments.values()
   )
