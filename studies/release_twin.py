@@ -141,13 +141,13 @@ chosen on validation patients.
 
 On the 31 patients of PTB-XL with several recordings that are the half `test`
 (`--config.half=test`), of whom nothing was trained or chosen and at whom this
-twin has looked once, as the one before it had; privacy on the same, beside the real recordings of the
-training; up to {conditions} target conditions each, sampling seed
-{evaluation_seed}; 95% intervals, which are wide, by bootstrap over patients;
-the evaluators were trained on simulated patients. Weights as trained, before
-they were rounded to half precision. Of the rows of physiology that compare
-with the same patient's next recording, none is nearer to it than the reference
-left as it was is.
+twin has looked once, as the one before it had; privacy on the same, beside the
+real recordings of the training; up to {conditions} target conditions each,
+sampling seed {evaluation_seed}; 95% intervals, which are wide, by bootstrap
+over patients; the evaluators were trained on simulated patients. Weights as
+trained, before they were rounded to half precision. Of the rows of physiology
+that compare with the same patient's next recording, none is nearer to it than
+the reference left as it was is.
 
 | measure | | value | 95% interval | baseline | reference | N | note |
 |---|---|---|---|---|---|---|---|
