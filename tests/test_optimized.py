@@ -11,7 +11,7 @@ from ecgtwin_jax.diffusion.samplers import SAMPLERS, draw_noise, sample
 from ecgtwin_jax.diffusion.schedule import Schedule
 from ecgtwin_jax.torch_import.convert import published
 from ecgtwin_jax.training import train
-from helpers import golden, runs
+from helpers import EMITTERS_ON, golden, runs
 from helpers.parity import (
   arguments,
   assert_close,
@@ -22,9 +22,7 @@ from helpers.parity import (
 
 PLAIN = jax.jit
 # Other tests have the emitters off, by helpers.XLA_FLAGS.
-OPTIMIZED = functools.partial(
-  PLAIN, compiler_options={"xla_cpu_use_fusion_emitters": True}
-)
+OPTIMIZED = functools.partial(PLAIN, compiler_options=EMITTERS_ON)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ecgtwin_jax.models.denoiser import Denoiser
-from helpers import weights
+from helpers import EMITTERS_ON, weights
 
 SIZES = dict(
   width=34,
@@ -67,7 +67,7 @@ def _jitted(model, **static):
       variables, *args, **options, **static
     ),
     # As users have them: without, two programs round further apart.
-    compiler_options={"xla_cpu_use_fusion_emitters": True},
+    compiler_options=EMITTERS_ON,
   )
 
 
