@@ -4,9 +4,10 @@
   python tests/soak_interruptions.py --runs=4 --stages=stage1
   python tests/soak_interruptions.py --jobs=preparation,requests,evaluation
 
---jobs: `--runs` of each are killed once, at a random moment of their time, and
-started again with the same command; each must leave the files of a run that
-nobody touched, byte by byte. Without it trainings are killed.
+--jobs: `--runs` of each are killed once, at a random moment of their time,
+every other one after it began to write, and started again with the same
+command; each must leave the files of a run that nobody touched, byte by byte.
+Without it trainings are killed.
 
 Trainings, SIGKILL: `--runs` trainings of the first stage named are killed one
 to three times each, at a random moment after the start, of the training itself,
@@ -169,11 +170,15 @@ def files_of(output):
 def killed_job(name, folder, seconds, seed):
   """One job, killed once and started again; returns (code, where, files)."""
   output = folder / f"{name}-{seed}"
-  process = start_job(name, folder, output)
-  time.sleep(random.Random(seed).uniform(0, seconds))
+  partial = output.with_name(f"{output.name}.partial")
+  process, rng = start_job(name, folder, output), random.Random(seed)
+  if seed % 2:  # most of its time is its start: every other one while it writes
+    while process.poll() is None and not (output.exists() or partial.exists()):
+      time.sleep(0.002)
+    seconds /= 5
+  time.sleep(rng.uniform(0, seconds))
   process.send_signal(signal.SIGKILL)
   ended = finish(process) != -signal.SIGKILL
-  partial = output.with_name(f"{output.name}.partial")
   there = [*output.rglob("*"), *partial.rglob("*")]
   where = "had ended" if ended else f"{sum(p.is_file() for p in there)} files"
   code = finish(start_job(name, folder, output))
