@@ -102,7 +102,7 @@ def plot_ecg(
   figure, axes = _page(len(ROWS[layout]) * pitch, speed)
   for i, leads in enumerate(ROWS[layout]):
     middle = _height(axes) - _TOP - first - i * pitch
-    _draw_row(axes, ecg, leads, middle, 0.3 * pitch)
+    _draw_row(axes, ecg, leads, middle, 0.3 * pitch, first + 4)
   _write(axes, _LEFT, _height(axes) - 7, title or ecg.record, 10, "bold")
   _write_scale(axes, f"{ecg.sampling_rate:g} Hz")
   return _save(figure, path, "Synthetic ECG" * is_synthetic(ecg))
@@ -158,7 +158,7 @@ def plot_overview(
   figure, axes = _page(len(ecgs) * pitch, speed)
   for i, (ecg, title) in enumerate(zip(ecgs, titles)):
     top = _height(axes) - _TOP - i * pitch
-    _draw_row(axes, ecg, leads, top - first, 0.25 * pitch)
+    _draw_row(axes, ecg, leads, top - first, 0.25 * pitch, first - 5)
     weight = "normal" if i else "bold"
     _write(axes, _LEFT, top - 1, title, 9, weight)
   _write_scale(axes)
@@ -252,7 +252,7 @@ def plot_edits(
       top = _height(axes) - _TOP - (2 * i + j) * pitch
       if j:
         _draw_traces(axes, pair[0], leads, top - first, _BEFORE)
-      _draw_row(axes, ecg, leads, top - first, 0.25 * pitch)
+      _draw_row(axes, ecg, leads, top - first, 0.25 * pitch, first - 5)
       text = f"{ecg.record}: {title}" if ecg.record else title
       _write(axes, _LEFT, top - 1, text, 9, "normal" if j else "bold")
   _write_scale(axes, "blue: the source")
@@ -298,7 +298,7 @@ def plot_attention(
   for i, lead in enumerate(leads):
     middle = _height(axes) - _TOP - first - i * pitch
     _shade(axes, deviation, scale, middle, 0.4 * pitch)
-    _draw_row(axes, ecg, (lead,), middle, 0.3 * pitch)
+    _draw_row(axes, ecg, (lead,), middle, 0.3 * pitch, first + 4)
   top = _height(axes) - _TOP - len(leads) * pitch - 4
   for i, statement in enumerate(statements):
     middle = top - above - i * lane
@@ -375,8 +375,12 @@ def _page(height, speed=SPEED, width=None):
   return figure, axes
 
 
-def _draw_row(axes, ecg, leads, middle, name_height):
-  """One line of paper: a calibration pulse, then the leads one by one."""
+def _draw_row(axes, ecg, leads, middle, name_height, most):
+  """One line of paper: a calibration pulse, then the leads one by one.
+
+  Names stand `name_height` mm above the middle or higher, `most` at most: there
+  the title begins.
+  """
   pulse = np.array([[0, 0], [0, 1], [1, 1], [1, 0]]) * (_PULSE, GAIN)
   x, y = (pulse + (_LEFT - _PULSE - 3, middle)).T
   axes.plot(x, y, color=_INK, linewidth=0.8)
@@ -385,10 +389,25 @@ def _draw_row(axes, ecg, leads, middle, name_height):
     left = _LEFT + speed * i * SECONDS / len(leads)
     if i:
       axes.plot([left, left], [middle - 4, middle + 4], color=_INK, lw=0.6)
-    # A name stands above what the trace does below it.
-    below = shown[: round(_NAME / speed * ecg.sampling_rate)]
-    height = max(name_height, below.max(initial=0.0) + 2.5)
-    _write(axes, left + 1, middle + height, lead, 9, "bold")
+    aside, height = _place_name(
+      shown, ecg.sampling_rate / speed, name_height, most
+    )
+    _write(axes, left + 1 + aside, middle + height, lead, 9, "bold")
+
+
+def _place_name(shown, samples_per_mm, least, most):
+  """(mm to the right, mm up) of a lead's name: above what is below it.
+
+  It stands as far left as it can without rising above `most`.
+  """
+  width = round(_NAME * samples_per_mm)
+  starts = np.arange(0, max(len(shown) - width, 1), max(width // 8, 1))
+  heights = [
+    max(least, shown[first : first + width].max(initial=0.0) + 2.5)
+    for first in starts
+  ]
+  fits = next((i for i, height in enumerate(heights) if height <= most), 0)
+  return starts[fits] / samples_per_mm, min(heights[fits], most)
 
 
 def _draw_traces(axes, ecg, leads, middle, color):

@@ -9,11 +9,13 @@ import time
 
 import numpy as np
 import pytest
+import scipy.io
 
 from ecgtwin_jax import read_ecg
 from ecgtwin_jax.app import uploads
 from ecgtwin_jax.app.uploads import MAX_FILES, read_upload, read_upload_apart
-from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, example_ecg
+from ecgtwin_jax.data.array_files import Given
+from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,20 +59,29 @@ def test_one_file_is_a_recording(tmp_path, suffix):
   np.testing.assert_array_equal(ecg.signal, example_ecg().signal)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".mat"])
+def test_one_file_of_plain_numbers_needs_what_it_does_not_say(tmp_path, suffix):
+  path, signal = tmp_path / f"mine{suffix}", example_ecg().signal
+  if suffix == ".npy":
+    np.save(path, signal * 1e3)
+  else:
+    scipy.io.savemat(path, {"val": signal.T * 1e3})
+  given = Given(1000.0, LEADS, "uV")
+  ecg = read_upload([str(path)], given=given)
+  np.testing.assert_allclose(ecg.signal, signal, atol=1e-6)
+  assert ecg.record == "mine"
+  with pytest.raises(ValueError, match="say beside the upload leads="):
+    read_upload([str(path)], given=given._replace(leads=None))
+
+
 def test_seconds_are_skipped(tmp_path):
   path = tmp_path / "long.csv"
   signal = np.random.default_rng(0).normal(size=(2400, 12))
-  columns = ",".join(example_lead_names())
+  columns = ",".join(LEADS)
   rows = "\n".join(",".join(f"{x:.6f}" for x in row) for row in signal)
   path.write_text(f"# sampling_rate=100,units=mV\n{columns}\n{rows}\n")
   ecg = read_upload([str(path)], start=7.0)
   np.testing.assert_allclose(ecg.signal, signal[700:1700], atol=1e-6)
-
-
-def example_lead_names():
-  from ecgtwin_jax.data.leads import LEADS
-
-  return LEADS
 
 
 def test_a_name_of_html_becomes_letters(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ecgtwin_jax.app.uploads import MAINS, read_upload_apart
+from ecgtwin_jax.data.array_files import Given
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG, example_ecg
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
@@ -49,6 +51,9 @@ class Form(NamedTuple):
       samples as trained.
     consistent_leads: whether the limb leads shall add up exactly.
     beats: when they fall, as text; empty: a rhythm is drawn for each twin.
+    sampling_rate: of an upload that does not say it (.csv, .npy, .mat), Hz.
+    leads: names of its columns, with commas or spaces between.
+    unit: "mV", "uV" or "V"; empty, as the two before, where the file says it.
   """
 
   files: list[str] | None
@@ -67,6 +72,9 @@ class Form(NamedTuple):
   person_guidance: float
   consistent_leads: bool
   beats: str = ""
+  sampling_rate: str = ""
+  leads: str = ""
+  unit: str = ""
 
 
 class Change(NamedTuple):
@@ -155,14 +163,29 @@ class Session:
     return None
 
   def show_reference(
-    self, files: list[str] | None, start: str, folder: str
+    self,
+    files: list[str] | None,
+    start: str,
+    folder: str,
+    sampling_rate: str = "",
+    leads: str = "",
+    unit: str = "",
   ) -> ReferenceInfo:
     """Draws the reference, and finds what its file says of it.
+
+    Args:
+      files: as in Form, as are start, sampling_rate, leads and unit.
+      start: seconds to skip.
+      folder: where the picture goes.
+      sampling_rate: of an upload that does not say it.
+      leads: names of its columns.
+      unit: of its numbers.
 
     Raises:
       ValueError: the upload cannot be used.
     """
-    reference = self._reference(files, start)
+    given = _read_given(sampling_rate, leads, unit)
+    reference = self._reference(files, start, given)
     picture = str(pathlib.Path(folder) / "reference.png")
     plot_ecg(reference, picture)
     rate = detect_heart_rate(reference.signal, reference.sampling_rate)
@@ -289,11 +312,11 @@ class Session:
     ]
     return Response("\n".join(lines), _pack(inside), picture)
 
-  def _reference(self, files, start):
+  def _reference(self, files, start, given):
     if not files:
       return self.reference
     seconds = _number(start or "0", "seconds to skip")
-    return read_upload_apart(files, seconds, self.max_upload_mb)
+    return read_upload_apart(files, seconds, self.max_upload_mb, given)
 
   def _write_script(self, form, now, target, settings):
     """Python that makes the same twins; what was typed stands in quotes."""
@@ -302,10 +325,16 @@ class Session:
       name = next(
         pathlib.Path(file).name
         for file in form.files
-        if pathlib.Path(file).suffix.lower() in MAINS
+        if pathlib.Path(file).suffix.lower() in MAINS or len(form.files) == 1
       )
       start = _number(form.start or "0", "seconds to skip")
-      reference = f"et.read_ecg({name!r}, start={start:g})"
+      given = _read_given(form.sampling_rate, form.leads, form.unit)
+      said = "".join(
+        f", {key}={value!r}"
+        for key, value in given._asdict().items()
+        if value is not None
+      )
+      reference = f"et.read_ecg({name!r}, start={start:g}{said})"
     elif self.reference.record != example_ecg().record:
       reference = f"et.read_ecg({self.reference.record!r})"
     path = pathlib.Path(self.twin.path or "DIR").resolve()
@@ -331,7 +360,8 @@ out = twin.generate(
 
   def _read(self, form: Form) -> tuple[ECG, Condition, Condition, dict]:
     """Reference, what it shows, what the twins shall show, the sampling."""
-    reference = self._reference(form.files, form.start)
+    given = _read_given(form.sampling_rate, form.leads, form.unit)
+    reference = self._reference(form.files, form.start, given)
     for name, statements in (
       ("the reference shows", form.now_statements),
       ("the twins shall show", form.statements),
@@ -374,6 +404,13 @@ def _number(text, name):
     return float(text)
   except ValueError:
     raise ValueError(f"{name} {text!r} must be a number") from None
+
+
+def _read_given(sampling_rate: str, leads: str, unit: str) -> Given:
+  """What the user says of an upload; None where nothing is said."""
+  rate = _number(sampling_rate, "sampling rate") if sampling_rate else None
+  names = tuple(filter(None, re.split(r"[,\s]+", leads)))
+  return Given(rate, names or None, unit or None)
 
 
 def _as_call(condition: Condition) -> str:

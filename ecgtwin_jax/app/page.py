@@ -24,6 +24,7 @@ from ecgtwin_jax.app.guard import limit_places
 from ecgtwin_jax.app.uploads import DATA, MAINS, SECONDS
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.inference.sampling import EDIT_ATTENTION
+from ecgtwin_jax.data.leads import LEADS
 
 TITLE = "ECG twins"
 INTRODUCTION = """# ECG twins
@@ -162,14 +163,21 @@ def build(session: Session, target: Condition, config: ConfigDict) -> gr.Blocks:
       queue=False,
       api_visibility="private",
     )
-    for changed in (fields["files"].change, fields["start"].submit):
+    said = [fields[name] for name in ("sampling_rate", "leads", "unit")]
+    for changed in (
+      fields["files"].change,
+      *(field.submit for field in (fields["start"], *said[:2])),
+      said[2].input,
+    ):
       changed(
         _respond(
-          lambda folder, *values: session.show_reference(*values, folder),
+          lambda folder, files, start, *values: session.show_reference(
+            files, start, folder, *values
+          ),
           _show_info,
           lambda text: [None, text, *[gr.skip()] * len(facts)],
         ),
-        [fields["files"], fields["start"]],
+        [fields["files"], fields["start"], *said],
         [*info, *(fields[fact] for fact in facts)],
         **event,
       )
@@ -189,14 +197,15 @@ def _controls(session, target, config):
   fields = {}
   with gr.Group():
     fields["files"] = gr.File(
-      label="Reference: .hea with .dat, .csv, .npz, EDF, DICOM, XML or SCP-ECG,"
-      f" {session.max_upload_mb:g} MB at most (without:"
+      label="Reference: .hea with .dat, .mat or .xyz; .csv, .npz, .npy, .mat,"
+      f" EDF, DICOM, XML, SCP-ECG; {session.max_upload_mb:g} MB at most (without:"
       f" {session.reference.record})",
       file_count="multiple",
       file_types=[*MAINS, *DATA],
       height=150,
     )
     fields["start"] = number("0", label="Seconds to skip in it (Enter: look)")
+    said = _file_controls(number)
     fields["now_statements"] = statements(
       now.statements, "What the reference shows"
     )
@@ -248,8 +257,28 @@ def _controls(session, target, config):
       max_lines=1,
       interactive=reads_beats,
     )
+  fields |= said
   assert tuple(fields) == Form._fields, tuple(fields)
   return fields
+
+
+def _file_controls(number):
+  """What a file of plain numbers does not say of itself."""
+  with gr.Accordion("A .npy, .mat or .csv without rate or unit", open=False):
+    with gr.Row():
+      rate = number("", label="Its sampling rate (Hz, Enter: look)")
+      unit = gr.Dropdown(
+        [("said by the file", ""), "mV", "uV", "V"],
+        value="",
+        label="Its unit",
+        min_width=90,
+      )
+    leads = number(
+      "",
+      label="Its leads, in the order of columns",
+      placeholder=" ".join(LEADS),
+    )
+  return {"sampling_rate": rate, "leads": leads, "unit": unit}
 
 
 def _edit_controls(session):

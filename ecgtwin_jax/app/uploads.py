@@ -13,14 +13,16 @@ import sys
 import tempfile
 import zipfile
 
+from ecgtwin_jax.data.array_files import Given
 from ecgtwin_jax.data.clinical_files import SUFFIXES
 from ecgtwin_jax.data.ecg import ECG, read_ecg
 from ecgtwin_jax.data.errors import RecordingError
 from ecgtwin_jax.data.leads import lead_position
 from ecgtwin_jax.data.wfdb_record import decode_text
 
-MAINS = (".hea", ".csv", ".npz", *SUFFIXES)  # what stands for a recording
-DATA = (".dat", ".mat", ".xyz")  # of a .hea
+MAINS = (".hea", ".csv", ".npz", ".npy", *SUFFIXES)  # stand for a recording
+DATA = (".dat", ".mat", ".xyz")  # of a .hea; a .mat may also be alone
+UNSAID = Given()  # of files that say all of themselves
 MB = 2**20  # bytes, as Gradio counts
 MAX_FILES = 16  # a header and its data files
 UNPACKED = 10  # times the limit that an .npz file may hold unpacked
@@ -32,6 +34,7 @@ def read_upload_apart(
   paths: list[str] | tuple[str, ...],
   start: float | int = 0.0,
   max_mb: float | int = 20.0,
+  given: Given = UNSAID,
 ) -> ECG:
   """Does `read_upload` in a process of its own, with limits of its own.
 
@@ -44,7 +47,7 @@ def read_upload_apart(
   context = _context()
   ours, theirs = context.Pipe(duplex=False)
   process = context.Process(
-    target=_read_apart, args=(theirs, paths, start, max_mb), daemon=True
+    target=_read_apart, args=(theirs, paths, start, max_mb, given), daemon=True
   )
   process.start()
   theirs.close()
@@ -75,14 +78,14 @@ def _context():
   return context
 
 
-def _read_apart(pipe, paths, start, max_mb):
+def _read_apart(pipe, paths, start, max_mb, given):
   if sys.platform == "linux":  # elsewhere the limit is not kept
     status = pathlib.Path("/proc/self/status").read_text()
     taken = int(re.search(r"VmData:\s+(\d+) kB", status)[1]) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (taken + MEMORY, taken + MEMORY))
   resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
   try:
-    result = read_upload(paths, start, max_mb)
+    result = read_upload(paths, start, max_mb, given)
   except (ValueError, OSError) as error:
     result = str(error)
   except MemoryError:
@@ -94,14 +97,16 @@ def read_upload(
   paths: list[str] | tuple[str, ...],
   start: float | int = 0.0,
   max_mb: float | int = 20.0,
+  given: Given = UNSAID,
 ) -> ECG:
   """Reads 10 s of one recording from uploaded files.
 
   Args:
     paths: a WFDB header (.hea) with its data files, or one file of another
-      format that `read_ecg` takes and that says its own rate, leads and unit.
+      format that `read_ecg` takes.
     start: seconds to skip.
     max_mb: limit of all files together, in MB (2^20 bytes).
+    given: rate, leads and unit of a .csv, .npy or .mat that does not say them.
 
   Returns:
     The recording, named by the letters, digits, - and _ of its file's name.
@@ -129,15 +134,20 @@ def read_upload(
       target = name + main.suffix if file == main else file.name
       shutil.copyfile(file, pathlib.Path(folder) / target)
     try:
-      return read_ecg(pathlib.Path(folder) / (name + main.suffix), start=start)
+      path = pathlib.Path(folder) / (name + main.suffix)
+      return read_ecg(path, start, **given._asdict())
     except (ValueError, OSError) as error:
       text = str(error).replace(f"{folder}/", "")
+      text = text.replace("give read_ecg", "say beside the upload")
+      text = text.replace("read_ecg's", "beside the upload")
       rule = getattr(error, "rule", "unreadable")
       raise RecordingError(rule, text) from None
 
 
 def _find_main(files):
   """The file that stands for the recording."""
+  if len(files) == 1 and files[0].suffix.lower() == ".mat":
+    return files[0]
   mains = [file for file in files if file.suffix.lower() in MAINS]
   data = [file for file in files if file.suffix.lower() in DATA]
   one = len(mains) == 1 and len(mains) + len(data) == len(files)
@@ -145,7 +155,8 @@ def _find_main(files):
     names = ", ".join(file.name for file in files)
     raise ValueError(
       f"the files ({names}) must be one recording: a WFDB header (.hea) with "
-      f"its data files ({', '.join(DATA)}), or one of {', '.join(MAINS[1:])}"
+      f"its data files ({', '.join(DATA)}), or one of {', '.join(MAINS[1:])} "
+      "and .mat"
     )
   return mains[0]
 
