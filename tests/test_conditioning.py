@@ -87,9 +87,15 @@ def test_a_statement_that_looks_like_several_is_questioned():
 def test_a_target_without_a_rhythm_is_remarked_on(statements, lacks):
   condition = Condition(statements, 70)
   texts = Conditioner(TABLE, "hashed-v1").remarks_on_rhythm(condition)
-  assert [text.endswith("such as 'Sinus rhythm'") for text in texts] == [
-    True
-  ] * lacks
+  assert ["'Sinus rhythm' is taken" in text for text in texts] == [True] * lacks
+  stated = Conditioner(TABLE, "hashed-v1").state_rhythm(condition).statements
+  assert stated == (("Sinus rhythm",) * lacks + tuple(statements))
+  pacing = StatementTable.from_encoder(["Pacing"], HASHED)
+  paced = Conditioner(pacing, "hashed-v1")
+  if lacks:  # nothing is taken that might be wrong
+    assert paced.state_rhythm(condition) is condition
+    (text,) = paced.remarks_on_rhythm(condition)
+    assert text.endswith("add one, such as 'Pacing'")
   findings = StatementTable.from_encoder(["Infarct"], HASHED)
   assert not Conditioner(findings, "hashed-v1").remarks_on_rhythm(condition)
 

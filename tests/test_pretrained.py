@@ -12,6 +12,7 @@ from ecgtwin_jax.data.ecg import example_ecg
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
 from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.jobs import generate
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -63,6 +64,15 @@ def test_half_precision_is_read_as_single(tmp_path):
   leaf = variables["params"]["output"]["kernel"]
   assert leaf.dtype == np.float32
   np.testing.assert_array_equal(leaf, leaf.astype(np.float16))
+
+
+def test_commands_take_a_twin_by_its_name(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  assert load_twin("real-small").path == SHIPPED.parent / "real-small"
+  with pytest.raises(FileNotFoundError, match="is no twin directory"):
+    load_twin("runs/real-small")
+  with pytest.raises(FileNotFoundError, match="is no twin directory"):
+    load_twin("mine")
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

@@ -23,8 +23,8 @@ from ecgtwin_jax.app.actions import (
 from ecgtwin_jax.app.guard import limit_places
 from ecgtwin_jax.app.uploads import DATA, MAINS, SECONDS
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.inference.sampling import EDIT_ATTENTION
 from ecgtwin_jax.data.leads import LEADS
+from ecgtwin_jax.inference.sampling import EDIT_ATTENTION
 
 TITLE = "ECG twins"
 INTRODUCTION = """# ECG twins
@@ -198,7 +198,7 @@ def _controls(session, target, config):
   with gr.Group():
     fields["files"] = gr.File(
       label="Reference: .hea with .dat, .mat or .xyz; .csv, .npz, .npy, .mat,"
-      f" EDF, DICOM, XML, SCP-ECG; {session.max_upload_mb:g} MB at most (without:"
+      f" EDF, DICOM, XML, SCP-ECG; at most {session.max_upload_mb:g} MB (none:"
       f" {session.reference.record})",
       file_count="multiple",
       file_types=[*MAINS, *DATA],

@@ -1,5 +1,6 @@
 """Conditions as the networks' arrays: statements looked up or embedded."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from ecgtwin_jax.text.findings import (
   find_contradictions,
   finding,
   names_rhythm,
+  names_sinus_rhythm,
 )
 from ecgtwin_jax.text.statements import (
   StatementEncoder,
@@ -119,26 +121,51 @@ class Conditioner:
         )
     return texts
 
-  def remarks_on_rhythm(self, condition: Condition) -> list[str]:
-    """One sentence where ECGs shall show what says no rhythm, or none.
+  def state_rhythm(self, condition: Condition) -> Condition:
+    """The condition with a sinus rhythm in front where it says no rhythm.
 
-    A normal ECG has the sinus node's. Nothing is said where the table holds no
-    rhythm, or a statement is near to one.
+    A normal ECG has the sinus node's as it is. Nothing is added where a
+    statement is near to a rhythm, the table holds no sinus rhythm that fits the
+    heart rate, or the report is full.
     """
     stated = condition.statements
-    known = filter(names_rhythm, self.table.statements if self.table else ())
-    first = next(known, None)
-    if first is None or condition.embeddings is not None:
+    if not self._lacks_rhythm(condition) or len(stated) == MAX_STATEMENTS:
+      return condition
+    fits = [
+      one
+      for one in filter(names_sinus_rhythm, self.table.statements)
+      if not find_contradictions([one], condition.heart_rate)
+    ]
+    if not fits:
+      return condition
+    plain = min(fits, key=len)  # longer ones say more than the rhythm
+    return dataclasses.replace(condition, statements=(plain, *stated))
+
+  def remarks_on_rhythm(self, condition: Condition) -> list[str]:
+    """One sentence where ECGs shall show what says no rhythm, or none."""
+    if not self._lacks_rhythm(condition):
       return []
-    near = [name for text in stated for name in self._reword(text).statements]
-    if any(map(names_rhythm, [*stated, *near])):
-      return []
-    if finding("normal_ecg", stated) == 1:
-      return []
+    first = next(filter(names_rhythm, self.table.statements))
+    plain = self.state_rhythm(condition).statements[0]
+    end = (
+      f"{plain!r} is taken; add another if it is not that"
+      if plain != condition.statements[0]
+      else f"add one, such as {first!r}"
+    )
     return [
       "no statement says which rhythm the ECGs shall have, and without one "
-      f"they may show little of the others: add one, such as {first!r}"
+      f"they may show little of the others: {end}"
     ]
+
+  def _lacks_rhythm(self, condition: Condition) -> bool:
+    """Whether no statement says a rhythm, or is near to one of the table's."""
+    stated = condition.statements
+    known = self.table.statements if self.table else ()
+    if condition.embeddings is not None or not any(map(names_rhythm, known)):
+      return False
+    near = [name for text in stated for name in self._reword(text).statements]
+    named = any(map(names_rhythm, [*stated, *near]))
+    return not named and finding("normal_ecg", stated) != 1
 
   def extend(self, condition: Condition, statement: str) -> Condition:
     """Returns the condition with one more statement at its end.

@@ -358,7 +358,8 @@ class ECGTwin:
 
     Args:
       base: base vector, from extract_base.
-      condition: what the ECGs shall show.
+      condition: what the ECGs shall show. Where it says no rhythm, the sinus
+        node's is taken, with a warning.
       num_samples: how many.
       sampler: "dpm++", "sde-dpm++", "ddim" or "ddpm" (as published, with
         steps=None).
@@ -410,6 +411,7 @@ class ECGTwin:
     if noise is not None and len(noise) != num_samples:
       raise ValueError(f"{noise.shape=} must start with {num_samples=}")
     self._warn(condition)
+    condition = self.state_rhythm(condition)
     rows = self.generate_rows(
       [base] * num_samples,
       [condition] * num_samples,
@@ -560,6 +562,12 @@ class ECGTwin:
     _check_asked(base, condition, num_samples, seed)
     chosen = self.settings(**settings)
     plan = chosen.plan(self.hyper["denoiser"])
+    # A swap has a statement for each that is given.
+    stated = condition if swap is not None else self.state_rhythm(condition)
+    lacking = []
+    if stated is not condition:
+      lacking = self.remarks(condition, target=True)
+      condition = stated
     change = read_edit(self._conditioner, condition, add, swap, reweight)
     if not np.isfinite(weight) or (change.rule == "swap" and weight != 1):
       raise ValueError(f"{weight=} must be finite, and 1 in a swap")
@@ -567,7 +575,7 @@ class ECGTwin:
       raise ValueError(f"{threshold=} must be in 0..1, a share of the schedule")
     if attention not in EDIT_ATTENTION:
       raise ValueError(f"{attention=} must be one of {EDIT_ATTENTION}")
-    self._warn(condition, change.condition)
+    self._warn(condition, change.condition, more=lacking)
     rngs, noise = self._start(plan, num_samples, seed)
     before = [condition] * num_samples
     after = [change.condition] * num_samples
@@ -646,6 +654,8 @@ class ECGTwin:
     plan = chosen.plan(self.hyper["denoiser"])
     counted = sampling.steps_between(plan, between)
     self._warn(condition, target=ecg is None)
+    if ecg is None:
+      condition = self.state_rhythm(condition)
     rngs, noise = self._start(plan, num_samples, seed)
     shown = [condition] * num_samples
     rhythms = None
@@ -722,6 +732,16 @@ class ECGTwin:
     """
     texts = self._conditioner.remarks(condition)
     return texts + (self._conditioner.remarks_on_rhythm(condition) * target)
+
+  def state_rhythm(self, condition: Condition) -> Condition:
+    """The condition with a sinus rhythm where it says no rhythm.
+
+    As `generate` takes it, which warns of it.
+
+    Args:
+      condition: what ECGs shall show.
+    """
+    return self._conditioner.state_rhythm(condition)
 
   def _warn(
     self,
@@ -846,7 +866,20 @@ def load_twin(
   path: str | os.PathLike | None,
   encoder: StatementEncoder | str | None = None,
 ) -> ECGTwin:
-  """The twin of a directory; None: the one that comes with the package."""
+  """The twin of a directory, or one of the package by its name.
+
+  Args:
+    path: a twin directory, or a name such as "real-small"; None: the default.
+    encoder: as in ECGTwin.from_checkpoint.
+
+  Raises:
+    FileNotFoundError: there is no twin directory.
+    ValueError: as ECGTwin.from_checkpoint.
+  """
   if path is None:
     return ECGTwin.from_pretrained(encoder=encoder)
+  bare = os.path.basename(path) == os.fspath(path)
+  own = twin_directory.shipped(os.fspath(path))
+  if bare and not twin_directory.is_twin(path) and twin_directory.is_twin(own):
+    return ECGTwin.from_pretrained(path, encoder)
   return ECGTwin.from_checkpoint(path, encoder)

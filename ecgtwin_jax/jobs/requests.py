@@ -340,6 +340,7 @@ class _Run:
     ]
     remarks = list(dict.fromkeys(remarks))
     self.warnings[request.number] = remarks
+    target = self.twin.state_rhythm(target)
     return _OpenRequest(request, reference.resample(), now, target, remarks)
 
   def _generate(self, batch: list[tuple[_OpenRequest, int]]) -> None:
