@@ -35,6 +35,7 @@ import jaxtyping
 import numpy as np
 
 import ecgtwin_jax as et
+from data_prep.__main__ import main as prepare_data
 from ecgtwin_jax import flags, main, plotting
 from ecgtwin_jax.app import actions, uploads
 from ecgtwin_jax.beats.criteria_checks import find_mismatches
@@ -582,7 +583,7 @@ def commands_are_short(folder):
   assert config.target.statements == f"{SINUS}|{RBBB}"
   same = flags.parse(["--config=generate", "--config.target.heart_rate=80"])
   assert same.config.target.heart_rate == 80
-  assert flags.load_config("edit").threshold == 0.9  # so that it is seen
+  assert flags.load_config("edit").attention == "own"  # so that it is seen
   return " ".join(line)
 
 
@@ -604,11 +605,17 @@ def help_has_meanings(folder):
 def errors_name_the_command(folder):
   import io
 
-  (folder / "empty").mkdir()
+  prepare = "simulated --output=data --patients=12 --workers=1".split()
+  with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(folder):
+    prepare_data(prepare)
+  twin = ROOT / "ecgtwin_jax" / "assets" / "simulated-small"
   texts = []
   for arguments, word in (
     (["evaluate", "simulated-small", "--data=nothing"], "data_prep"),
-    (["train", "stage2", "--latents=nothing"], "encode"),
+    (
+      ["train", "stage2", "--data=data", f"--vae={twin}", "--latents=no"],
+      "encode",
+    ),
     (["generate", "nothing"], "nothing.hea"),
     (["generate", "--tagret=a"], "--target"),
   ):
