@@ -18,8 +18,7 @@ and by its own, the default ("own"). Per cell:
   size          root mean square of the edit over that of the source
 
 A broken ECG may meet a criterion (beats of all shapes read as ectopic): rate,
-size and similarity tell. The example shown is of a cell whose similarity is at
-least that of another seed's ECG, where there is one.
+size and similarity tell. The example shown is of the default edit.
 
 Beside them, rows "direct": the edit's report generated without regard to the
 source, from the same noise; "consistent": likewise, with the report worded as
@@ -326,19 +325,8 @@ def _draw_curves(axes, own, measure):
 
 
 def choose_example(rows: list[dict], name: str) -> dict:
-  """The cell to show: where the criterion changed most often, the first.
-
-  Of those that stay as like the source as another seed's ECG, if any does.
-  """
-  made = ("own", "edit")
-  own = [r for r in rows if r["kind"] == name and r["made"] in made]
-  seed = next(r for r in rows if r["kind"] == name and r["made"] == "seed")
-  limit = mean(column(seed, "similarity"))
-  alike = [r for r in own if mean(column(r, "similarity")) >= limit]
-  return max(
-    alike or own,
-    key=lambda r: abs(mean(column(r, "edit") - column(r, "source"))),
-  )
+  """The cell to show: the default edit of this kind."""
+  return next(r for r in rows if r["kind"] == name and r["made"] == "own")
 
 
 def main() -> None:
