@@ -280,10 +280,10 @@ def example_at_500():
 
 
 def files_are_read_or_refused(folder):
-  import test_formats
+  from helpers import format_files
 
   signal, read, words = example_at_500(), 0, []
-  for name, (write, given) in test_formats.READ.items():
+  for name, (write, given) in format_files.READ.items():
     path = folder / name
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
@@ -294,7 +294,7 @@ def files_are_read_or_refused(folder):
     ecg = et.read_ecg(path, **given)
     np.testing.assert_allclose(ecg.signal, signal, rtol=0, atol=1e-6)
     read += 1
-  for name, (write, given, _) in test_formats.REFUSED.items():
+  for name, (write, given, _) in format_files.REFUSED.items():
     path = folder / "refused" / name
     path.parent.mkdir(exist_ok=True)
     write(path, signal)
@@ -522,7 +522,7 @@ def twins_are_saved_and_found(folder):
 
 def checker_finds_five_mistakes(folder):
   """With `pip install pyright` (and Node.js) by pyright, else not tried."""
-  from test_python_use import SCRIPT, planted_lines
+  from helpers.user_script import SCRIPT, planted_lines
 
   (folder / "mine.py").write_text(SCRIPT)
   pyright = pathlib.Path(sys.executable).with_name("pyright")
@@ -687,18 +687,17 @@ def limb_leads_add_up(folder):
 
 
 def page_takes_all_files(folder):
-  import test_formats
-  from helpers import clinical_samples
+  from helpers import clinical_samples, format_files
 
   signal = example_at_500()
-  test_formats.write_wfdb(folder / "frank.hea", signal)
+  format_files.write_wfdb(folder / "frank.hea", signal)
   frank = [folder / f"frank{x}" for x in (".hea", ".dat", ".xyz")]
   np.save(folder / "a.npy", signal * 1e3)
   given = Given(500.0, et.LEADS, "uV")
   sent = [frank, frank[:2], [folder / "a.npy"]]
   for name, write in {
     "a.edf": clinical_samples.write_pyedflib,
-    "a.dcm": test_formats.write_general_dicom,
+    "a.dcm": format_files.write_general_dicom,
     "hl7.xml": clinical_samples.write_aecg,
     "muse.xml": clinical_samples.write_muse,
     "philips.xml": clinical_samples.write_philips,
@@ -849,9 +848,9 @@ def install_wheel(folder):
 
 
 def read_readme():
-  import test_console
+  from helpers import commands
 
-  return list(test_console.read_commands(ROOT / "README.md"))
+  return list(commands.read_commands(ROOT / "README.md"))
 
 
 LINES = (

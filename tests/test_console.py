@@ -10,7 +10,6 @@ import configparser
 import os
 import pathlib
 import re
-import shlex
 import shutil
 
 import matplotlib.pyplot as plt
@@ -22,6 +21,7 @@ from ecgtwin_jax import flags, main
 from ecgtwin_jax.data.ecg import EXAMPLE_RECORD
 from ecgtwin_jax.evaluation import benchmark
 from ecgtwin_jax.torch_import import convert
+from helpers.commands import read_commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [
@@ -42,6 +42,8 @@ ELSEWHERE = {
   "python": "test_export.py",
   "ruff": "itself",
   "hf": "a download",
+  "npm": "a download",
+  "python -m http.server": "Python's own; test_web_page.py serves the page",
   "gcloud": "an account",
   ".ci/lock": "the index of packages",
   ".ci/run": "CI",
@@ -52,25 +54,6 @@ ELSEWHERE = {
   "python -m studies.simulated_against_real": "tests/studies",
 }
 JOBS = ("generate", "explain", "edit")  # that are run here
-
-
-def read_commands(page):
-  """The commands of a page's indented and `console` blocks, one by one."""
-  text = page.read_text()
-  blocks = re.findall(r"```console\n(.*?)```", text, re.S)
-  text = re.sub(r"```.*?```", "", text, flags=re.S)
-  blocks += re.findall(r"(?<=\n\n)(?: {4}.*\n)+", text)
-  for block in blocks:
-    lines = block.replace("\\\n", " ").splitlines()
-    if lines[0].startswith("$"):  # what is no command was printed or typed
-      lines = [line for line in lines if line.startswith("$")]
-    for line in lines:
-      for command in line.split(" && "):
-        words = shlex.split(command.lstrip("$ "), comments=True)
-        while words and re.match(r"[A-Z_]+=", words[0]):  # of the environment
-          words.pop(0)
-        if words:
-          yield words
 
 
 def split_program(words):

@@ -19,6 +19,7 @@ from ecgtwin_jax.data.ecg import SYNTHETIC
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.inference.results import Generated, Rows
 from ecgtwin_jax.jobs import outputs
+from helpers.user_script import SCRIPT, planted_lines
 
 NOW = et.Condition(["Sinus rhythm"], 60, 81, "F")
 SMALL = twin_directory.shipped("simulated-small")
@@ -41,27 +42,6 @@ def made(count=3, rate=100):
   return Generated(ecgs, zeros, np.zeros(count), condition=NOW)
 
 
-SCRIPT = """\
-import ecgtwin_jax as et
-
-reference = et.example_ecg()
-now = et.Condition(["Sinus rhythm"], heart_rate=82, age=81, sex="F")
-then = et.Condition("Sinus rhythm", heart_rate=80)  # 1: a list is meant
-twin = et.ECGTwin.from_pretrained("simulated-small")
-base = twin.extract_base(reference, now)
-out = twin.generate(base, now, num_samples=4, beats="pvc@4.2")
-twin.generate(base, now, num_sample=4)  # 2: num_samples
-twin.generate(base, reference, seed=1, sampling_rate=500)  # 3
-first = out.ecg[0]  # 4: ecgs
-et.detect_heart_rates(reference)  # 5: no such function
-out.ecgs[0].plot("a.png")
-reference.to_frame()
-edited = twin.edit(base, now, add="Right bundle branch block", steps=10)
-edited.source.ecgs[0].write("a.hea")
-et.read_ecg("a.npy", sampling_rate=500, leads=et.LEADS, unit="mV")
-"""
-
-
 # What the package imports is not looked at, which takes seconds.
 MYPY = """\
 [mypy]
@@ -70,11 +50,6 @@ follow_imports = silent
 [mypy-jax.*,flax.*,optax.*,scipy.*,matplotlib.*,wfdb.*,transformers.*]
 follow_imports = skip
 """
-
-
-def planted_lines():
-  lines = enumerate(SCRIPT.splitlines(), 1)
-  return [number for number, line in lines if re.search(r"# \d", line)]
 
 
 def test_mypy_finds_the_five_mistakes_of_a_script_and_no_others(tmp_path):
