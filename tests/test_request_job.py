@@ -208,11 +208,7 @@ def test_a_sample_is_that_of_generate_whatever_batch_it_lands_in(
   np.testing.assert_allclose(ecg.signal, plain.signals[0], atol=6e-4)
 
 
-@pytest.mark.parametrize(
-  # Two files an ECG; the others are one, and changed below.
-  "file_format",
-  ["wfdb", *(pytest.param(x, marks=pytest.mark.slow) for x in ("npz", "csv"))],
-)
+@pytest.mark.parametrize("file_format", ["wfdb", "npz", "csv"])
 def test_interrupted_and_resumed_gives_the_same_files(
   chain, tmp_path, monkeypatch, file_format
 ):

@@ -66,6 +66,8 @@ class Twin {
       throw new Error(`choose 1 to ${STATEMENTS} of the statements`);
     if (!(heartRate >= 20 && heartRate <= 300))
       throw new Error("the heart rate must be in 20..300 bpm");
+    if (age !== null && !(age >= 0 && age <= 120))
+      throw new Error("the age must be in 0..120 years");
     const width = this.table.length / this.card.statements.length;
     const rows = new Float32Array(STATEMENTS * width);
     const mask = new Uint8Array(STATEMENTS);
