@@ -96,6 +96,12 @@ def test_a_target_without_a_rhythm_is_remarked_on(statements, lacks):
     assert paced.state_rhythm(condition) is condition
     (text,) = paced.remarks_on_rhythm(condition)
     assert text.endswith("add one, such as 'Pacing'")
+  rates = ["Sinus bradycardia", "Sinus tachycardia"]
+  sinus = Conditioner(StatementTable.from_encoder(rates, HASHED), "hashed-v1")
+  if lacks:
+    fast = sinus.state_rhythm(Condition(statements, 120))
+    assert fast.statements[0] == "Sinus tachycardia"
+    assert sinus.state_rhythm(condition) is condition  # neither fits 70 bpm
   findings = StatementTable.from_encoder(["Infarct"], HASHED)
   assert not Conditioner(findings, "hashed-v1").remarks_on_rhythm(condition)
 

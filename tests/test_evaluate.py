@@ -38,6 +38,8 @@ def test_every_level_is_in_the_report(evaluated):
   entries = json.loads((folder / "metrics.json").read_text())["metrics"]
   assert len(entries) == len(metrics) > 50
   assert {m["level"] for m in entries} == set(config.levels)
+  leaks = {"finding_leakage", "base_heart_rate_leakage"}
+  assert leaks <= {m["name"] for m in entries}
   fields = "name value low high baseline reference better n level note"
   assert all(list(m) == fields.split() for m in entries)
   assert {m["better"] for m in entries} == {"lower", "higher"}

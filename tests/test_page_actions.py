@@ -9,10 +9,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+import ecgtwin_jax
 from ecgtwin_jax import ECGTwin, read_ecg
 from ecgtwin_jax.app.actions import MAX_SAMPLES, Change, Form, Session
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, example_ecg
+from ecgtwin_jax.data.ecg import EXAMPLE_RECORD, LEADS, example_ecg
 from ecgtwin_jax.inference.results import Generated
 
 NOW = Condition(("Sinus rhythm", "Right bundle branch block"), 82, 81, "F")
@@ -119,6 +120,27 @@ def test_an_upload_takes_the_place_of_the_reference(session, folder, tmp_path):
     for i, x in enumerate((response, other))
   ]
   assert pair[0].read_bytes() != pair[1].read_bytes()
+
+
+def test_a_file_of_plain_numbers_needs_what_it_does_not_say(
+  session, folder, tmp_path
+):
+  path, ecg = tmp_path / "plain.npy", example_ecg()
+  np.save(path, ecg.signal * 1e3)
+  said = ("1000", ", ".join(LEADS), "uV")
+  info = session.show_reference([str(path)], "0", folder, *said)
+  assert is_picture(info.picture)
+  form = FORM._replace(files=[str(path)], num_samples=1)
+  with pytest.raises(ValueError, match="say beside the upload"):
+    session.generate(form, folder)
+  with pytest.raises(ValueError, match="sampling rate 'fast' must be a number"):
+    session.generate(form._replace(sampling_rate="fast"), folder)
+  form = form._replace(sampling_rate="1000", leads=" ".join(LEADS), unit="uV")
+  script = session.generate(form, folder).script
+  (line,) = [x for x in script.splitlines() if "read_ecg" in x]
+  call = line.partition("= ")[2].replace("'plain.npy'", repr(str(path)))
+  read = eval(call, {"et": ecgtwin_jax})
+  np.testing.assert_allclose(read.signal, ecg.signal, atol=1e-6)
 
 
 def test_twins_with_beats_have_a_sheet_of_their_median_beats(

@@ -112,6 +112,8 @@ def test_axis_difference_goes_the_short_way_round():
   measured, true = np.zeros((2, len(MEASURES)))
   measured[-1], true[-1] = 175, -170
   assert difference(measured, true)[-1] == pytest.approx(-15)
+  many = np.broadcast_to(measured, (3, 2, 8)), np.broadcast_to(true, (3, 1, 8))
+  assert difference(*many).shape == (3, 2, 8)
 
 
 @pytest.mark.parametrize("lead", LEADS[:6])

@@ -265,14 +265,19 @@ def test_a_generated_ecg_says_so_on_its_print_and_in_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-  # mV that would lift a name to where the title is
-  ("layout", "height"),
-  [(None, 2.2), ("3x4", 2.5), ("6x2", 2.1), ("12x1", 1.5)],
+  # mV that would lift a name to where the title is, and how long, in ms
+  ("layout", "height", "length"),
+  [
+    *((None, 2.2, 200), ("3x4", 2.5, 200), ("6x2", 2.1, 200)),
+    *(("12x1", 1.5, 200), (None, 2.2, 2500)),
+  ],
 )
-def test_a_name_moves_beside_a_tall_wave_not_into_the_title(layout, height):
+def test_a_name_moves_beside_a_tall_wave_not_into_the_title(
+  layout, height, length
+):
   signal = np.zeros((10_000, 12))
   for first in range(0, 10_000, 2500):
-    signal[first : first + 200] = height
+    signal[first : first + length] = height
   tall = ECG(signal, 1000, "tall " * 30)
   if layout is None:
     figure = plotting.plot_overview(tall, [tall])
@@ -284,7 +289,7 @@ def test_a_name_moves_beside_a_tall_wave_not_into_the_title(layout, height):
   }
   named = {x: b for x, b in boxes.items() if x.get_text() in LEADS}
   titles = [b for x, b in boxes.items() if "tall" in x.get_text()]
-  assert len(titles) == 2 if layout is None else 1
+  assert len(titles) == (2 if layout is None else 1)
   for text, (x, y, width, height) in named.items():
     for left, bottom, across, up in titles:
       beside = x >= left + across or left >= x + width

@@ -69,8 +69,9 @@ def test_half_precision_is_read_as_single(tmp_path):
 def test_commands_take_a_twin_by_its_name(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
   assert load_twin("real-small").path == SHIPPED.parent / "real-small"
-  with pytest.raises(FileNotFoundError, match="is no twin directory"):
-    load_twin("runs/real-small")
+  for path in ("runs/real-small", "./real-small"):  # not a name
+    with pytest.raises(FileNotFoundError, match="is no twin directory"):
+      load_twin(path)
   with pytest.raises(FileNotFoundError, match="is no twin directory"):
     load_twin("mine")
 

@@ -292,11 +292,14 @@ def test_a_changed_row_or_setting_is_made_anew(chain, tmp_path, monkeypatch):
 
 def test_a_target_may_have_an_age_and_a_sex_of_its_own(chain, tmp_path):
   rows = [dict(GOOD, n=1, target_age=30, target_sex="M")]
+  # Whose rhythm, which it does not say, is the sinus node's.
+  rows[0]["target_statements"] = "Ventricular premature complex"
   path = write_requests(tmp_path, rows)
   requests_module.run(make_config(chain, path, tmp_path / "out"))
   folder = tmp_path / "out" / "row_00001"
   comments = et.read_ecg(folder / "row00001_0").comments
   assert "heart_rate: 80, age: 30, sex: M" in comments
+  assert f"statements: {GOOD['target_statements']}" in comments
   row = json.loads((folder / "row.json").read_text())
   assert (row["now"]["age"], row["now"]["sex"]) == (81, "F")
 

@@ -197,6 +197,17 @@ def test_an_unknown_statement_warns_and_names_its_neighbour(twin, base):
     twin.generate(base, odd, num_samples=2, steps=3)
 
 
+def test_a_target_without_a_rhythm_is_given_the_sinus_nodes(twin, base):
+  kwargs = dict(num_samples=2, steps=3)
+  whole = et.Condition(["Sinus rhythm", "Right bundle branch block"], 70)
+  want = twin.generate(base, whole, **kwargs)
+  alone = et.Condition(["Right bundle branch block"], 70)
+  with pytest.warns(UserWarning, match="'Sinus rhythm' is taken"):
+    out = twin.generate(base, alone, **kwargs)
+  np.testing.assert_array_equal(out.latents, want.latents)
+  assert out.condition.statements == whole.statements
+
+
 def test_a_rate_that_contradicts_a_statement_warns(twin, base):
   slow = et.Condition(["Sinus bradycardia"], 95)
   with pytest.warns(UserWarning, match="it means at most 60 bpm"):

@@ -78,6 +78,12 @@ def test_guidance(chain, tmp_path, monkeypatch):
 def test_edit(chain, tmp_path, monkeypatch):
   kept = {"add RBBB": KINDS["add RBBB"]._replace(weights=(1.0,))}
   monkeypatch.setattr(edit_effect, "KINDS", kept)
+  asked, edit = [], edit_effect.Context.edit
+  monkeypatch.setattr(
+    edit_effect.Context,
+    "edit",
+    lambda self, kind, *how: asked.append(how) or edit(self, kind, *how),
+  )
   rows = run_twice(
     edit_effect.run,
     arguments(chain, tmp_path, "--thresholds", "0.0", "0.5"),
@@ -87,6 +93,7 @@ def test_edit(chain, tmp_path, monkeypatch):
     monkeypatch,
     edit_effect.Context,
   )
+  assert asked[:3] == [(0.0, 1.0, False), (0.5, 1.0, False), (1.0, 1.0, True)]
   untouched = rows[0]
   assert untouched["edit"] == untouched["source"]
   assert [row["made"] for row in rows] == [
