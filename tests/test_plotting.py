@@ -265,19 +265,19 @@ def test_a_generated_ecg_says_so_on_its_print_and_in_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-  # mV that would lift a name to where the title is, and how long, in ms
-  ("layout", "height", "length"),
+  # mV that would lift a name to where the title is, and how often, in ms
+  ("layout", "height", "every"),
   [
-    *((None, 2.2, 200), ("3x4", 2.5, 200), ("6x2", 2.1, 200)),
-    *(("12x1", 1.5, 200), (None, 2.2, 2500)),
+    *((None, 2.2, 2500), ("3x4", 2.5, 2500), ("6x2", 2.1, 2500)),
+    *(("12x1", 1.5, 2500), (None, 4.2, 250)),  # the last leaves no place
   ],
 )
 def test_a_name_moves_beside_a_tall_wave_not_into_the_title(
-  layout, height, length
+  layout, height, every
 ):
   signal = np.zeros((10_000, 12))
-  for first in range(0, 10_000, 2500):
-    signal[first : first + length] = height
+  for first in range(0, 10_000, every):
+    signal[first : first + min(every // 2, 200)] = height
   tall = ECG(signal, 1000, "tall " * 30)
   if layout is None:
     figure = plotting.plot_overview(tall, [tall])
