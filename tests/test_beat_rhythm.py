@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.signal
 
 from ecgtwin_jax.beats.rhythm import (
@@ -120,6 +121,23 @@ def test_wide_low_pvcs_in_fast_fibrillation_are_found():
   assert "Ventricular premature complex" in recording.condition.statements
   true, found = match(recording)["kind"].T
   assert (true == 1).sum() == 3
+  np.testing.assert_array_equal(found, true)
+
+
+@pytest.mark.parametrize("patient", [3, 6, 8])
+def test_a_smooth_pvc_before_a_pause_is_found(patient):
+  simulation = shown(
+    "Sinus rhythm", "Ventricular premature complex", patient=patient, seed=1
+  )
+  fiducials = simulation.fiducials
+  signal = simulation.ecg.signal
+  smooth = scipy.ndimage.gaussian_filter1d(signal, 0.035 * RATE, axis=0)
+  at = np.arange(len(signal)) / RATE
+  for r in fiducials.r_peak[fiducials.kind == "pvc"]:
+    inside = np.abs(at - r) < 0.25
+    signal[inside] = 1.5 * smooth[inside]
+  true, found = match(simulation)["kind"].T
+  assert (true == 1).any()
   np.testing.assert_array_equal(found, true)
 
 

@@ -1,6 +1,7 @@
 """The usual beat of an ECG: beats found, sorted by shape, and their median."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import scipy
@@ -17,6 +18,9 @@ _LUMP = 0.10  # s over which the rest of a signal is gathered
 _EDGE = 0.3  # s before the end in which nothing missed is looked for
 _MISSED = 0.6  # size of a missed beat, in parts of the usual one
 _MISSED_SLOPE = 0.28  # steepness likewise: a T wave is large, but not steep
+# Half of it where a beat lacks, in intervals beyond this multiple of the usual
+# one. Source: Pan and Tompkins 1985 (IEEE Trans. Biomed. Eng. 32:230).
+_LONG_GAP = 1.66
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,8 +160,12 @@ def _add_missed(x, middles, usual):
   steep, typically = _sizes(
     np.gradient(rest, axis=0), np.gradient(median, axis=0)
   )
+  slope = np.full(len(x), _MISSED_SLOPE * typically)
+  for middle, next_one in itertools.pairwise(middles):
+    if next_one - middle > _LONG_GAP * rr:
+      slope[max(middle, 0) : next_one] /= 2
   peaks, _ = scipy.signal.find_peaks(
-    np.where(steep >= _MISSED_SLOPE * typically, size, 0.0),
+    np.where(steep >= slope, size, 0.0),
     height=_MISSED * typical,
     distance=round(0.3 * RATE),
   )
