@@ -1,6 +1,7 @@
 """An exported twin: the same ECGs in a process that lacks this package."""
 
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -20,6 +21,7 @@ NOW = et.Condition(["Sinus rhythm", "Right bundle branch block"], 82, 81, "F")
 THEN = et.Condition(["Sinus rhythm", "Ventricular premature complex"], 80)
 FRESH = """
 import sys
+import warnings
 for name in ("ecgtwin_jax", "flax", "jaxtyping", "tqdm", "wfdb"):
   sys.modules[name] = None
 import numpy as np
@@ -30,7 +32,11 @@ now, then = list(given["now"]), list(given["then"])
 base = twin.extract(given["signal"], now, 82, age=81, sex="F")
 few = twin.generate(base, then, 80, count=2, seed=3)
 more = twin.generate(base, then, 80, count=3, noise=given["noise"])
-np.savez(sys.argv[2], base=base, few=few, more=more)
+with warnings.catch_warnings(record=True) as said:
+  alone = twin.generate(base, then[1:], 80, count=2, seed=3)
+np.testing.assert_array_equal(alone, few)
+said = [str(one.message) for one in said]
+np.savez(sys.argv[2], base=base, few=few, more=more, said=said)
 """
 
 
@@ -59,6 +65,8 @@ def exported_and_here(twin, folder, **settings):
   more = twin.generate(base, THEN, num_samples=3, noise=noise, **settings)
   here = [base, *(np.stack([e.signal for e in x.ecgs]) for x in (few, more))]
   made = np.load(folder / "made.npz")
+  (said,) = made["said"]
+  assert said.startswith("no statement says which rhythm the ECGs shall have")
   return [made[name] for name in ("base", "few", "more")], here
 
 
@@ -86,6 +94,24 @@ def test_a_file_that_was_tampered_with_is_refused(both, tmp_path):
   (folder / "decode.jax_export").write_bytes(data)
   with pytest.raises(ValueError, match=r"^\S*decode\.jax_export is not as "):
     Twin(folder)
+
+
+def test_a_report_without_a_rhythm_is_given_the_one_that_the_twin_takes(
+  both, chain
+):
+  twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
+  loaded = Twin(both[0])
+  pairs = list(itertools.combinations(twin.statements, 2))
+  reports = [*pairs, *((text,) for text in twin.statements)]
+  changed = set()
+  for report, rate in itertools.product(reports, (45, 60, 150)):
+    stated = loaded.state_rhythm(list(report), rate)
+    expected = twin.state_rhythm(et.Condition(report, rate)).statements
+    assert tuple(stated) == expected, report
+    changed.add(len(stated) - len(report))
+  assert changed == {0, 1}
+  with pytest.raises(ValueError, match=r"\['nothing'\] must be 1..18"):
+    loaded.state_rhythm(["nothing"], 60)
 
 
 def test_another_folder_is_left_alone_and_an_export_replaced(chain, tmp_path):

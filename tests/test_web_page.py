@@ -184,7 +184,11 @@ def test_what_a_page_cannot_have_is_refused(chain, tmp_path):
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
-  """Serves the files of a folder, and says nothing."""
+  """Serves the files of a folder as they now are, and says nothing."""
+
+  def end_headers(self):
+    self.send_header("Cache-Control", "no-store")
+    super().end_headers()
 
   def log_message(self, *_):
     pass
@@ -192,7 +196,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-  """(page of the shipped twin in a browser, its twin, switch-off, requests)."""
+  """(page of the shipped twin, its twin, switch-off, requests, folder)."""
   pytest.importorskip("onnx", reason="onnx is not installed: .[onnx]")
   api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed"
@@ -230,7 +234,7 @@ def page(tmp_path_factory):
       server.server_close()
       tab.context.set_offline(True)
 
-    yield tab, twin, cut, requests
+    yield tab, twin, cut, requests, folder
     browser.close()
     assert errors == []
 
@@ -261,7 +265,7 @@ NUMBERS = """async ([text, now, then, noise, uniforms]) => {
 
 @pytest.mark.slow
 def test_the_browser_makes_what_the_package_makes(page, tmp_path):
-  tab, twin, _, _ = page
+  tab, twin, *_ = page
   ecg = et.example_ecg()
   ecg.write(tmp_path / "ecg.csv")
   rng = np.random.default_rng(3)
@@ -301,6 +305,34 @@ def test_the_browser_makes_what_the_package_makes(page, tmp_path):
   assert_near(np.float32(got["ecg"]).reshape(1, 1024, 12), row["ecg"])
 
 
+TAMPERED = """async () => {
+  const { loadTwin } = await import("./twin.js");
+  try {
+    await loadTwin();
+  } catch (error) {
+    return error.message;
+  }
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["decode.onnx", "statements.f32"])
+def test_a_program_that_was_tampered_with_is_not_used(page, name):
+  tab, *_, folder = page
+  data = (folder / name).read_bytes()
+  changed = bytearray(data)
+  changed[len(data) // 2] ^= 1
+  try:
+    (folder / name).write_bytes(changed)
+    text = f"{name} is not as exported: copy it anew"
+    assert tab.evaluate(TAMPERED) == text
+    (folder / name).unlink()
+    assert tab.evaluate(TAMPERED) == f"{name} is not there"
+  finally:
+    (folder / name).write_bytes(data)
+  assert tab.evaluate(TAMPERED) is None
+
+
 DROP = """text => {
   const data = new DataTransfer();
   data.items.add(new File([text], "ecg.csv"));
@@ -311,7 +343,7 @@ DROP = """text => {
 
 @pytest.mark.slow
 def test_with_the_network_cut_a_dropped_ecg_becomes_twins(page, tmp_path):
-  tab, _, cut, requests = page
+  tab, _, cut, requests, _ = page
   et.example_ecg().write(tmp_path / "ecg.csv")
   cut()
   before = len(requests)
@@ -342,6 +374,12 @@ def test_with_the_network_cut_a_dropped_ecg_becomes_twins(page, tmp_path):
   assert all(dark > 2000 and red > 200 for dark, red in inks)
   assert len(requests) == before
   assert {method for method, _ in requests} == {"GET"}
+  tab.locator("#then").select_option("Right bundle branch block")
+  tab.locator("#count").fill("1")
+  tab.get_by_role("button", name="Make twins").click()
+  tab.get_by_text("shall have: “Sinus rhythm” was taken").wait_for()
+  stated = "synthetic: Sinus rhythm, Right bundle branch block, 90 bpm"
+  assert tab.get_by_role("img", name=stated).count() == 1
   tab.locator("#file").set_input_files(
     {"name": "x.csv", "mimeType": "text/csv", "buffer": b"I,II\n1,2\n"}
   )

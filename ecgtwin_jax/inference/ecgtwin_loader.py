@@ -16,6 +16,7 @@ import importlib
 import json
 import math
 import pathlib
+import warnings
 from typing import Any
 
 import jax
@@ -47,17 +48,32 @@ class Twin:
     self, statements: Any, heart_rate: float, age: Any = None, sex: Any = None
   ) -> tuple[np.ndarray, ...]:
     """Embedded statements, which rows they are, and the patient vector."""
-    unknown = [s for s in statements if s not in self.statements]
-    if unknown or not 0 < len(statements) <= 18:
-      raise ValueError(f"{unknown or statements} must be 1..18 of .statements")
+    numbers = self._numbers(statements)
     rows = np.zeros((18, self._table.shape[1]), np.float32)
-    numbers = [self.statements.index(s) for s in statements]
     rows[: len(numbers)] = self._table[numbers]
     known = (heart_rate, age, None if sex is None else "FM".index(sex))
     patient = [math.nan if value is None else value for value in known]
     mean, std = self.card["patient"]
     patient = (np.array(patient) - mean) / std
     return rows, np.arange(18) < len(numbers), patient.astype(np.float32)
+
+  def state_rhythm(self, statements: Any, heart_rate: float) -> list[str]:
+    """The statements, and in front the sinus node's where none says a rhythm.
+
+    Nothing is added where none fits the heart rate, or the report is full.
+    """
+    rhythm, numbers = self.card["rhythm"], self._numbers(statements)
+    fits = [s for s, low, high in rhythm["sinus"] if low <= heart_rate <= high]
+    said = any(rhythm["said"][number] for number in numbers)
+    if said or not fits or len(numbers) == 18:
+      return list(statements)
+    return [fits[0], *statements]
+
+  def _numbers(self, statements: Any) -> list[int]:
+    unknown = [s for s in statements if s not in self.statements]
+    if unknown or not 0 < len(statements) <= 18:
+      raise ValueError(f"{unknown or statements} must be 1..18 of .statements")
+    return [self.statements.index(s) for s in statements]
 
   def extract(
     self, signal: np.ndarray, statements: Any, heart_rate: float, **who: Any
@@ -83,14 +99,26 @@ class Twin:
     noise: np.ndarray | None = None,
     **who: Any,
   ) -> np.ndarray:
-    """(count, 1024, 12) mV of the person `base`; one per (seed, number)."""
+    """(count, 1024, 12) mV of the person `base`; one per (seed, number).
+
+    A report that says no rhythm is given the sinus node's, with a warning.
+    """
+    stated = self.state_rhythm(statements, heart_rate)
+    if len(stated) > len(statements):
+      text = (
+        f"no statement says which rhythm the ECGs shall have: {stated[0]!r}"
+      )
+      warnings.warn(
+        f"{text} is taken; add another if it is not that", stacklevel=2
+      )
+    statements = stated
     row = self.condition(statements, heart_rate, **who)
     condition = [np.broadcast_to(x, (count, *x.shape)) for x in row]
     keys = np.full(count, seed, np.uint32), np.arange(count, dtype=np.uint32)
     noise = self._noise(*keys) if noise is None else noise
     beats = ()
     if self.card["beats"]:
-      numbers = [self.statements.index(s) for s in statements]
+      numbers = self._numbers(statements)
       premature = np.array(self.card["premature"])[numbers].any(axis=0)
       usual, rate = np.float32(60 / heart_rate), np.float32(heart_rate)
       full = (

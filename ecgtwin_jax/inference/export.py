@@ -15,7 +15,7 @@ import pathlib
 import re
 import shutil
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import flatbuffers
@@ -46,13 +46,18 @@ from ecgtwin_jax.data.conditions import (
 from ecgtwin_jax.inference import ecgtwin_loader, sampling
 from ecgtwin_jax.inference.rhythms import PREMATURE
 from ecgtwin_jax.models.denoiser import DenoiserInputs
-from ecgtwin_jax.text.findings import finding
+from ecgtwin_jax.text.findings import (
+  find_contradictions,
+  finding,
+  names_sinus_rhythm,
+)
 
 if TYPE_CHECKING:
   from ecgtwin_jax.inference.twin import ECGTwin
 
 INDEX = "export.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
+_RATES = range(20, 301)  # bpm
 _FIT = np.linalg.pinv(FROM_INDEPENDENT)
 _PREMATURE = tuple(KINDS.index(kind) for kind in PREMATURE.values())
 
@@ -92,15 +97,18 @@ def write(
   if sees_beat:
     _write_detector(folder / "ecgtwin_beats")
   files = sorted(x for x in folder.rglob("*") if x.is_file())
-  card = describe(twin, known, settings) | {
-    "sha256": {
-      x.relative_to(folder).as_posix(): hashlib.sha256(
-        x.read_bytes()
-      ).hexdigest()
-      for x in files
-    },
-  }
+  card = describe(twin, known, settings) | {"sha256": digests(folder, files)}
   (folder / INDEX).write_text(json.dumps(card, indent=1))
+
+
+def digests(
+  folder: pathlib.Path, files: Iterable[pathlib.Path]
+) -> dict[str, str]:
+  """The sha256 of files, by their paths in the folder."""
+  return {
+    x.relative_to(folder).as_posix(): hashlib.sha256(x.read_bytes()).hexdigest()
+    for x in files
+  }
 
 
 def find_statements(twin: "ECGTwin", more: Sequence[str]) -> tuple[str, ...]:
@@ -146,9 +154,27 @@ def describe(
       [finding(name, [text]) == 1 for name in PREMATURE] for text in known
     ],
     "patient": [PATIENT_MEAN, PATIENT_STD],
+    "rhythm": describe_rhythms(twin, known),
     "median_beat": twin.networks.modules["base_extractor"].median_beat,
     "beats": twin.networks.reads_beats,
   }
+
+
+def describe_rhythms(twin: "ECGTwin", known: Sequence[str]) -> dict:
+  """What a loader needs to state a rhythm as `twin.state_rhythm` does.
+
+  Returns:
+    "said": whether each statement leaves none to be stated; "sinus": those of
+    the sinus node with the heart rates that they fit, the one to take first.
+  """
+  said, sinus = [], []
+  for text in known:
+    alone = Condition([text], 60)
+    said.append(twin.remarks(alone, target=True) == twin.remarks(alone))
+  for text in filter(names_sinus_rhythm, twin.statements):
+    fits = [x for x in _RATES if not find_contradictions([text], x)]
+    sinus.append((text, fits[0], fits[-1]))
+  return {"said": said, "sinus": sorted(sinus, key=lambda one: len(one[0]))}
 
 
 def programs(

@@ -69,6 +69,7 @@ def write(
   for name, data in made.items():
     (folder / f"{name}.onnx").write_bytes(data)
   vectors.tofile(folder / "statements.f32")
+  checked = [*(f"{name}.onnx" for name in made), "statements.f32"]
   band = heart_rate.energy_filter()
   card = export.describe(twin, known, settings) | {
     "leads": LEADS,
@@ -76,6 +77,7 @@ def write(
     "rate": MODEL_RATE,
     "max_beats": MAX_BEATS,
     "filter": [band.tolist(), scipy.signal.sosfilt_zi(band).tolist()],
+    "sha256": export.digests(folder, [folder / name for name in checked]),
   }
   (folder / INDEX).write_text(json.dumps(card, indent=1))
 

@@ -123,7 +123,8 @@ async function make() {
   try {
     const who = [number("age"), $("sex").value || null];
     const now = twin.condition(chosen("now"), number("now-rate"), ...who);
-    const then = twin.condition(chosen("then"), number("rate"), ...who);
+    const stated = twin.stateRhythm(chosen("then"), number("rate"));
+    const then = twin.condition(stated, number("rate"), ...who);
     const base = await twin.extract(leads, now);
     for (const old of [...$("ecgs").children].slice(1)) old.remove();
     for (let i = 0; i < number("count"); i++) {
@@ -132,10 +133,13 @@ async function make() {
       const ecg = await twin.generate(base, then, number("seed") * 1000 + i);
       const each = twin.card.leads.map((_, lead) =>
         ecg.filter((_, k) => k % 12 === lead));
-      const asked = `${chosen("then").join(", ")}, ${number("rate")} bpm`;
+      const asked = `${stated.join(", ")}, ${number("rate")} bpm`;
       show(`synthetic: ${asked}`, each, "#b00020");
     }
-    say("Done. What is drawn in red letters is synthetic.");
+    const taken = stated.length === chosen("then").length ? "" :
+      ` No statement said which rhythm they shall have: “${stated[0]}” was` +
+      " taken; choose another if it is not that.";
+    say(`Done. What is drawn in red letters is synthetic.${taken}`);
   } catch (error) {
     say(`Not made: ${error.message}`);
   }

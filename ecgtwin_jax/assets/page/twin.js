@@ -25,21 +25,32 @@ const normal = (draw) =>
   Math.sqrt(-2 * Math.log(draw())) * Math.cos(2 * Math.PI * draw());
 
 export async function loadTwin() {
-  const load = async (name) => {
-    const answer = await fetch(name);
+  const load = async (name, options) => {
+    const answer = await fetch(name, options);
     if (!answer.ok) throw new Error(`${name} is not there`);
     return answer;
   };
   const card = await (await load("page.json")).json();
+  // The browser itself compares what comes with the sha256.
+  const loadChecked = async (name) => {
+    const bytes = card.sha256[name].match(/../g).map((x) => parseInt(x, 16));
+    const integrity = `sha256-${btoa(String.fromCharCode(...bytes))}`;
+    try {
+      return await (await load(name, { integrity })).arrayBuffer();
+    } catch {
+      await load(name);  // says so if it is not there
+      throw new Error(`${name} is not as exported: copy it anew`);
+    }
+  };
   const names = ["extract", "sample", "decode"];
   if (card.beats) names.push("rhythm");
   const programs = {};
   for (const name of names) {
-    const data = await (await load(`${name}.onnx`)).arrayBuffer();
+    const data = await loadChecked(`${name}.onnx`);
     programs[name] = await ort.InferenceSession.create(data);
   }
-  const table = await (await load("statements.f32")).arrayBuffer();
-  return new Twin(card, programs, new Float32Array(table));
+  const table = new Float32Array(await loadChecked("statements.f32"));
+  return new Twin(card, programs, table);
 }
 
 class Twin {
@@ -57,6 +68,18 @@ class Twin {
     const made = await program.run(feeds);
     return Object.fromEntries(
       Object.entries(made).map(([key, tensor]) => [key, tensor.data]));
+  }
+
+  // The statements, and in front the sinus node's where none says a rhythm; as
+  // state_rhythm of inference/ecgtwin_loader.py.
+  stateRhythm(statements, heartRate) {
+    const { said, sinus } = this.card.rhythm;
+    const fits = sinus.filter(([, low, high]) =>
+      low <= heartRate && heartRate <= high);
+    const full = statements.length === STATEMENTS;
+    const named = statements.some((s) => said[this.card.statements.indexOf(s)]);
+    if (!statements.length || named || full || !fits.length) return statements;
+    return [fits[0][0], ...statements];
   }
 
   // What is not known of age and sex ("F" or "M") stays null.
