@@ -437,6 +437,9 @@ def words_are_understood(folder):
     "1AVB": "1st degree A-V block",
     "SBRAD": "Sinus bradycardia",
     "AFLT": "Atrial flutter",
+    "QTIE": "Prolonged QT interval",
+    "LVQRSAL": "Low QRS voltages",
+    "MIFW": "Anterior infarct, age undetermined",
     "sinus rhythm with 1st degree a-v block": "1st degree A-V block",
   }.items():
     texts = twin.remarks(et.Condition([word], 80))

@@ -142,6 +142,18 @@ ABBREVIATIONS = {
   "svtac": "supraventricular tachycardia",
   "psvt": "paroxysmal supraventricular tachycardia",
   "trigu": "trigeminal pattern",
+  # Of the Chapman-Shaoxing recordings, kept in GE's MUSE (CC BY 4.0: Zheng et
+  # al., Scientific Data 7, 48, 2020), what is no word and means nothing else.
+  "lfbbb": "left anterior fascicular block",
+  "lvqrsal": "low qrs voltages",
+  "lvqrscl": "low qrs voltages in the precordial leads",
+  "lvqrsll": "low qrs voltages in the limb leads",
+  "mifw": "anterior myocardial infarction",
+  "milw": "inferior myocardial infarction",
+  "misw": "lateral myocardial infarction",
+  "mibw": "posterior myocardial infarction",
+  "prie": "prolonged pr interval",
+  "qtie": "long qt interval",
 }
 _LONGEST_FIRST = sorted(map(re.escape, ABBREVIATIONS), key=len, reverse=True)
 _ANY = re.compile(rf"(?<!\w)(?:{'|'.join(_LONGEST_FIRST)})(?!\w)")
