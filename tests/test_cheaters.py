@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.evaluation import benchmark
-from ecgtwin_jax.evaluation.cheaters import CHEATERS, REPLAYS
+from ecgtwin_jax.evaluation.cheaters import (
+  CHEATERS,
+  PERSON,
+  REAL,
+  REPLAYS,
+  VARIES,
+)
 from ecgtwin_jax.evaluation.physiology import lead_places, variation
 from ecgtwin_jax.evaluation.privacy import privacy
 from ecgtwin_jax.evaluation.readings import Readings
@@ -25,6 +31,13 @@ QUICK = (
   "collapsed",
   "leaked truth",
 )
+# The levels whose figures answer a question.
+LEVELS = {
+  PERSON: ("person", "truth"),
+  REAL: ("fidelity", "physiology"),
+  VARIES: ("physiology",),
+  REPLAYS: ("privacy",),
+}
 
 
 @functools.cache
@@ -86,19 +99,18 @@ def test_an_honest_twin_is_named_by_nothing():
 def test_the_whole_report_names_every_cheater_and_no_honest_twin(seed):
   task = benchmark.Task(seed, patients=50, targets=2, training=100)
   made, scene = exam(task)
-  wrong = {}
-  for name in ("honest", *CHEATERS):
-    twins = scene.honest if name == "honest" else CHEATERS[name].make(scene)
-    measured = benchmark.measure(task, made, twins.astype(np.float32))
-    found = answers([m for part in measured.values() for m in part.metrics])
-    print(
-      name,
-      *(f"\n  {a.question} {a.word}. {a.sentence}" for a in found.values()),
-    )
-    if name == "honest":
-      accused = [n for n, each in CHEATERS.items() if is_named(found, each)]
-      if accused:
-        wrong[name] = accused
-    elif not is_named(found, CHEATERS[name]):
-      wrong[name] = found[CHEATERS[name].question]
+
+  def judge(twins, **chosen):
+    twins = twins.astype(np.float32)
+    measured = benchmark.measure(task, made, twins, **chosen)
+    return answers([m for part in measured.values() for m in part.metrics])
+
+  honest = judge(scene.honest)
+  wrong = {n: honest for n, each in CHEATERS.items() if is_named(honest, each)}
+  for name, cheater in CHEATERS.items():
+    levels = LEVELS[cheater.question]
+    answer = judge(cheater.make(scene), levels=levels)[cheater.question]
+    print(f"{name}: {answer.question} {answer.word}. {answer.sentence}")
+    if not is_named({cheater.question: answer}, cheater):
+      wrong[f"missed {name}"] = answer
   assert not wrong

@@ -128,6 +128,14 @@ def test_one_patient_has_no_interval():
   assert math.isnan(low) and math.isnan(high)
 
 
+def test_the_interval_of_a_mean_is_that_of_its_resamples():
+  rng = np.random.default_rng(0)
+  people, values = rng.integers(0, 7, 23), rng.normal(size=23)
+  found = mean_metric("x", values, people, "truth", better="lower", seed=3)
+  want = bootstrap_interval(lambda rows: values[rows].mean(), people, seed=3)
+  np.testing.assert_allclose((found.low, found.high), want, rtol=1e-12)
+
+
 @pytest.mark.parametrize(("every", "known"), [(3, False), (2, True)])
 def test_an_interval_needs_half_of_its_resamples(every, known):
   calls = iter(range(100))

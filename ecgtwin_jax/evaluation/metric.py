@@ -101,10 +101,25 @@ def bootstrap_interval(
     ],
     np.float64,
   )
-  values = values[np.isfinite(values)]
-  if 2 * len(values) < repeats:
+  return _interval(values)
+
+
+def _mean_interval(values, patients, seed, repeats=1000):
+  """bootstrap_interval of the mean, of each patient's sum and number."""
+  _, places = np.unique(patients, return_inverse=True)
+  sums, counts = np.bincount(places, values), np.bincount(places)
+  if len(counts) < 2:
     return NAN, NAN
-  low, high = np.percentile(values, [2.5, 97.5])
+  rng = np.random.default_rng(seed)
+  drawn = rng.integers(0, len(counts), (repeats, len(counts)))
+  return _interval(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+
+
+def _interval(values):
+  good = values[np.isfinite(values)]
+  if 2 * len(good) < len(values):
+    return NAN, NAN
+  low, high = np.percentile(good, [2.5, 97.5])
   return float(low), float(high)
 
 
@@ -144,9 +159,7 @@ def mean_metric(
   if n < failed or not n:
     return missing(name, level, note or "no values", n, better=better)
   values, patients = values[good], patients[good]
-  low, high = bootstrap_interval(
-    lambda rows: values[rows].mean(), patients, seed=seed
-  )
+  low, high = _mean_interval(values, patients, seed)
   return Metric(
     name,
     float(values.mean()),
