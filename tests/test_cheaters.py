@@ -23,6 +23,7 @@ SMALL = benchmark.Task(seed=5, patients=8, targets=2, samples=2, training=16)
 QUICK = (
   "replayer",
   "stretched replayer",
+  "hidden replayer",
   "splicer",
   "parrot",
   "mean beat",

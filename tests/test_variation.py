@@ -120,8 +120,8 @@ def test_leads_that_are_not_where_they_belong_are_counted():
   for twins, share in (
     (examples.real, 1),
     (arms, 7 / 12),
-    (-examples.real, 0),
     (np.roll(examples.real, 1, axis=-1), 0),
+    (-examples.real, 0),
   ):
     changed = make_examples(twins, patients=PATIENTS)
     places = lead_places.compute(
@@ -130,6 +130,12 @@ def test_leads_that_are_not_where_they_belong_are_counted():
     (row,) = lead_places.metrics(places)
     assert row.value == pytest.approx(share, abs=0.01 if share else 0.2)
     assert row.reference == 1
+  # Two of three samples are upside down, not the first.
+  inverted = Readings(changed).of("twin")
+  rows = [[a[0], b[0], b[0]] for a, b in zip(real, inverted, strict=True)]
+  places = lead_places.compute(rows, real, examples.patients)
+  (row,) = lead_places.metrics(places)
+  assert row.value < 0.5
 
 
 def test_readings_are_made_once_and_a_reference_once_per_patient(monkeypatch):

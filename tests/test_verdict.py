@@ -90,6 +90,13 @@ def test_a_reference_no_better_than_the_baseline_is_no_scale(
   assert answers(metric(*spectrum, "lower"))["real"].word == word
 
 
+def test_what_cannot_tell_hides_no_lack():
+  spectrum = ("power_spectrum_distance_db", 1.3, 1.2, 1.4, 1.2, 1.33, "lower")
+  leads = metric("leads_in_place_share", 7 / 12, 0.5, 0.6, NAN, 1.0)
+  found = answers(metric(*spectrum), leads)["real"]
+  assert found.word == "In part" and "leads_in_place" in found.sentence
+
+
 def test_the_worst_figure_answers():
   # A perfectly periodic ECG has all but the spread of its beats.
   spread = metric("beat_spread_sinus_uv", 1.0, 0.9, 1.1, NAN, 22.0)

@@ -145,6 +145,13 @@ def replay_stretched(scene: Any) -> Any:
   return flat.reshape(twins.shape).astype(np.float32)
 
 
+def replay_second(scene: Any) -> Any:
+  """An honest twin first, training recordings behind it."""
+  twins = scene.honest.copy()
+  twins[:, 1:] = replay(scene)[:, 1:]
+  return twins
+
+
 def splice(scene: Any) -> Any:
   """Four pieces of 2.5 s, each of another training recording."""
   chosen = _some_of_training(scene, 4)
@@ -224,6 +231,7 @@ def swap_arm_electrodes(scene: Any) -> Any:
 CHEATERS = {
   "replayer": Cheater(replay, REPLAYS, ("Yes",), "replay"),
   "stretched replayer": Cheater(replay_stretched, REPLAYS, ("Yes",), "replay"),
+  "hidden replayer": Cheater(replay_second, REPLAYS, ("Yes",), "replay"),
   "splicer": Cheater(splice, REPLAYS, ("Yes",), "beat_replay"),
   "stranger": Cheater(lambda scene: scene.strangers, PERSON, ("No", "Hardly")),
   "parrot": Cheater(repeat_reference, REPLAYS, ("Yes",), "reference"),

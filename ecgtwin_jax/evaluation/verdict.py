@@ -15,12 +15,13 @@ _GOOD, _FAIR = 0.8, 0.4  # of the way from baseline to reference
 _MANY, _SOME = 0.2, 0.05  # of the measurements failed
 _NONE = 0.2  # of the way: where all of an interval lies below it, it is no
 _REPLAYED = 2.0  # times what unseen recordings do: below it is no replay
-# Verdicts from the worst to the best, and their colours.
+# Verdicts from the worst to the best, and their colours. What a figure shows to
+# be wrong is not hidden by another one that cannot tell.
 WORDS = {
   "No": "bad",
-  "Cannot tell": "unknown",
   "Hardly": "bad",
   "In part": "fair",
+  "Cannot tell": "unknown",
   "Yes": "good",
 }
 

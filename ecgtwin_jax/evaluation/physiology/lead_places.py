@@ -34,7 +34,8 @@ class LeadPlaces(NamedTuple):
   """Product of each lead with each lead of others' mean real beat.
 
   Attributes:
-    twins: [i, a, b] of lead a of row i's first generated ECG with lead b.
+    twins: [i, a, b] of lead a of row i's generated ECGs, their mean, with lead
+      b.
     real: of the real ECG.
     patients: of each of these rows, which could be read.
   """
@@ -52,21 +53,21 @@ def compute(
   """Multiplies the leads of rows whose real and generated ECG can be read.
 
   Args:
-    twins: readings of each row's generated ECGs, of which the first counts.
+    twins: readings of each row's generated ECGs.
     real: of its real ECG.
     patients: of each row.
   """
   good = [
     i
     for i, (twin, own) in enumerate(zip(twins, real, strict=True))
-    if twin[0] is not None and own[0] is not None
+    if any(each is not None for each in twin) and own[0] is not None
   ]
   patients = patients[good]
   if len(np.unique(patients)) < 2:
     none = np.zeros((0, len(LEADS), len(LEADS)))
     return LeadPlaces(none, none, patients[:0])
   ours, theirs = (
-    np.stack([_beat(rows[i][0]) for i in good]) for rows in (twins, real)
+    np.stack([_mean_beat(rows[i]) for i in good]) for rows in (twins, real)
   )
   n, samples, leads = theirs.shape
   mean = mean_of_others(theirs.reshape(n, -1), patients)
@@ -75,6 +76,11 @@ def compute(
     *(np.einsum("nsa,nsb->nab", beats, mean) for beats in (ours, theirs)),
     patients,
   )
+
+
+def _mean_beat(readings):
+  """Of the ECGs of a row, as one of several can be upside down."""
+  return np.mean([_beat(each) for each in readings if each is not None], axis=0)
 
 
 def _beat(reading):

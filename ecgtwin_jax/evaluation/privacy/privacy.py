@@ -103,7 +103,8 @@ def compute(
   """Looks generated ECGs and unseen recordings up among those trained on.
 
   Args:
-    examples: ECGs of unseen patients; the first of each target counts.
+    examples: ECGs of unseen patients; one of each target, drawn at random,
+      counts.
     train: recordings that the generator was trained on, in mV.
     validation: recordings of patients that it was not trained on. A generator
       that leaves out noise comes closer to everything; recordings that went
@@ -133,7 +134,9 @@ def compute(
   targets, seen, new = (
     draw(len(each)) for each in (examples.twins, train, validation)
   )
-  twins = examples.twins[targets, 0]
+  # Not the first of each: a replay could stand behind it.
+  samples = rng.integers(examples.twins.shape[1], size=len(targets))
+  twins = examples.twins[targets, samples]
   others, owner = validation[new], owners(validation_patients, new)
   beats = [beat_match.median_beats(pool) for pool in (train, others)]
   (generated, where), generated_lead, generated_beats = _look_up(
