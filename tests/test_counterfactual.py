@@ -61,6 +61,10 @@ def test_effects_are_those_of_the_true_patient(figures):
     assert rows[name].value == pytest.approx(rows[name].reference, rel=0.3)
     assert rows[name].reference > 20
     assert figures["copy"][name].value == pytest.approx(0, abs=1e-6)
+  grades = rows["effect_st_spread_uv"]
+  assert min(grades.value, grades.reference) > 20
+  assert grades.low <= grades.value <= grades.high
+  assert figures["copy"][grades.name].value == pytest.approx(0, abs=1e-6)
 
 
 def test_one_who_returns_the_reference_composes_and_is_not_calibrated(figures):

@@ -22,9 +22,11 @@ from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import (
   NAN,
   Metric,
+  bootstrap_interval,
   direction,
   mean_metric,
   mean_of,
+  missing,
 )
 from ecgtwin_jax.evaluation.truth import beat_distance
 from ecgtwin_jax.simulator import simulate
@@ -359,6 +361,7 @@ def metrics(found: Counterfactual, *, seed: int = 0) -> list[Metric]:
         seed=seed,
       )
     )
+  rows.append(_grades(found, seed))
   for name in _CALIBRATED:
     rows += check_calibration(name, found, seed)
   mean, single = found.means.T
@@ -375,6 +378,26 @@ def metrics(found: Counterfactual, *, seed: int = 0) -> list[Metric]:
     )
   )
   return rows
+
+
+def _grades(found, seed):
+  """How much the change of ST differs: of patients it is mild or marked."""
+  twin, true = found.effects["effect_st_uv"].T
+  name, note = "effect_st_spread_uv", "baseline: the same change in all"
+  good = np.isfinite(twin)
+  if 2 * good.sum() < len(twin) or good.sum() < 2:
+    return missing(name, LEVEL, note, int(good.sum()), better="higher")
+  twin, people = twin[good], found.patients[good]
+  value, real = float(twin.std()), NAN
+  if np.isfinite(true).any():
+    real = float(np.nanstd(true))
+    note += "; reference: the true patients; best there"
+  low, high = bootstrap_interval(
+    lambda rows: twin[rows].std(), people, seed=seed
+  )
+  toward = direction(value, real if np.isfinite(real) else np.inf)
+  n = len(twin)
+  return Metric(name, value, low, high, 0.0, real, toward, n, LEVEL, note)
 
 
 def check_calibration(name: Any, found: Any, seed: Any) -> Any:
