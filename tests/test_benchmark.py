@@ -66,12 +66,39 @@ def test_twins_are_read_from_an_array_or_from_files(tmp_path):
     (np.zeros((2, 1, 100, 12)), "with 2 samples"),
     (np.zeros((3, 2, 100, 12)), r"must be \(2, k, s, 12\)"),
     (np.full((2, 2, 100, 12), np.nan), "must be finite"),
+    (np.zeros((2, 2, 100, 12), complex), "numbers are needed"),
+    (np.zeros((2, 2, 100, 12), object), "must be an .npz file with signals"),
   ],
 )
 def test_arrays_of_another_shape_are_refused(tmp_path, signals, words):
   np.savez(tmp_path / "twins.npz", signals=signals)
   with pytest.raises(ValueError, match=words):
     benchmark.read_twins(tmp_path / "twins.npz", 2, 2)
+
+
+def test_files_that_are_no_archive_are_refused(tmp_path, monkeypatch):
+  path = tmp_path / "twins.npz"
+  np.savez(path, signals=np.zeros((2, 2, 100, 12)))
+  whole = path.read_bytes()
+  np.savez(path, leads=np.zeros(3))
+  for data in (whole[:-100], b"", b"x" * 1000, path.read_bytes()):
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="file with signals"):
+      benchmark.read_twins(path, 2, 2)
+  path.write_bytes(whole)
+  monkeypatch.setattr(benchmark, "_MAX_BYTES", 1000)
+  with pytest.raises(ValueError, match="must be at most 1000"):
+    benchmark.read_twins(path, 2, 2)
+
+
+@pytest.mark.parametrize(
+  "change", ['"patients": "3"', '"patients": 1e12', '"samples": 0', '"x": 1']
+)
+def test_a_task_that_says_anything_is_refused(folder, tmp_path, change):
+  text = (folder / "benchmark.json").read_text()
+  (tmp_path / "benchmark.json").write_text(text.replace("}", f",{change}}}"))
+  with pytest.raises(ValueError, match="is no benchmark"):
+    benchmark.read_task(tmp_path)
 
 
 def test_a_second_recording_is_as_near_to_the_truth_as_can_be(folder):
@@ -86,7 +113,7 @@ def test_a_second_recording_is_as_near_to_the_truth_as_can_be(folder):
 
 def test_the_command_says_what_is_wrong(folder, tmp_path, capsys):
   assert benchmark.main(["make", str(tmp_path), "--patients=1"]) == 1
-  assert "--patients=1 must be at least 2" in capsys.readouterr().err
+  assert "--patients=1 must be in 2..10000" in capsys.readouterr().err
   assert benchmark.main(["score", str(tmp_path), "parrot"]) == 1
   assert "is no benchmark" in capsys.readouterr().err
   assert benchmark.main(["score", str(folder), str(tmp_path)]) == 1

@@ -17,6 +17,7 @@ import json
 import pathlib
 import sys
 import types
+import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from jaxtyping import Float32
 from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data.ecg import ECG, read_ecg
 from ecgtwin_jax.data.leads import order_leads
+from ecgtwin_jax.data.wfdb_record import first_line
 from ecgtwin_jax.evaluation import cheaters, report
 from ecgtwin_jax.evaluation.evaluate import EVALUATORS, find_evaluator
 from ecgtwin_jax.evaluation.examples import Examples
@@ -51,6 +53,10 @@ _LEVELS = (
   "privacy",
 )
 _REQUESTS = "requests.csv"
+# Of what benchmark.json or the command says; 2 patients tell one from another.
+_LEAST = {"seed": 0, "patients": 2, "targets": 1, "samples": 1, "training": 2}
+_MOST = 10_000
+_MAX_BYTES = 1 << 32  # of twins in one file
 
 
 class Task(NamedTuple):
@@ -119,6 +125,7 @@ def read_task(folder: pathlib.Path) -> Task:
     entry = json.loads((folder / "benchmark.json").read_text())
     version = entry.pop("version")
     task = Task(**entry)
+    _check(task)
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(
       f"{str(folder)!r} is no benchmark ({error}): ecgtwin-benchmark make "
@@ -127,6 +134,15 @@ def read_task(folder: pathlib.Path) -> Task:
   if version != VERSION:
     raise ValueError(f"{str(folder)!r}: {version=} must be {VERSION}")
   return task
+
+
+def _check(task):
+  for name, value in task._asdict().items():
+    most = 1 << 32 if name == "seed" else _MOST
+    if type(value) is not int or not _LEAST[name] <= value <= most:
+      raise ValueError(
+        f"--{name}={str(value)[:60]} must be in {_LEAST[name]}..{most}"
+      )
 
 
 def _recordings(seed, number, targets):
@@ -245,18 +261,17 @@ def read_twins(
 
 
 def _read_array(path, rows, samples):
-  with np.load(path, allow_pickle=False) as arrays:
-    signals = arrays["signals"] if "signals" in arrays else None
-    leads = arrays["leads"].tolist() if "leads" in arrays else None
-  shape = None if signals is None else signals.shape
-  if shape is None or len(shape) != 4 or shape[::3] != (rows, 12):
+  signals, leads = _open_array(path)
+  if len(signals.shape) != 4 or signals.shape[::3] != (rows, 12):
     raise ValueError(
-      f"{str(path)!r}: signals {shape} must be ({rows}, k, s, 12)"
+      f"{str(path)!r}: signals {signals.shape} must be ({rows}, k, s, 12)"
     )
-  if shape[1] < samples or not np.isfinite(signals).all():
+  if signals.shape[1] < samples or not np.isfinite(signals).all():
     raise ValueError(
-      f"{str(path)!r}: signals {shape} must be finite, with {samples} samples"
+      f"{str(path)!r}: signals {signals.shape} must be finite, with {samples} "
+      "samples"
     )
+  shape = signals.shape
   signals = signals[:, :samples].astype(np.float64)
   flat = signals.reshape(-1, *shape[2:])
   if leads is not None:
@@ -264,6 +279,27 @@ def _read_array(path, rows, samples):
   ecgs = [ECG(signal, shape[2] / 10) for signal in flat]
   flat = np.stack([ecg.resample(MODEL_SAMPLES).signal for ecg in ecgs])
   return flat.reshape(rows, samples, MODEL_SAMPLES, 12).astype(np.float32)
+
+
+def _open_array(path):
+  """The signals and names of leads in an archive, whose size is looked at."""
+  try:
+    with zipfile.ZipFile(path) as archive:
+      size = sum(member.file_size for member in archive.infolist())
+      if size > _MAX_BYTES:
+        raise ValueError(f"{size} bytes must be at most {_MAX_BYTES}")
+    with np.load(path, allow_pickle=False) as arrays:
+      leads = arrays["leads"].tolist() if "leads" in arrays else None
+      signals = arrays["signals"]
+    if signals.dtype.kind not in "iuf":
+      raise ValueError(f"numbers are needed, not {signals.dtype}")
+  except OSError:
+    raise
+  except Exception as error:  # an archive may say anything
+    raise ValueError(
+      f"{str(path)!r} must be an .npz file with signals: {first_line(error)}"
+    ) from None
+  return signals, leads
 
 
 def measure(
@@ -398,11 +434,9 @@ def main(arguments: list[str] | None = None) -> int:
     command = given.pop("command")
     if command == "make":
       folder = given.pop("folder")
-      for name, value in given.items():
-        least = {"seed": 0, "patients": 2, "training": 2}.get(name, 1)
-        if value < least:
-          raise ValueError(f"--{name}={value} must be at least {least}")
-      make(folder, Task(**given))
+      task = Task(**given)
+      _check(task)
+      make(folder, task)
       print(f"{folder}: {given['patients'] * given['targets']} requests")
     elif command == "score":
       score(**given)
