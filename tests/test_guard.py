@@ -10,7 +10,7 @@ from ecgtwin_jax.app import guard
 PORT = 7860
 
 
-def ask(headers, path="/", hosts=guard.LOOPBACK, body=b"", folder="."):
+def ask(headers, path="/", hosts=guard.LOOPBACK, body=b"", folder="none"):
   """Status that a request gets, and how much of its body the page read."""
   read, sent = [], []
 
@@ -90,12 +90,16 @@ def test_of_a_body_without_a_length_no_more_is_read():
 
 
 def test_uploads_end_where_too_many_are_kept(tmp_path, monkeypatch):
-  monkeypatch.setattr(guard, "MAX_STORED", 1000)
-  (tmp_path / "a").mkdir()
-  (tmp_path / "a" / "x").write_bytes(b"x" * 1001)
+  monkeypatch.setattr(guard, "MAX_STORED", 1 << 20)
   here = {"host": "localhost"}
+  (tmp_path / "x").write_bytes(bytes((1 << 20) + 1))
   assert ask(here, "/gradio_api/upload", folder=tmp_path)[0] == 507
   assert ask(here, "/", folder=tmp_path)[0] == 200
+  (tmp_path / "x").write_bytes(bytes(1 << 19))
+  assert ask(here, "/gradio_api/upload", folder=tmp_path)[0] == 200
+  for number in range(16):  # small ones, each of which costs time
+    (tmp_path / str(number)).touch()
+  assert ask(here, "/gradio_api/upload", folder=tmp_path)[0] == 507
 
 
 def test_a_session_has_a_few_places_in_the_queue():

@@ -425,6 +425,7 @@ def test_security_page_says_the_limits_of_the_code():
     f"| {uploads.MAX_FILES} files, 20 MB together",
     f"{uploads.MEMORY >> 20} MiB and {uploads.SECONDS} s, in a process",
     f"{guard.MAX_BODY >> 20} MiB; {guard.PLACES} in the queue per session",
-    f"| {guard.MAX_STORED >> 30} GiB together, for an hour |",
+    f"| {guard.MAX_STORED >> 30} GiB together, each file as "
+    f"{guard.LEAST_STORED >> 10} KiB at least, for an hour |",
   ):
     assert rule in page

@@ -13,6 +13,7 @@ from typing import Any
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_BODY = 1 << 20  # bytes of a request that is no upload
 MAX_STORED = 1 << 30  # bytes of all uploads and results that are kept
+LEAST_STORED = 1 << 16  # bytes that a file counts: each costs time to look at
 PLACES = 3  # in the queue, of one session
 
 Message = dict[str, Any]
@@ -123,7 +124,7 @@ def _stored(folder: str) -> int:
   total = 0
   for path in pathlib.Path(folder).rglob("*"):
     try:
-      total += path.stat().st_size
+      total += max(path.stat().st_size, LEAST_STORED)
     except OSError:  # gone meanwhile
       continue
   return total
