@@ -48,6 +48,9 @@ def get_config(variant="base"):
     patient_in_norm=True,  # heart rate, age and sex in the adaptive norms, too
     # Attention of a unet's full length to the same moment of other beats.
     beat_attention=False,
+    # The usual beat that stage 1 foretells, laid at the track's R peaks: the
+    # width of stage 1's tokens; 0: none.
+    beat_sketch=256,
     # Whether it is told where a recording stands for its own reference.
     own_recording=False,
   )
@@ -80,6 +83,7 @@ def get_config(variant="base"):
     "model.depth": 3,
     "model.heads": 4,
     "model.base_width": 256,
+    "model.beat_sketch": 64,
   }
   return common.finish(
     config,
@@ -101,6 +105,7 @@ def get_config(variant="base"):
           "model.null_condition": False,
           "model.latent_channels": 4,
           "model.beat_track": "none",
+          "model.beat_sketch": 0,
           "model.identity_tokens": 0,
           "model.patient_in_norm": False,
           "prediction": "noise",
@@ -124,6 +129,7 @@ def get_config(variant="base"):
           "model.heads": 4,
           "model.base_width": 256,
           "model.beat_attention": True,
+          "model.beat_sketch": 64,
           "sampling.statement_guidance": 1.5,
           "sampling.person_guidance": 1.75,
           "sampling.temperature": 0.5,

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 import threadpoolctl
 
-from ecgtwin_jax.beats.rhythm import MAX_BEATS, MEDIAN_SAMPLES
-from ecgtwin_jax.constants import LATENT_LENGTH, MODEL_SAMPLES
+from ecgtwin_jax.beats.rhythm import MAX_BEATS
+from ecgtwin_jax.constants import LATENT_LENGTH, MEDIAN_SAMPLES, MODEL_SAMPLES
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS, SEXES, Condition
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.leads import LEADS

@@ -7,6 +7,8 @@ SECONDS = 10.0
 MODEL_SAMPLES = 1024
 MODEL_RATE = 102.4  # Hz: 1024 samples in 10 s
 LATENT_LENGTH = 128  # positions: one for 8 samples
+MEDIAN_SAMPLES = 80  # of a median beat, at MODEL_RATE
+MEDIAN_R = 31  # its sample at the R peak: 0.30 s before, 0.47 s after
 TEXT_WIDTH = 768  # of a statement's vector
 
 # Of the twelve leads eight are independent: I, II and V1..V6. The others are

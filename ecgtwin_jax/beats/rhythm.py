@@ -10,7 +10,7 @@ from jaxtyping import Float, Float16, Float32, Int8
 
 from ecgtwin_jax.beats.delineation import Marks, delineate
 from ecgtwin_jax.beats.median_beat import RATE, Beats, find_median_beat
-from ecgtwin_jax.constants import SECONDS
+from ecgtwin_jax.constants import MEDIAN_R, MEDIAN_SAMPLES, SECONDS
 from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_beats_by_energy
 
@@ -18,8 +18,6 @@ VERSION = 3  # raised when the beats that are found change: encode tells by it
 MAX_BEATS = 48  # of a recording: 288 bpm for 10 s
 KINDS = ("usual", "pvc", "pac", "paced")
 _USUAL, _PVC, _PAC, _PACED = range(len(KINDS))
-MEDIAN_SAMPLES = 80  # of the median beat, at 102.4 Hz
-MEDIAN_R = 31  # its sample at the R peak: 0.30 s before, 0.47 s after
 
 _SMOOTH = 0.004  # s: standard deviation over which an R peak is looked for
 _R_REACH = 0.10  # s on both sides of a beat's middle, where QRS has no ends

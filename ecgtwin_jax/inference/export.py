@@ -28,11 +28,12 @@ from jaxtyping import Array
 from ecgtwin_jax import constants
 from ecgtwin_jax.beats import delineation, median_beat, rhythm
 from ecgtwin_jax.beats.notation import COUPLING
-from ecgtwin_jax.beats.rhythm import KINDS, MAX_BEATS, MEDIAN_SAMPLES
+from ecgtwin_jax.beats.rhythm import KINDS, MAX_BEATS
 from ecgtwin_jax.constants import (
   FROM_INDEPENDENT,
   LATENT_LENGTH,
   LEADS,
+  MEDIAN_SAMPLES,
   MODEL_SAMPLES,
   TEXT_WIDTH,
 )

@@ -24,6 +24,7 @@ from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import (
   LATENT_LENGTH,
   LEADS,
+  MEDIAN_SAMPLES,
   MODEL_SAMPLES,
   TEXT_WIDTH,
 )
@@ -32,7 +33,7 @@ from ecgtwin_jax.training.metric_writer import say
 
 _GB, _MB = 1e9, 1e6
 # Stands for a data set's table and the longest report of it.
-_STATEMENTS, _REPORT, _BEATS, _BEAT_SAMPLES = 512, 18, 48, 80
+_STATEMENTS, _REPORT, _BEATS = 512, 18, 48
 
 
 class Chip(NamedTuple):
@@ -187,7 +188,7 @@ def abstract_inputs(config: ConfigDict, rows: int) -> tuple[dict, dict]:
     "beat_time": ((_BEATS,), jnp.float32),
     "beat_kind": ((_BEATS,), jnp.int8),
     "beat_p": ((_BEATS,), jnp.int8),
-    "median_beat": ((_BEAT_SAMPLES, len(LEADS)), jnp.float32),
+    "median_beat": ((MEDIAN_SAMPLES, len(LEADS)), jnp.float32),
     "median_beat_found": ((), jnp.int8),
   }
   batch = {
@@ -204,7 +205,7 @@ def abstract_inputs(config: ConfigDict, rows: int) -> tuple[dict, dict]:
     "scale": ((1, 1, channels), jnp.float32),
     "rhythm": ((_STATEMENTS,), bool),
     "sinus": ((_STATEMENTS,), bool),
-    "beat_mean": ((_BEAT_SAMPLES, len(LEADS)), jnp.float32),
+    "beat_mean": ((MEDIAN_SAMPLES, len(LEADS)), jnp.float32),
     "beat_variance": ((), jnp.float32),
   }
   return {k: jax.ShapeDtypeStruct(*v) for k, v in frozen.items()}, batch

@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Real
 
-from ecgtwin_jax.constants import TEXT_WIDTH
+from ecgtwin_jax.constants import LEADS, MEDIAN_SAMPLES, TEXT_WIDTH
 from ecgtwin_jax.models import layers
 from ecgtwin_jax.models.layers import Array
 
-BEAT_SAMPLES = 80  # of a median beat, at 102.4 Hz
 _BEAT_PATCH = 4  # samples in one token
-_BEAT_SIZE = 0.2  # mV, which median beats are divided by: their spread
+BEAT_SIZE = 0.2  # mV, which median beats are divided by: their spread
 
 
 def contrastive_logits(
@@ -81,7 +80,9 @@ class ExtractorLayer(nn.Module):
     return x + feed(norm(x, "norm_3"))
 
 
-def _mean(tokens, mask):
+def masked_mean(
+  tokens: Float[Array, "b s d"], mask: Bool[Array, "b s"]
+) -> Float[jax.Array, "b d"]:
   """Mean (b, d) of the tokens that count."""
   weight = mask.astype(jnp.float32)[:, :, None]
   count = jnp.maximum(weight.sum(axis=1), 1)
@@ -216,7 +217,7 @@ class BaseExtractor(nn.Module):
     if self.median_beat:
       self.beat_reading = UnderCondition(self.beat_width, self.base_width)
       self.beat_head = UnderCondition(
-        self.beat_width, BEAT_SAMPLES * 12, layers.zeros
+        self.beat_width, MEDIAN_SAMPLES * len(LEADS), layers.zeros
       )
 
   def tokens(
@@ -283,17 +284,17 @@ class BaseExtractor(nn.Module):
     reading = 0
     if self.median_beat:
       if beat is None:
-        beat = jnp.zeros((batch, BEAT_SAMPLES, 12))
+        beat = jnp.zeros((batch, MEDIAN_SAMPLES, 12))
         beat_found = jnp.zeros((batch,))
-      if beat.shape[1:] != (BEAT_SAMPLES, 12):
+      if beat.shape[1:] != (MEDIAN_SAMPLES, 12):
         raise ValueError(
-          f"median_beat of shape {beat.shape} must be (b, {BEAT_SAMPLES}, 12)"
+          f"median_beat of shape {beat.shape} must be (b, {MEDIAN_SAMPLES}, 12)"
         )
       found = beat_found.astype(bool)
-      beat = beat.astype(jnp.float32) / _BEAT_SIZE
+      beat = beat.astype(jnp.float32) / BEAT_SIZE
       x = jnp.concatenate([x, self._beat_tokens(beat, found)], axis=1)
       reading = self.beat_reading(
-        beat.reshape(batch, -1), _mean(condition, mask)
+        beat.reshape(batch, -1), masked_mean(condition, mask)
       )
       reading = jnp.where(found[:, None], reading, 0)
     layer = nn.remat(ExtractorLayer) if self.remat else ExtractorLayer
@@ -306,7 +307,7 @@ class BaseExtractor(nn.Module):
 
   def _beat_tokens(self, beat, found):
     """Returns the median beat as tokens (b, 20, width), or what is for none."""
-    count = BEAT_SAMPLES // _BEAT_PATCH
+    count = MEDIAN_SAMPLES // _BEAT_PATCH
     pieces = beat.reshape(beat.shape[0], count, -1)
     x = layers.Dense(
       self.width,
@@ -334,7 +335,7 @@ class BaseExtractor(nn.Module):
     if self.null_condition:
       patient = layers.fill_missing(patient, self.null_patient)
     tokens = self.statement_tokens(statements, mask, patient)
-    whole = _mean(tokens, mask)
+    whole = masked_mean(tokens, mask)
     null_token = self.param(
       "null_token", nn.initializers.normal(1.0), (1, self.width)
     )
@@ -412,11 +413,11 @@ class BaseExtractor(nn.Module):
     if self.null_condition:
       patient = layers.fill_missing(patient, self.null_patient)
     tokens = self.statement_tokens(statements, mask, patient)
-    return self.beat_under(base, _mean(tokens, mask))
+    return self.beat_under(base, masked_mean(tokens, mask))
 
   def beat_under(
     self, base: Float[Array, "b base"], condition: Float[Array, "b d"]
   ) -> Float[jax.Array, "b 80 12"]:
     """`predict_beat` of a condition that `with_condition` gave."""
-    beat = self.beat_head(base, condition) * _BEAT_SIZE
-    return beat.reshape(base.shape[0], BEAT_SAMPLES, 12)
+    beat = self.beat_head(base, condition) * BEAT_SIZE
+    return beat.reshape(base.shape[0], MEDIAN_SAMPLES, 12)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Real
 
 from ecgtwin_jax.constants import TEXT_WIDTH
 from ecgtwin_jax.models import layers
+from ecgtwin_jax.models.beat_sketch import ForetoldBeat, lay_beats
 from ecgtwin_jax.models.beat_track import BEAT_TRACKS
 from ecgtwin_jax.models.injector import (
   INJECTORS,
@@ -104,6 +105,8 @@ class Denoiser(nn.Module):
       beside the statements' tokens.
     beat_attention: Whether the positions of a unet's full length also look for
       the same moment of other beats, by the track.
+    beat_sketch: Width of the statements' tokens by which the person's usual
+      beat is foretold, to be laid at the R peaks of the track; 0: it is not.
     own_recording: Whether it is told where the base vector is of the very
       recording that it denoises, which only training does.
     remat: Keep less for the gradient and compute it again; dit keeps what its
@@ -129,6 +132,7 @@ class Denoiser(nn.Module):
   identity_tokens: int = 0
   patient_in_norm: bool = False
   beat_attention: bool = False
+  beat_sketch: int = 0
   own_recording: bool = False
   remat: bool = False
   dtype: Any = jnp.float32
@@ -214,6 +218,22 @@ class Denoiser(nn.Module):
         dtype=self.dtype,
         name="track_embedding",
       )(track)
+      if self.beat_sketch:
+        beat = ForetoldBeat(self.beat_sketch, name="foretold_beat")(
+          base, statements, mask, patient
+        )
+        h = layers.Dense(
+          2 * self.width,
+          kernel_init=layers.xavier,
+          dtype=self.dtype,
+          name="sketch_1",
+        )(lay_beats(beat, track))
+        x += layers.Dense(
+          self.width,
+          kernel_init=layers.zeros,
+          dtype=self.dtype,
+          name="sketch_2",
+        )(nn.gelu(h))
     # The residual stream is float32, whatever the type of the products.
     x = layers.rotate(x.astype(jnp.float32))
     if not INJECTORS[self.injector].adaptive:
@@ -267,6 +287,10 @@ class Denoiser(nn.Module):
       raise ValueError(
         "beat_attention needs backbone='unet' and beat_track='kinds', not "
         f"{self.backbone!r} and {self.beat_track!r}"
+      )
+    if self.beat_sketch and self.beat_track == "none":
+      raise ValueError(
+        f"beat_sketch={self.beat_sketch} must be 0 where beat_track='none'"
       )
     if own is not None and not self.own_recording:
       raise ValueError("own needs own_recording=True")

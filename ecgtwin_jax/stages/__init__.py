@@ -18,7 +18,8 @@ Tree = Any  # of arrays
 class Stage(Protocol):
   """What the loop calls of a stage's module.
 
-  `check` may be missing: then nothing but the loss can stop the training.
+  `check` may be missing: then nothing but the loss can stop the training; and
+  `start`: then every weight begins as `init` draws it.
   """
 
   def load_data(self, config: Config) -> Any:
@@ -42,6 +43,9 @@ class Stage(Protocol):
 
   def init(self, rng: Array, config: Config) -> tuple[Tree, Tree]:
     """Parameters, and what else of the model changes (batch statistics)."""
+
+  def start(self, config: Config, data: Any) -> dict[str, Tree]:
+    """Modules that begin with weights learned before, unless init_from does."""
 
   def loss(
     self,

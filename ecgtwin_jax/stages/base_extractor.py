@@ -5,7 +5,7 @@ batch, each seen together with its own condition. An extractor that sees median
 beats has to foretell, from the base vector of each of the two and the condition
 of the other, the other's median beat: so the vector holds the person's shapes
 and not just what tells persons apart. What foretells them stays in the
-checkpoint as `beat_head`; generating does not use it.
+checkpoint as `beat_head`, and stage 2 begins its beat sketch with it.
 
 Batches hold what `pipeline.gather_pairs` gives of each recording and its
 "reference_":

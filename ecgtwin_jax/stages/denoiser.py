@@ -41,10 +41,11 @@ from ecgtwin_jax.diffusion.schedule import (
   unpredictable,
 )
 from ecgtwin_jax.inference import twin_directory
-from ecgtwin_jax.models.base_extractor import BaseExtractor
+from ecgtwin_jax.models.base_extractor import BEAT_SIZE, BaseExtractor
 from ecgtwin_jax.models.beat_track import BEAT_TRACKS, beat_track
 from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
 from ecgtwin_jax.stages import Batch, Config, Tree, splits
+from ecgtwin_jax.stages.base_extractor import spread_of_beats
 from ecgtwin_jax.stages.losses import mean_of_sums
 from ecgtwin_jax.text.findings import names_rhythm
 from ecgtwin_jax.training import checkpoint
@@ -58,7 +59,8 @@ class Data(NamedTuple):
   """Both splits, and the base vector of every recording in them.
 
   `extractor` is the digest of the weights that gave the base vectors, `scale`
-  that of the latents they were trained on.
+  that of the latents they were trained on; `foretold_beat` are its weights that
+  foretell the usual beat, for a denoiser with a beat sketch.
   """
 
   splits: splits.Splits
@@ -66,6 +68,7 @@ class Data(NamedTuple):
   scale: float | list[float]
   train_bases: np.ndarray
   validation_bases: np.ndarray
+  foretold_beat: Tree | None = None
 
   @property
   def fingerprint(self) -> str:
@@ -173,7 +176,32 @@ def load_data(config: Config) -> Data:
     for split in data
   ]
   digest = twin_directory.digest(variables["params"])
-  return Data(data, digest, scale, *bases)
+  foretold = None
+  if config.model.beat_sketch:
+    foretold = _foretold_beat(config, module, variables["params"], data.train)
+  return Data(data, digest, scale, *bases, foretold)
+
+
+def _foretold_beat(config, extractor, params, train):
+  """The extractor's weights that foretell the usual beat, its mean added."""
+  asked = config.model.beat_sketch
+  if not extractor.median_beat or extractor.width != asked:
+    raise ValueError(
+      f"config.model.beat_sketch={asked} must be {extractor.width}, the width "
+      f"of config.base_extractor={config.base_extractor!r}, which must "
+      f"foretell beats (its median_beat={extractor.median_beat}); or 0"
+    )
+  mean, _ = spread_of_beats(train)
+  head = jax.tree.map(np.array, params["beat_head"])
+  head["output"]["bias"] += mean.ravel() / BEAT_SIZE
+  return {"statement_tokens": params["statement_tokens"], "beat_head": head}
+
+
+def start(config: Config, data: Any) -> dict[str, Tree]:
+  """What foretells the usual beat begins as stage 1 has learned it."""
+  if data.foretold_beat is None:
+    return {}
+  return {"foretold_beat": data.foretold_beat}
 
 
 def load_frozen(config: Config, data: Any) -> dict:

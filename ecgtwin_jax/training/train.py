@@ -17,6 +17,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -212,6 +213,31 @@ def first_state(
   )
 
 
+def start_with(given: dict, state: TrainState) -> TrainState:
+  """Puts a stage's given modules in the place of those that were drawn.
+
+  Raises:
+    ValueError: a module's weights are of other sizes.
+  """
+
+  def take(own):
+    def put(path, new, old):
+      if np.shape(new) != old.shape:
+        raise ValueError(
+          f"weights {jax.tree_util.keystr(path)} {np.shape(new)} must be "
+          f"{old.shape}, as in config.model"
+        )
+      return sharding.put(np.asarray(new, old.dtype), old.sharding)
+
+    taken = {
+      name: jax.tree_util.tree_map_with_path(put, new, own[name])
+      for name, new in given.items()
+    }
+    return {**own, **taken}
+
+  return state.replace(params=take(state.params), ema=take(state.ema))
+
+
 def _trees(state: TrainState) -> dict:
   return {
     "weights": {"params": state.ema, "model_state": state.model_state},
@@ -293,6 +319,8 @@ def _train(config, stage, data, workdir, mesh, trace) -> dict:
   restored = saver.restore(_trees(shapes))
   if restored is None:
     start, state = 0, first_state(config, stage, shapes, hyper["part"])
+    if config.init_from is None and hasattr(stage, "start"):
+      state = start_with(stage.start(config, data), state)
   else:
     start, state = restored[0], _from_trees(restored[1])
     metric_writer.say(f"{config.stage}: continuing {workdir} at step {start}")

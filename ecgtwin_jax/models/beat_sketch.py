@@ -1,0 +1,85 @@
+"""A sketch of the ECG: the person's usual beat, laid at each R peak.
+
+Ours. The base vector and the condition foretell the usual beat, as stage 1
+learns it, and the beat track says where it stands: so shape meets time before
+the denoiser begins.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from ecgtwin_jax.constants import (
+  LEADS,
+  MEDIAN_R,
+  MEDIAN_SAMPLES,
+  MODEL_RATE,
+  MODEL_SAMPLES,
+  SECONDS,
+)
+from ecgtwin_jax.models import layers
+from ecgtwin_jax.models.base_extractor import (
+  UnderCondition,
+  masked_mean,
+)
+from ecgtwin_jax.models.layers import Array
+
+_SINCE, _UNTIL, _GIVEN = 2, 3, 7  # channels of a beat track
+_OF_LAST = 0.6  # of an RR interval: so far reaches the beat that began it
+
+
+class ForetoldBeat(nn.Module):
+  """The usual beat (b, 80, 12) of a person under a condition, in 0.2 mV.
+
+  Its weights can start as those of a base extractor's `predict_beat`, of the
+  same widths.
+  """
+
+  width: int  # of a statement's token
+  hidden: int = 256
+
+  @nn.compact
+  def __call__(
+    self,
+    base: Float[Array, "b base"],
+    statements: Float[Array, "b s e"],
+    mask: Bool[Array, "b s"],
+    patient: Float[Array, "b 3"],
+  ) -> Float[jax.Array, "b 80 12"]:
+    tokens = layers.StatementTokens(
+      self.width, layers.torch_uniform, name="statement_tokens"
+    )(statements, mask, patient)
+    condition = masked_mean(tokens, mask)
+    beat = UnderCondition(
+      self.hidden, MEDIAN_SAMPLES * len(LEADS), name="beat_head"
+    )(base, condition)
+    return beat.reshape(-1, MEDIAN_SAMPLES, len(LEADS))
+
+
+def lay_beats(
+  beat: Float[Array, "b 80 12"], track: Float[Array, "b l f"]
+) -> Float[jax.Array, "b l n"]:
+  """Lays a beat at every R peak of a track; zeros where there is no track.
+
+  Up to 0.6 of an RR interval it is the beat before, from there on the next.
+
+  Args:
+    beat: 80 samples at 102.4 Hz, the R peak on sample 31.
+    track: beat tracks, see models/beat_track.py.
+
+  Returns:
+    For each position its samples of 12 leads, one after the other.
+  """
+  rows, length = track.shape[:2]
+  inside = MODEL_SAMPLES // length
+  away = (jnp.arange(inside) + 0.5) / inside - 0.5
+  away = away[None, None] * (SECONDS / length)
+  since = track[..., _SINCE, None] + away
+  until = track[..., _UNTIL, None] - away
+  of_last = since < _OF_LAST * (since + until)
+  at = MEDIAN_R + MODEL_RATE * jnp.where(of_last, since, -until)
+  samples = jnp.arange(MEDIAN_SAMPLES, dtype=at.dtype)[None, None, None]
+  weight = jnp.maximum(1 - jnp.abs(at[..., None] - samples), 0)
+  sketch = weight.reshape(rows, -1, MEDIAN_SAMPLES) @ beat
+  return sketch.reshape(rows, length, -1) * track[..., _GIVEN, None]

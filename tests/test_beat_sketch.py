@@ -1,0 +1,128 @@
+"""The usual beat, foretold and laid at the R peaks."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecgtwin_jax.constants import MEDIAN_R
+from ecgtwin_jax.models.base_extractor import BEAT_SIZE, BaseExtractor
+from ecgtwin_jax.models.beat_sketch import ForetoldBeat, lay_beats
+from ecgtwin_jax.models.beat_track import beat_track
+from ecgtwin_jax.models.denoiser import Denoiser
+from ecgtwin_jax.stages import denoiser
+from ecgtwin_jax.training import checkpoint, train
+from helpers import runs
+
+RATE = 102.4
+
+
+def track_of(*times):
+  time = np.full((1, 16), np.nan, np.float32)
+  time[0, : len(times)] = times
+  none = np.zeros((1, 16), np.int32)
+  return beat_track(jnp.asarray(time), jnp.asarray(none), jnp.asarray(none))
+
+
+def make_beat():
+  """A line that rises by 1 a sample, and another lead of half its size."""
+  beat = np.zeros((1, 80, 12), np.float32)
+  beat[0, :, 0] = 1 + np.arange(80)
+  beat[0, :, 7] = beat[0, :, 0] / 2
+  return jnp.asarray(beat)
+
+
+def test_a_beat_lies_on_each_r_peak_and_reaches_so_far():
+  times = 1.0, 1.9, 2.5
+  sketch = lay_beats(make_beat(), track_of(*times))
+  assert sketch.shape == (1, 128, 8 * 12)
+  signal = np.asarray(sketch).reshape(1024, 12)
+  at = (np.arange(1024) + 0.5) / RATE
+  wanted = np.zeros(1024)
+  line = np.concatenate([np.arange(81), [0]])
+  # Before the first beat and behind the last one the next interval repeats.
+  peaks = np.array([1.0 - 0.9, *times, 2.5 + 0.6])
+  for last, following in itertools.pairwise(peaks):
+    split = last + 0.6 * (following - last)
+    for r, inside in (
+      (last, (at >= last) & (at < split)),
+      (following, (at >= split) & (at < following)),
+    ):
+      place = MEDIAN_R + (at[inside] - r) * RATE
+      wanted[inside] = np.interp(place, np.arange(-1, 81), line)
+  here = (at > 0.2) & (at < 3.0)
+  np.testing.assert_allclose(signal[here, 0], wanted[here], atol=1e-3)
+  np.testing.assert_allclose(signal[:, 7], signal[:, 0] / 2, atol=1e-6)
+  assert not signal[:, 1].any()
+
+
+def test_no_track_has_no_sketch():
+  track = jnp.zeros((1, 128, 13))
+  assert not np.asarray(lay_beats(make_beat(), track)).any()
+
+
+def test_it_foretells_what_the_extractor_does():
+  extractor = BaseExtractor(
+    width=16, depth=1, heads=2, latent_channels=8, identity_tokens=2,
+    token_width=8, median_beat=True, beat_width=32, text_width=6,
+  )  # fmt: skip
+  rng = np.random.default_rng(0)
+  base = jnp.asarray(rng.normal(size=(3, 16)), jnp.float32)
+  statements = jnp.asarray(rng.normal(size=(3, 2, 6)), jnp.float32)
+  mask = jnp.asarray([[True, False], [True, True], [False, False]])
+  patient = jnp.asarray(rng.normal(size=(3, 3)), jnp.float32)
+  condition = base, statements, mask, patient
+  variables = extractor.init(
+    jax.random.key(0), *condition, method="predict_beat"
+  )
+  head = variables["params"]["beat_head"]["output"]
+  head["kernel"] = jnp.asarray(rng.normal(size=head["kernel"].shape))
+  wanted = extractor.apply(variables, *condition, method="predict_beat")
+  got = ForetoldBeat(16, 32).apply(variables, *condition)
+  assert np.abs(wanted).max() > 0.1
+  np.testing.assert_allclose(BEAT_SIZE * got, wanted, atol=1e-5)
+
+
+def test_a_sketch_needs_a_track():
+  model = Denoiser(beat_sketch=8, width=16, heads=2, base_width=16)
+  zeros = jnp.zeros((1, 128, 4))
+  with pytest.raises(ValueError, match="beat_sketch=8 must be 0"):
+    model.init(
+      jax.random.key(0), zeros, jnp.zeros(1), jnp.zeros((1, 1, 768)),
+      None, jnp.zeros((1, 3)), jnp.zeros((1, 16)),
+    )  # fmt: skip
+
+
+def test_training_starts_with_what_stage_1_foretells(chain, stage_config):
+  config = stage_config("stage2")
+  data = denoiser.load_data(config)
+  given = denoiser.start(config, data)["foretold_beat"]
+  _, learned = checkpoint.load_weights(chain / "stage1", "base_extractor")
+  learned = learned["params"]
+  np.testing.assert_array_equal(
+    given["beat_head"]["input"]["kernel"],
+    learned["beat_head"]["input"]["kernel"],
+  )
+  mean = data.splits.train.arrays["median_beat"].astype(float).mean(axis=0)
+  added = (
+    given["beat_head"]["output"]["bias"]
+    - learned["beat_head"]["output"]["bias"]
+  )
+  np.testing.assert_allclose(BEAT_SIZE * added.reshape(80, 12), mean, atol=0.01)
+  with runs.program(config, jax.devices()) as p:
+    state = train.first_state(p.config, p.stage, p.shapes, "denoiser")
+    begun = train.start_with({"foretold_beat": given}, state)
+  for tree in (begun.params, begun.ema):
+    jax.tree.map(np.testing.assert_array_equal, tree["foretold_beat"], given)
+    assert tree["condition"] is not None
+  wrong = {"foretold_beat": jax.tree.map(lambda x: x[..., :3], given)}
+  with pytest.raises(ValueError, match="must be"):
+    train.start_with(wrong, state)
+
+
+def test_another_width_than_stage_1_s_is_refused(stage_config):
+  config = stage_config("stage2", **{"model.beat_sketch": 32})
+  with pytest.raises(ValueError, match="beat_sketch=32 must be 64"):
+    denoiser.load_data(config)
