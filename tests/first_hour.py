@@ -812,7 +812,7 @@ def wheel_does_what_readme_shows(folder, python: str | None = None):
     elif name == "train":
       assert "Keys:" in does(*words, "--help")
     elif name == "evaluate":
-      does(*"ecgtwin-data simulated --output=sim --patients=12".split())
+      does(*"ecgtwin-data simulated --output=sim --patients=23".split())
       shipped_twin = pathlib.Path(place.strip()).parent / "assets"
       twin = shipped_twin / "simulated-small"
       options = "--patients=3 --conditions=1 --levels=condition".split()

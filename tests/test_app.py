@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 
@@ -30,6 +31,14 @@ def test_without_gradio_the_error_names_the_extra(monkeypatch, capsys):
   assert main.main([f"--config={ROOT}/configs/app.py"]) == 1
   (line,) = capsys.readouterr().err.splitlines()
   assert "pip install -e '.[app]'" in line
+
+
+def test_a_temporary_folder_of_a_long_name_is_named(monkeypatch, capsys):
+  monkeypatch.setattr(tempfile, "tempdir", f"/tmp/{'x' * 54}")  # of 59 bytes
+  assert main.main([f"--config={ROOT}/configs/app.py"]) == 1
+  (line,) = capsys.readouterr().err.splitlines()
+  assert "xxx', must have a name of at most" in line
+  assert "TMPDIR=/tmp ecgtwin app" in line
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +130,22 @@ def clear(tab):
   tab.get_by_role("button", name="Clear").first.click()
   tab.get_by_text("Click to Upload").wait_for()
   tab.wait_for_timeout(1000)
+
+
+def test_a_port_that_is_taken_is_one_line(server):
+  _, port, *_ = server
+  with tempfile.TemporaryDirectory() as folder:  # of a short name
+    out = subprocess.run(
+      [sys.executable, "-m", "ecgtwin_jax.main", "app", f"--port={port}"],
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+      env={**os.environ, "TMPDIR": folder},
+    )
+    assert not list(pathlib.Path(folder).glob("ecgtwin_*"))
+  (line,) = out.stderr.splitlines()
+  assert out.returncode == 1
+  assert f"port {port} is taken: ecgtwin app --port={port + 1}" in line
 
 
 def test_twins_explanation_and_edit(page, tmp_path):

@@ -1,6 +1,7 @@
 """The app job: serves the page on one twin."""
 
 import contextlib
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -18,20 +19,30 @@ from ecgtwin_jax.jobs.inputs import read_reference, read_target
 from ecgtwin_jax.jobs.outputs import suffix_of
 
 FORM = 1 << 16  # bytes around the files of an upload
+# Bytes of a temporary folder's name in which uploads can be read: the name of a
+# socket behind it is limited.
+LONGEST_FOLDER = (107 if sys.platform == "linux" else 103) - len(
+  "/ecgtwin_12345678/pymp-12345678/listener-12345678"
+)
 
 
 def run(config: ConfigDict) -> None:
   """Serves the page until Ctrl-C or SIGTERM.
 
   Raises:
-    ValueError: Gradio is not installed, or a value of the configuration is out
-      of range.
+    ValueError: Gradio is not installed, a value of the configuration is out of
+      range, or the name of the folder for temporary files is too long.
     OSError: the port is taken, or there is no such twin or recording.
   """
   suffix_of(config.format)
   if not 0 < config.max_upload_mb < 1e6:
     raise ValueError(
       f"config.max_upload_mb={config.max_upload_mb} must be in 0..1000000"
+    )
+  if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+    raise ValueError(
+      f"the folder for temporary files, {tempfile.gettempdir()!r}, must have a "
+      f"name of at most {LONGEST_FOLDER} bytes: TMPDIR=/tmp ecgtwin app"
     )
   reference, now = read_reference(config)
   target = read_target(config.target, now)
@@ -40,10 +51,17 @@ def run(config: ConfigDict) -> None:
   with _stopped_by_signals() as stopped:
     try:
       _serve(config, folder, reference, now, target, stopped)
+    except BaseException:
+      # multiprocessing removes a folder of its own in it first, and complains
+      # where there is none.
+      multiprocessing.util.Finalize(
+        None, shutil.rmtree, (folder, True), exitpriority=-200
+      )
+      raise
     finally:
       tempfile.tempdir = usual
-      for _ in range(2):  # a job that is at work may have written meanwhile
-        shutil.rmtree(folder, ignore_errors=True)
+  for _ in range(2):  # a job that is at work may have written meanwhile
+    shutil.rmtree(folder, ignore_errors=True)
   # A job that is still at work cannot be ended, and Python's exit would pull
   # away what it works on.
   sys.stdout.flush()
@@ -95,24 +113,31 @@ def _launch(blocks, style, config, folder):
     font=["system-ui", "sans-serif"],
     font_mono=["monospace"],
   )
-  app, local, public = blocks.launch(
-    server_name=config.host,
-    server_port=config.port,
-    share=config.share,
-    max_file_size=int(config.max_upload_mb * MB),
-    theme=theme,
-    css=style,
-    # None of Gradio's own pages: some of them keep what was uploaded.
-    footer_links=[],
-    run_history=False,
-    enable_monitoring=False,
-    mcp_server=False,
-    ssr_mode=False,
-    pwa=False,
-    quiet=True,
-    inbrowser=False,
-    prevent_thread_lock=True,
-  )
+  try:
+    app, local, public = blocks.launch(
+      server_name=config.host,
+      server_port=config.port,
+      share=config.share,
+      max_file_size=int(config.max_upload_mb * MB),
+      theme=theme,
+      css=style,
+      # None of Gradio's own pages: some of them keep what was uploaded.
+      footer_links=[],
+      run_history=False,
+      enable_monitoring=False,
+      mcp_server=False,
+      ssr_mode=False,
+      pwa=False,
+      quiet=True,
+      inbrowser=False,
+      prevent_thread_lock=True,
+    )
+  except OSError as error:
+    if "empty port" not in str(error):
+      raise
+    raise OSError(
+      f"port {config.port} is taken: ecgtwin app --port={config.port + 1}"
+    ) from None
   if not config.share:  # who comes by that way is known to Gradio alone
     app.middleware_stack = None  # is built anew, with the guard before the rest
     app.add_middleware(

@@ -102,7 +102,11 @@ def other_rows(
     ValueError: there is one patient only.
   """
   if len(np.unique(patients)) < 2:
-    raise ValueError("shuffling needs at least two patients")
+    raise ValueError(
+      "an evaluation needs at least two patients, and the splits it takes have "
+      "one: raise --patients, or prepare more, such as with "
+      "python -m data_prep simulated --patients=200 --output=DIR"
+    )
   return np.array(
     [rng.choice(np.flatnonzero(patients != patient)) for patient in patients]
   )
