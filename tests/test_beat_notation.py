@@ -56,6 +56,7 @@ def test_what_a_usual_beat_is_depends_on_the_report(report, kind, p_wave):
     ([(1.0, "vpc")], "one of usual, pvc, pac, paced"),
     ([float("nan")], "must be in 0..10 s"),
     ("0.4 pvc:2.0", "'pvc:2.0' is no beat"),
+    ("." * 10**6, f"beats='{'.' * 60}': '{'.' * 60}' is no beat"),
     (STEADY._replace(time=STEADY.time[::-1].copy()), "must be finite"),
     (STEADY._replace(kind=STEADY.kind[:40]), "must be (48,)"),
     (STEADY._replace(kind=np.full(48, 9, np.int8)), "must be 0..3"),

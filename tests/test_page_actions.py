@@ -277,6 +277,7 @@ def test_where_no_beats_are_found_the_rate_stays_open(
     (dict(heart_rate="10"), r"heart_rate=10.0 must be a number in 20..300"),
     (dict(heart_rate="nan"), "heart_rate=nan must be a number in 20..300"),
     (dict(age="old"), "age 'old' must be a number"),
+    (dict(age="1_0"), "age '1_0' must be a number"),
     (dict(now_age="-1"), "age=-1.0"),
     (dict(now_sex="X"), "sex='X'"),
     (dict(num_samples=0), f"twins=0 must be a number in 1..{MAX_SAMPLES}"),

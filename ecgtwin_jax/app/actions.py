@@ -21,7 +21,7 @@ from ecgtwin_jax.inference.twin import ECGTwin
 from ecgtwin_jax.inference.twin_directory import shipped
 from ecgtwin_jax.jobs.edit import write_edit
 from ecgtwin_jax.jobs.generate import write_results
-from ecgtwin_jax.jobs.inputs import fill_condition
+from ecgtwin_jax.jobs.inputs import fill_condition, plain_number
 from ecgtwin_jax.plotting import SPEED, plot_ecg
 
 MAX_SAMPLES = 16
@@ -401,9 +401,9 @@ out = twin.generate(
 
 def _number(text, name):
   try:
-    return float(text)
+    return plain_number(text)
   except ValueError:
-    raise ValueError(f"{name} {text!r} must be a number") from None
+    raise ValueError(f"{name} {text[:60]!r} must be a number") from None
 
 
 def _read_given(sampling_rate: str, leads: str, unit: str) -> Given:

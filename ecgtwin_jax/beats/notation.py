@@ -133,7 +133,9 @@ def _split(beats):
   for word in words:
     match = _TOKEN.fullmatch(word)
     if not match:
-      raise ValueError(f"beats={beats!r}: {word!r} is no beat, {_SYNTAX}")
+      raise ValueError(
+        f"beats={beats[:60]!r}: {word[:60]!r} is no beat, {_SYNTAX}"
+      )
     pairs.append((float(match[2]), match[1] or KINDS[_USUAL]))
   return pairs
 

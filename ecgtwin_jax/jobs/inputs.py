@@ -121,3 +121,14 @@ def read_target(target: ConfigDict, now: Condition) -> Condition:
 def split_statements(text: str) -> list[str]:
   """The statements of a text that separates them by '|'."""
   return [s.strip() for s in text.split("|") if s.strip()]
+
+
+def plain_number(text: str) -> float:
+  """A number as it is usually written: neither 1_0 nor digits of other scripts.
+
+  Raises:
+    ValueError: it is none.
+  """
+  if "_" in text or not text.isascii():
+    raise ValueError(f"{text[:60]!r} must be a number")
+  return float(text)

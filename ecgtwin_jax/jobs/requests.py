@@ -33,7 +33,11 @@ from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, read_ecg
 from ecgtwin_jax.data.whole_files import appear_whole, hold, sha256_of
 from ecgtwin_jax.inference.results import describe_origin
 from ecgtwin_jax.inference.twin import load_twin
-from ecgtwin_jax.jobs.inputs import fill_condition, split_statements
+from ecgtwin_jax.jobs.inputs import (
+  fill_condition,
+  plain_number,
+  split_statements,
+)
 from ecgtwin_jax.jobs.outputs import suffix_of, versions, write_ecgs
 
 FAILED = "failed.csv"
@@ -192,11 +196,11 @@ def _number(cells, name):
   if not text:
     return None
   try:
-    value = float(text)
+    value = plain_number(text)
   except ValueError:
     value = math.nan
   if not math.isfinite(value):
-    raise ValueError(f"{name}={text!r} must be a number")
+    raise ValueError(f"{name}={text[:60]!r} must be a number")
   return value
 
 
@@ -204,9 +208,12 @@ def _whole(cells, name, default, low, high):
   text = cells.get(name, "")
   if not text:
     return default
-  value = int(text) if text.isdecimal() else -1
+  digits = text.isascii() and text.isdecimal() and len(text) < 20
+  value = int(text) if digits else -1
   if not low <= value <= high:
-    raise ValueError(f"{name}={text!r} must be a whole number in {low}..{high}")
+    raise ValueError(
+      f"{name}={text[:60]!r} must be a whole number in {low}..{high}"
+    )
   return value
 
 
