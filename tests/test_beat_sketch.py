@@ -122,6 +122,14 @@ def test_training_starts_with_what_stage_1_foretells(chain, stage_config):
     train.start_with(wrong, state)
 
 
+def test_a_trained_denoiser_still_resembles_stage_1(chain):
+  _, learned = checkpoint.load_weights(chain / "stage1", "base_extractor")
+  _, trained = checkpoint.load_weights(chain / "stage2", "denoiser")
+  head = learned["params"]["beat_head"]["input"]["kernel"]
+  own = trained["params"]["foretold_beat"]["beat_head"]["input"]["kernel"]
+  assert np.corrcoef(own.ravel(), head.ravel())[0, 1] > 0.9
+
+
 def test_another_width_than_stage_1_s_is_refused(stage_config):
   config = stage_config("stage2", **{"model.beat_sketch": 32})
   with pytest.raises(ValueError, match="beat_sketch=32 must be 64"):
