@@ -90,6 +90,14 @@ def test_a_reference_no_better_than_the_baseline_is_no_scale(
   assert answers(metric(*spectrum, "lower"))["real"].word == word
 
 
+@pytest.mark.parametrize("value", [0.98, 1.0, 1.01])
+def test_what_is_best_at_the_reference_may_lie_on_either_side(value):
+  better = "lower" if value > 1 else "higher"
+  low, high = value - 0.01, value + 0.01
+  slope = metric("heart_rate_slope", value, low, high, 0.0, 1.0, better)
+  assert answers(slope)["text"].word == "Yes"
+
+
 def test_what_cannot_tell_hides_no_lack():
   spectrum = ("power_spectrum_distance_db", 1.3, 1.2, 1.4, 1.2, 1.33, "lower")
   leads = metric("leads_in_place_share", 7 / 12, 0.5, 0.6, NAN, 1.0)

@@ -188,7 +188,8 @@ def _word(metric, at_best):
     return "Cannot tell"
   if math.isfinite(metric.baseline):
     ends = [
-      position(metric._replace(value=end)) for end in (metric.low, metric.high)
+      position(metric._replace(value=end), at_best)
+      for end in (metric.low, metric.high)
     ]
     # Without an interval nothing separates.
     if not all(map(math.isfinite, ends)):
