@@ -119,8 +119,9 @@ def get_config(variant="base"):
           "base_entry_mask": 0.15,  # one mask for the whole batch
           "uniform_over": "pairs",
         },
-        # The shipped twin, `simulated-small`. So small and short a training
-        # learns faster with convolutions than with the transformer.
+        # The shipped twin, `simulated-small`, but for the beat sketch. So small
+        # and short a training learns faster with convolutions than with the
+        # transformer.
         "small": {
           "model.backbone": "unet",
           "remat": False,  # the loop is of the transformer's blocks

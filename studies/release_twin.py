@@ -58,7 +58,8 @@ ECGTwin-JAX so that every function can be tried without data or training:
 version {version}, seed {seed}; split by patient 8:1:1), statements embedded by
 `{encoder}`. Recipe: `configs/vae.py:small`, `configs/stage1.py:small`,
 `configs/rhythm.py:small` and `configs/stage2.py:small`, made by one command,
-`python -m ecgtwin_jax.main --config=configs/stage2.py:small`. {note}
+`python -m ecgtwin_jax.main --config=configs/stage2.py:small
+--config.model.beat_sketch=0`. {note}
 
 | part | parameters |
 |---|---|

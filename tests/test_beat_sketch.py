@@ -134,3 +134,9 @@ def test_another_width_than_stage_1_s_is_refused(stage_config):
   config = stage_config("stage2", **{"model.beat_sketch": 32})
   with pytest.raises(ValueError, match="beat_sketch=32 must be 64"):
     denoiser.load_data(config)
+
+
+def test_another_width_of_what_foretells_is_refused(stage_config, monkeypatch):
+  monkeypatch.setattr(ForetoldBeat, "hidden", 128)
+  with pytest.raises(ValueError, match="beat_width=256, which must be 128"):
+    denoiser.load_data(stage_config("stage2"))

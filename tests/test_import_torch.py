@@ -223,7 +223,11 @@ def test_latents_and_frozen_extractor_of_an_imported_twin_train_stage_2(
     batch_size=8,
     latent_scale=0.18215,
     steps=1,
-    **{"model.base_width": 256, "model.latent_channels": 4},
+    **{
+      "model.base_width": 256,
+      "model.latent_channels": 4,
+      "model.beat_sketch": 0,
+    },
   )
   evaluation = train.train(config, tmp_path / "run")
   assert np.isfinite(evaluation["mse"])

@@ -42,6 +42,7 @@ from ecgtwin_jax.diffusion.schedule import (
 )
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.base_extractor import BEAT_SIZE, BaseExtractor
+from ecgtwin_jax.models.beat_sketch import ForetoldBeat
 from ecgtwin_jax.models.beat_track import BEAT_TRACKS, beat_track
 from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
 from ecgtwin_jax.stages import Batch, Config, Tree, splits
@@ -190,6 +191,12 @@ def _foretold_beat(config, extractor, params, train):
       f"config.model.beat_sketch={asked} must be {extractor.width}, the width "
       f"of config.base_extractor={config.base_extractor!r}, which must "
       f"foretell beats (its median_beat={extractor.median_beat}); or 0"
+    )
+  if extractor.beat_width != ForetoldBeat.hidden:
+    raise ValueError(
+      f"config.base_extractor={config.base_extractor!r} has beat_width="
+      f"{extractor.beat_width}, which must be {ForetoldBeat.hidden} where "
+      f"config.model.beat_sketch={asked} is not 0"
     )
   mean, _ = spread_of_beats(train)
   head = jax.tree.map(np.array, params["beat_head"])
