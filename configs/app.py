@@ -16,7 +16,7 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.job = "app"  # what the command does
   config.workdir = "runs/app"  # where results go
-  # A twin directory, or real-small; None: simulated-small.
+  # A twin directory, or simulated-small; None: real-small.
   config.twin = ml_collections.config_dict.placeholder(str)
   # Of statements the twin does not know: a name, or a model's folder.
   config.encoder = ml_collections.config_dict.placeholder(str)

@@ -44,6 +44,8 @@ def get_config(variant="base"):
   config.text_dropout_per = "example"  # or "batch", as published
   # The published loss treats other pairs of a patient as strangers.
   config.same_patient_negatives = False
+  # Recordings without a pair are pairs with themselves.
+  config.own_recordings = False
   config.uniform_over = "patients"  # or "pairs": long histories weigh more
   config.eval_patients = 512  # gallery of the held-out retrieval
 

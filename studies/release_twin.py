@@ -46,20 +46,36 @@ SHOWN = (
   "power_spectrum_distance_db counterfactual_beat_mv "
   "counterfactual_beat_nearer_than_reference_share privacy_replay_share"
 ).split()
+LICENCES = """The real recordings are a twentieth of PTB-XL 1.0.3 (P. Wagner,
+N. Strodthoff, R.-D. Bousseljot, W. Samek, T. Schaeffter, PhysioNet 2022,
+<https://doi.org/10.13026/kfzx-aw45>; Wagner et al. 2020, Scientific Data 7,
+154), licensed under the Creative Commons Attribution 4.0 International licence
+(<https://creativecommons.org/licenses/by/4.0/>), and recordings that were
+marked acceptable in set A of the PhysioNet/Computing in Cardiology Challenge
+2011 (I. Silva, G. B. Moody, L. Celi 2011, Computing in Cardiology 38:273-276;
+<https://physionet.org/content/challenge-2011/1.0.0/>), licensed under the Open
+Data Commons Attribution License 1.0
+(<https://opendatacommons.org/licenses/by/1-0/>): resampled, and learned
+from."""
 CARD = """# simulated-small
 
-An ECG digital twin trained on simulated patients alone. It comes with
-ECGTwin-JAX so that every function can be tried without data or training:
+An ECG digital twin whose denoiser and rhythm model were trained on simulated
+patients alone, so that what it does can be compared with a known truth. It
+comes with ECGTwin-JAX:
 `ecgtwin_jax.ECGTwin.from_pretrained("simulated-small")`.
 
-## Data and training
+## Data, licence and training
 
-{patients:,} simulated patients with {recordings} recordings each (simulator
-version {version}, seed {seed}; split by patient 8:1:1), statements embedded by
-`{encoder}`. Recipe: `configs/vae.py:small`, `configs/stage1.py:small`,
-`configs/rhythm.py:small` and `configs/stage2.py:small`, made by one command,
-`python -m ecgtwin_jax.main --config=configs/stage2.py:small
---config.model.beat_sketch=0`. {note}
+Denoiser: {patients:,} simulated patients with {recordings} recordings each
+(simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
+extractor has not met, statements embedded by `{encoder}`. Autoencoder and base
+extractor are those of `real-small` and have met real recordings, too. Recipe:
+`configs/vae.py:small`, `configs/stage1.py:small`, `configs/rhythm.py:small` and
+`configs/stage2.py:small`; by one command, on simulated patients alone and with
+fewer steps, `python -m ecgtwin_jax.main --config=configs/stage2.py:small`; the
+commands of each part stand in studies/RESULTS.md. {note}
+
+{licences}
 
 | part | parameters |
 |---|---|
@@ -93,10 +109,11 @@ All figures: `python -m ecgtwin_jax.main --config=configs/evaluate.py`.
 
 ## Intended use and limits
 
-For trying the software, for teaching and for tests. The simulator is a test
-context with a known truth, no model of disease: nothing here is a finding about
-hearts, and on recorded ECGs the twin is out of its depth. Not for clinical use;
-generated ECGs are synthetic and must not be used for diagnosis or treatment.
+For teaching, for tests, and for studies where the truth must be known. The
+simulator is a test context with a known truth, no model of disease: nothing
+here is a finding about hearts. Not for clinical use; generated ECGs are
+synthetic and must not be used for diagnosis or treatment. For recorded ECGs
+take `real-small`: on them this twin is out of its depth.
 """
 
 
@@ -107,25 +124,18 @@ comes with ECGTwin-JAX: `ecgtwin_jax.ECGTwin.from_pretrained("real-small")`.
 
 ## Data, licence and training
 
-All parts went on from those of `simulated-small`: the autoencoder on simulated
-recordings (10,000 patients, seed 77) and on real ones of 1,120 patients of
-PTB-XL and 575 without a report; the base extractor on simulated pairs (8,000
-patients, seed 0), with the new latents; rhythm model and denoiser on batches of
-which one half were pairs of the 10,000 simulated patients, the other the 1,120
-real recordings, each its own reference (`config.model.own_recording`, set to
-"another recording" when sampling), with statements embedded by `{encoder}`.
+Autoencoder: simulated recordings (10,000 patients, seed 77) and real ones of
+1,120 patients of PTB-XL and 575 without a report. Base extractor: simulated
+pairs (14,400 patients, seeds 0 and 77) and, a sixth of each batch, the 1,120
+recordings of PTB-XL, each a pair with itself (`config.own_recordings`). Rhythm
+model: simulated ones and PTB-XL. Denoiser: pairs of simulated patients whom the
+extractor has not met (10,000, seed 912) and, as many or two thirds as many, the
+1,120 real recordings, each its own reference (`config.model.own_recording`, set
+to "another recording" when sampling), with statements embedded by `{encoder}`.
+The commands of each part stand in studies/RESULTS.md.
 {note}
 
-The real recordings are a twentieth of PTB-XL 1.0.3 (P. Wagner, N. Strodthoff,
-R.-D. Bousseljot, W. Samek, T. Schaeffter, PhysioNet 2022,
-<https://doi.org/10.13026/kfzx-aw45>; Wagner et al. 2020, Scientific Data 7,
-154), licensed under the Creative Commons Attribution 4.0 International licence
-(<https://creativecommons.org/licenses/by/4.0/>), and recordings that were
-marked acceptable in set A of the PhysioNet/Computing in Cardiology Challenge
-2011 (I. Silva, G. B. Moody, L. Celi 2011, Computing in Cardiology 38:273-276;
-<https://physionet.org/content/challenge-2011/1.0.0/>), licensed under the Open
-Data Commons Attribution License 1.0
-(<https://opendatacommons.org/licenses/by/1-0/>): resampled, and learned from.
+{licences}
 
 | part | parameters |
 |---|---|
@@ -146,9 +156,7 @@ twin has looked once, as the one before it had; privacy on the same, beside the
 real recordings of the training; up to {conditions} target conditions each,
 sampling seed {evaluation_seed}; 95% intervals, which are wide, by bootstrap
 over patients; the evaluators were trained on simulated patients. Weights as
-trained, before they were rounded to half precision. Of the rows of physiology
-that compare with the same patient's next recording, none is nearer to it than
-the reference left as it was is.
+trained, before they were rounded to half precision.
 
 | measure | | value | 95% interval | baseline | reference | N | note |
 |---|---|---|---|---|---|---|---|
@@ -194,6 +202,7 @@ def make_card(
   options = trained["data_options"]
   return text.format(
     **options,
+    licences=LICENCES,
     encoder=options["statement_encoder"],
     note=note,
     sampling=", ".join(f"`{name}={value}`" for name, value in own.items())

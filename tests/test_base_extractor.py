@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
+from ecgtwin_jax.models.base_extractor import (
+  BaseExtractor,
+  UnderCondition,
+  contrastive_logits,
+)
 from helpers import weights
 
 SIZES = dict(
@@ -124,6 +128,21 @@ def test_a_beats_pieces_have_their_places():
   swapped = {**BEAT, "median_beat": pieces[:, ::-1].reshape(B, 80, 12)}
   run = functools.partial(_jitted_reader("__call__"), {"params": params}, *ARGS)
   assert np.abs(run(**BEAT) - run(**swapped))[0].max() > 1e-3
+
+
+def test_what_goes_straight_through_is_added_and_begins_at_zero():
+  module = UnderCondition(hidden=3, features=5)
+  x, condition = _random(6, B, 7), _random(7, B, 2)
+  params = module.init(jax.random.key(0), x, condition)["params"]
+  np.testing.assert_array_equal(params["straight"]["kernel"], 0)
+  weight = _random(8, 7, 5)
+  moved = {**params, "straight": {"kernel": weight}}
+  np.testing.assert_allclose(
+    module.apply({"params": moved}, x, condition),
+    module.apply({"params": params}, x, condition) + x @ weight,
+    rtol=1e-5,
+    atol=1e-5,
+  )
 
 
 def test_the_predicted_beat_depends_on_person_and_condition():

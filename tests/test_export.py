@@ -157,7 +157,9 @@ def test_a_stated_premature_beat_comes_where_the_package_puts_it(kind):
 
 
 def shipped_and_here(folder):
-  return exported_and_here(et.ECGTwin.from_pretrained(), folder)
+  return exported_and_here(
+    et.ECGTwin.from_pretrained("simulated-small"), folder
+  )
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ NOW = et.Condition(["Sinus rhythm", "Right bundle branch block"], 82)
 
 
 def test_it_makes_ecgs_at_about_the_rate_asked_for():
-  twin = et.ECGTwin.from_pretrained("simulated-small")
+  twin = et.ECGTwin.from_pretrained()
   base = twin.extract_base(example_ecg(), NOW)
   errors = []
   for rate, text in ((55, "Sinus bradycardia"), (115, "Sinus tachycardia")):

@@ -486,3 +486,23 @@ def test_another_scale_than_the_extractors_is_refused(stage_config):
   config = stage_config("stage2", latent_scale=0.2)
   with pytest.raises(ValueError, match=r"config\.latent_scale=0\.2"):
     denoiser.load_data(config)
+
+
+def test_a_patients_only_recording_is_a_pair_where_asked(
+  stage_config, monkeypatch
+):
+  whole = splits.load_pairs(stage_config("stage1"))
+  train = whole.train
+  alone = 0
+  kept = train.patient_id != train.patient_id[alone]
+  kept[alone] = True
+  fewer = whole._replace(train=train.select(kept))
+  monkeypatch.setattr(splits, "load_pairs", lambda config: fewer)
+  of_two = base_extractor.load_data(stage_config("stage1")).train.pairs
+  data = base_extractor.load_data(stage_config("stage1", own_recordings=True))
+  pairs = data.train.pairs
+  assert len(pairs) == len(of_two) + 1
+  reference, target = pairs.pair(np.array([len(pairs) - 1]))
+  assert reference == target
+  assert data.train.record_names(target) == train.record_names([alone])
+  assert len(data.validation.pairs) == len(fewer.validation.pairs)

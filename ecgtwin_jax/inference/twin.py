@@ -114,7 +114,7 @@ class ECGTwin:
   @classmethod
   def from_pretrained(
     cls,
-    name: str | os.PathLike = "simulated-small",
+    name: str | os.PathLike = "real-small",
     encoder: StatementEncoder | str | None = None,
     *,
     revision: str | None = None,
@@ -126,9 +126,11 @@ class ECGTwin:
     must be the one in twin.json.
 
     Args:
-      name: "simulated-small", trained on simulated patients, or "real-small",
-        on real recordings of PTB-XL (CC BY 4.0) as well, whose README.md
-        is the model card; "owner/name" on the hub; or a twin directory.
+      name: "real-small", trained on simulated and real recordings, or
+        "simulated-small", whose denoiser knows simulated patients alone. Their
+        README.md is the model card and names the licences of what they have
+        learned from (CC BY 4.0, ODC-By 1.0). Or "owner/name" on the hub, or a
+        twin directory.
       encoder: as in from_checkpoint.
       revision: branch, tag or commit on the hub; None: the newest.
 
@@ -138,7 +140,7 @@ class ECGTwin:
     """
     if not isinstance(name, (str, os.PathLike)):
       raise ArgumentError(
-        f"name={name!r} must be the name of a twin, such as 'simulated-small'"
+        f"name={name!r} must be the name of a twin, such as 'real-small'"
       )
     known = sorted(
       p.parent.name

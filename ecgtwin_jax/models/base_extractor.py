@@ -137,7 +137,11 @@ class IdentityTokens(nn.Module):
 
 
 class UnderCondition(nn.Module):
-  """W3 (h + MLP h) with h = gelu(W1 x + W2 LN condition): x seen under it."""
+  """W4 x + W3 (h + MLP h), h = gelu(W1 x + W2 LN condition): x seen under it.
+
+  What goes straight through holds for hearts that are unlike those of the
+  training; it begins at zero.
+  """
 
   hidden: int
   features: int
@@ -155,7 +159,10 @@ class UnderCondition(nn.Module):
     h = dense(self.hidden, "input")(x)
     h = nn.gelu(h + dense(self.hidden, "condition")(condition))
     h += layers.MLP(self.hidden, nn.gelu, layers.torch_uniform, name="mlp")(h)
-    return dense(self.features, "output", self.last_init)(h)
+    straight = layers.Dense(
+      self.features, use_bias=False, kernel_init=layers.zeros, name="straight"
+    )
+    return straight(x) + dense(self.features, "output", self.last_init)(h)
 
 
 class BaseExtractor(nn.Module):

@@ -16,6 +16,10 @@ Batches hold what `pipeline.gather_pairs` gives of each recording and its
   median_beat        (b, 80, 12)  mV            of an extractor that sees it
   median_beat_found  (b,)         0: none       of an extractor that sees it
   patient_id         (b,)         equal numbers are one patient (not twice)
+
+With `config.own_recordings` a patient's only recording is a pair with itself:
+nothing to tell apart, but its beat is to come back, so that base vectors hold
+the beats of hearts of which there is one recording each.
 """
 
 import functools
@@ -44,6 +48,8 @@ _RIDGE = 1.0  # of the regression that looks for the heart rate in base vectors
 
 def load_data(config: Config) -> splits.Splits:
   data = splits.load_pairs(config)
+  if config.own_recordings:
+    data = splits.add_own_references(data)
   if config.model.median_beat:
     splits.require_beats(config, data)
   return data

@@ -17,7 +17,6 @@ Batches, of the target of each pair but for the base vector:
   own            (b,)         the reference is the target itself  where told
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -121,9 +120,7 @@ def load_data(config: Config) -> Data:
   )
   data = splits.load_pairs(config)
   if config.model.own_recording:
-    # Held-out pairs stay those of two recordings.
-    train = dataclasses.replace(data.train, own_references=True)
-    data = data._replace(train=train)
+    data = splits.add_own_references(data)
   extractor, variables = checkpoint.load_weights(
     config.base_extractor, "base_extractor"
   )

@@ -84,6 +84,15 @@ def load_pairs(config: Config) -> Splits:
   )
 
 
+def add_own_references(data: Splits) -> Splits:
+  """Also pairs each training recording that has no other with itself.
+
+  Held-out pairs stay those of two recordings.
+  """
+  train = dataclasses.replace(data.train, own_references=True)
+  return data._replace(train=train)
+
+
 def trim_reports(data: Splits) -> Splits:
   """Leaves out the padding behind the longest report: attention to it is 0."""
   counts = [(split.statement_ids >= 0).sum(axis=1) for split in data]
