@@ -285,6 +285,13 @@ def test_damaged_files_end_in_words(kind, tmp_path):
   run_cases(kind, 0, tmp_path, SHORT)
 
 
+# A DICOM class whose damaged name has a line break.
+@pytest.mark.parametrize("kind, number", [("clinical", 1_002_729)])
+def test_what_was_found_by_trying_for_long(kind, number, tmp_path):
+  KINDS[kind][0](tmp_path)
+  run_case(kind, number, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_end_in_words_for_long(kind, tmp_path):

@@ -27,7 +27,7 @@ SMALL = twin_directory.shipped("simulated-small")
 
 @pytest.fixture(scope="module")
 def twin():
-  return et.ECGTwin.from_pretrained()
+  return et.ECGTwin.from_pretrained("simulated-small")
 
 
 def made(count=3, rate=100):
@@ -87,7 +87,7 @@ def test_pyright_finds_the_five_mistakes_of_a_script_and_no_others(tmp_path):
 
 def test_what_is_printed_of_conditions_and_twins_is_short(twin):
   assert repr(NOW) == "Condition(Sinus rhythm; 60 bpm, 81 years, F)"
-  assert re.fullmatch(r"ECGTwin\(real-small, \d+ statements\)", repr(twin))
+  assert re.fullmatch(r"ECGTwin\(simulated-small, \d+ statements\)", repr(twin))
 
 
 @pytest.mark.parametrize("sex", ["female", "Female", "f", "F"])
