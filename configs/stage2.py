@@ -119,9 +119,8 @@ def get_config(variant="base"):
           "base_entry_mask": 0.15,  # one mask for the whole batch
           "uniform_over": "pairs",
         },
-        # The shipped twin, `simulated-small`, but for the beat sketch. So small
-        # and short a training learns faster with convolutions than with the
-        # transformer.
+        # The shipped twins. So small and short a training learns faster with
+        # convolutions than with the transformer.
         "small": {
           "model.backbone": "unet",
           "remat": False,  # the loop is of the transformer's blocks
