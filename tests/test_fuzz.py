@@ -285,8 +285,10 @@ def test_damaged_files_end_in_words(kind, tmp_path):
   run_cases(kind, 0, tmp_path, SHORT)
 
 
-# A DICOM class whose damaged name has a line break.
-@pytest.mark.parametrize("kind, number", [("clinical", 1_002_729)])
+# A DICOM class whose damaged name has a line break; a rate of minus infinity.
+@pytest.mark.parametrize(
+  "kind, number", [("clinical", 1_002_729), ("csv", 1_029_722)]
+)
 def test_what_was_found_by_trying_for_long(kind, number, tmp_path):
   KINDS[kind][0](tmp_path)
   run_case(kind, number, tmp_path)

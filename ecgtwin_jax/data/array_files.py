@@ -60,7 +60,7 @@ def read_csv(
   rate = _cell(settings.get("sampling_rate", ""))
   if given.sampling_rate is not None:
     rate = given.sampling_rate
-  if duration is not None and rate <= MAX_RATE:
+  if duration is not None and 0 < rate <= MAX_RATE:
     rows = rows[: round((start + duration) * rate) + 1]  # no more is needed
   signal = np.loadtxt(rows, delimiter=",", ndmin=2, converters=_cell)
   if np.isnan(rate):
