@@ -285,9 +285,14 @@ def test_damaged_files_end_in_words(kind, tmp_path):
   run_cases(kind, 0, tmp_path, SHORT)
 
 
-# A DICOM class whose damaged name has a line break; a rate of minus infinity.
 @pytest.mark.parametrize(
-  "kind, number", [("clinical", 1_002_729), ("csv", 1_029_722)]
+  "kind, number",
+  [
+    ("clinical", 1_002_729),  # a DICOM class whose name has a line break
+    ("csv", 1_029_722),  # a rate of minus infinity
+    ("index", 1_001_636),  # a latent scale that is no number
+    ("weights", 1_000_038),  # a header of vectors that does not end
+  ],
 )
 def test_what_was_found_by_trying_for_long(kind, number, tmp_path):
   KINDS[kind][0](tmp_path)

@@ -75,6 +75,7 @@ def _build_checked(parts: dict) -> dict:
     sampling.Settings(steps=1, x0_limit="none").plan(hyper)
     if not isinstance(hyper["statement_encoder"], str):
       raise ValueError("the name of the statement encoder must be text")
+    _scale_of(hyper)
     return build_modules(parts)
   # A module has its own words for each number that it cannot use.
   except Exception as error:
@@ -83,6 +84,11 @@ def _build_checked(parts: dict) -> dict:
       f"the twin's hyper-parameters cannot be used ({name}: "
       f"{first_line(error)})"
     ) from None
+
+
+def _scale_of(hyper):
+  """What latents are multiplied by: one number, or one per channel."""
+  return np.asarray(hyper["latent_scale"], np.float32).reshape(1, 1, -1)
 
 
 class Networks:
@@ -105,9 +111,7 @@ class Networks:
     if missing:
       raise ValueError(f"a twin needs {REQUIRED}; {missing=}")
     self.modules = _build_checked(parts)
-    # One number, or one per channel of the latent.
-    scale = parts["denoiser"][0]["latent_scale"]
-    self.scale = np.asarray(scale, np.float32).reshape(1, 1, -1)
+    self.scale = _scale_of(parts["denoiser"][0])
     vae = parts["vae"][1]["params"]
     variables = {
       "encoder": vae["encoder"],
