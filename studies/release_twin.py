@@ -129,7 +129,7 @@ Autoencoder: simulated recordings (10,000 patients, seed 77) and real ones of
 pairs (14,400 patients, seeds 0 and 77) and, a sixth of each batch, the 1,120
 recordings of PTB-XL, each a pair with itself (`config.own_recordings`). Rhythm
 model: simulated ones and PTB-XL. Denoiser: pairs of simulated patients whom the
-extractor has not met (10,000, seed 912) and, as many or two thirds as many, the
+extractor has not met (10,000, seed 912) and, as many in each batch, the
 1,120 real recordings, each its own reference (`config.model.own_recording`, set
 to "another recording" when sampling), with statements embedded by `{encoder}`.
 The commands of each part stand in studies/RESULTS.md.
