@@ -126,12 +126,12 @@ def parse_date(cell: str) -> datetime.datetime:
   """
   try:
     date = datetime.datetime.fromisoformat(cell)
-  except ValueError:
+    if date.tzinfo is not None:
+      date = date.astimezone(datetime.UTC).replace(tzinfo=None)
+  except (ValueError, OverflowError):  # or in UTC before year 1
     raise RecordingError(
       "time", f"time {cell!r} must be like 2180-07-23 08:44:00"
     ) from None
-  if date.tzinfo is not None:
-    date = date.astimezone(datetime.UTC).replace(tzinfo=None)
   return date
 
 

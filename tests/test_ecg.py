@@ -395,6 +395,7 @@ def test_csv_with_empty_cells(tmp_path):
     (["time,I"], [[0, 1], [1, 2], [9, 3]], "evenly spaced"),
     (["time,I"], [[0, 1], [0, 2]], "evenly spaced"),
     (["time,I"], [[0, 1]], "evenly spaced"),
+    (["I,II,time"], [[0, 1], [1, 2]], "3 names must be as many as columns: 2"),
   ],
 )
 def test_csv_faults(tmp_path, head, rows, message):
@@ -417,6 +418,8 @@ def test_npz_faults(tmp_path):
     ("leads", LEADS[:3]),
     ("units", "parsec"),
     ("units", 3),
+    ("comments", "none"),
+    ("comments", ["\ud800"]),
   ):
     np.savez(path, **{**good, key: bad})
     with pytest.raises(ValueError, match=r"a\.npz: "):

@@ -84,6 +84,18 @@ def test_a_twin_stays_synthetic_whatever_it_is_written_as(tmp_path):
     assert {SYNTHETIC, *made} <= set(ecg.comments), suffix
 
 
+def test_names_of_no_leads_are_told_in_one_line(tmp_path, signal):
+  path = tmp_path / "a.edf"
+  samples.write_pyedflib(path, signal)
+  data = path.read_bytes()
+  count = int(data[252:256])
+  names = b"x\ny\x1b            " * count
+  path.write_bytes(data[:256] + names + data[256 + len(names) :])
+  with pytest.raises(ValueError, match=r"signals \(x\\ny\\x1b, ") as caught:
+    et.read_ecg(path)
+  assert str(caught.value).isprintable()
+
+
 def test_dicom_is_a_12_lead_ecg_where_the_standard_allows_it(tmp_path, signal):
   path = tmp_path / "a.dcm"
   et.ECG(signal, 500).write(path)

@@ -379,6 +379,47 @@ def call_it_low(path):
   change_index(path, change)
 
 
+def set_hyper(part, key, value):
+  def change(path):
+    change_index(path, lambda parts: parts[part]["hyper"].update({key: value}))
+
+  return change
+
+
+def forget_the_encoder(path):
+  def change(parts):
+    parts["rhythm"]["hyper"].pop("statement_encoder")
+
+  change_index(path, change)
+
+
+def name_arrays(part, *names):
+  def change(path):
+    file = path / f"{part}.safetensors"
+    save_file({name: np.ones(3, np.float32) for name in names}, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    change_index(path, lambda parts: parts[part].update(sha256=digest))
+
+  return change
+
+
+def state(change):
+  """Changes the record of the statements, and seals it again."""
+
+  def apply(path):
+    record = json.loads((path / "statements.json").read_text())
+    change(record)
+    (path / "statements.json").write_text(json.dumps(record))
+    np.save(path / "statements.npy", np.zeros((26, record["width"])))
+    index = json.loads((path / "twin.json").read_text())
+    for name in index["table"]:
+      data = (path / name).read_bytes()
+      index["table"][name] = hashlib.sha256(data).hexdigest()
+    (path / "twin.json").write_text(json.dumps(index))
+
+  return apply
+
+
 def cut(path):
   file = path / "rhythm.safetensors"
   file.write_bytes(file.read_bytes()[:1000])
@@ -400,6 +441,30 @@ def cut(path):
     (cut, "rhythm.safetensors is damaged"),
     (spoil, r"rhythm.safetensors is damaged: \S+ must be finite"),
     (call_it_low, "temperature='low' must be in 0"),
+    (forget_the_encoder, "cannot be used .KeyError: 'statement_encoder'"),
+    (set_hyper("denoiser", "latent_scale", None), "latent_scale=.nan. must"),
+    (set_hyper("denoiser", "latent_scale", -1), "latent_scale=.-1.. must be"),
+    (set_hyper("denoiser", "latent_clip", "x"), "latent_clip='x' must be in"),
+    (set_hyper("denoiser", "prediction", "x"), "prediction='x' must be one"),
+    (name_arrays("rhythm", "x"), "the rhythm's arrays are not those"),
+    (name_arrays("rhythm", "params"), "the rhythm's arrays are not those"),
+    (
+      name_arrays("vae", "params/encoder", "params/decoder"),
+      "the encoder's arrays are not those",
+    ),
+    (state(lambda r: r.update(width=10)), "width=10 must be 768"),
+    (
+      state(lambda r: r.update(statements=dict.fromkeys(r["statements"]))),
+      "its statements and their encoder must be text",
+    ),
+    (
+      state(lambda r: r["statements"].insert(0, r["statements"].pop() + "\n")),
+      "must not hold the control character U.000A",
+    ),
+    (
+      state(lambda r: r["statements"].insert(r["statements"].pop() and 0, " ")),
+      "statement ' ' must not be blank",
+    ),
   ],
 )
 def test_a_twin_directory_may_hold_anything(tmp_path, change, message):

@@ -289,7 +289,13 @@ def test_times(cell, expected):
   assert tables.parse_time(cell) == expected
 
 
-@pytest.mark.parametrize("cell", ["", "soon", "1e99", "nan", "2180-13-01"])
+@pytest.mark.parametrize(
+  "cell",
+  [
+    *("", "soon", "1e99", "nan", "2180-13-01"),
+    *("0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00"),
+  ],
+)
 def test_no_times(cell):
   with pytest.raises(RecordingError) as caught:
     tables.parse_time(cell)

@@ -69,6 +69,10 @@ def read_csv(
         "a comment line '# sampling_rate=500,units=mV' or a column 'time' in "
         "seconds is needed, or read_ecg's sampling_rate="
       )
+    if len(names) != signal.shape[1]:
+      raise ValueError(
+        f"{len(names)} names must be as many as columns: {signal.shape[1]}"
+      )
     rate = _rate_of(signal[:, names.index("time")])
   window = slice(*find_window(len(signal), rate, start, duration))
   names = list(given.leads) if given.leads else names
@@ -106,6 +110,7 @@ def read_npz(
         _check_text(name, arrays.get(name, np.array("")))
       names = [str(x) for x in arrays["leads"]]
       units = arrays["units"].astype(str).tolist()
+      comments = tuple(str(x) for x in arrays.get("comments", ()))
       signal = _read_array(archive, "signal", (rate, start, duration))
   except RecordingError:
     raise
@@ -114,19 +119,19 @@ def read_npz(
       f"not an .npz file with arrays signal, sampling_rate, leads and units "
       f"({first_line(error)})"
     ) from None
-  comments = tuple(str(x) for x in arrays.get("comments", ()))
   with np.errstate(invalid="ignore"):  # what is not finite is counted later
     return signal.astype(np.float64), rate, names, units, comments
 
 
 def _check_text(name, array):
-  """Refuses numbers that stand for no letter: Python cannot hold them."""
+  """Refuses numbers that stand for no letter: Python cannot write them."""
   if array.dtype.kind != "U" or not array.nbytes:
     return
   codes = np.frombuffer(array.tobytes(), np.uint32)
   if not array.dtype.isnative:
     codes = codes.byteswap()
-  if codes.max() > sys.maxunicode:
+  surrogate = (codes >= 0xD800) & (codes < 0xE000)
+  if codes.max() > sys.maxunicode or surrogate.any():
     raise ValueError(f"{name} holds what is no text")
 
 

@@ -180,7 +180,6 @@ def _read_dicom(path):
   groups = list(dataset.get("WaveformSequence", []))
   if not groups:
     kind = dataset.SOPClassUID.name
-    kind = kind if kind.isprintable() else ascii(kind)
     raise RecordingError(
       "lead", f"the DICOM object is a {kind} and holds no waveform"
     )

@@ -10,12 +10,16 @@ MAX_RATE = 20_000.0  # Hz: no recorder is as fast
 class RecordingError(ValueError):
   """A recording breaks a rule.
 
+  Its message is one line: what cannot be printed, as names of leads may hold
+  it, is escaped.
+
   Attributes:
     rule: the rule's name, as data preparation lists it.
   """
 
   def __init__(self, rule: str, message: str):
-    super().__init__(rule, message)
+    escaped = [x if x.isprintable() else ascii(x)[1:-1] for x in message]
+    super().__init__(rule, "".join(escaped))
     self.rule = rule
 
   def __str__(self) -> str:

@@ -72,10 +72,15 @@ def _build_checked(parts: dict) -> dict:
       count = len(jax.tree.leaves(variables))
       check_sizes(part, hyper["model"], count)
     hyper = parts["denoiser"][0]
-    sampling.Settings(steps=1, x0_limit="none").plan(hyper)
-    if not isinstance(hyper["statement_encoder"], str):
-      raise ValueError("the name of the statement encoder must be text")
-    _scale_of(hyper)
+    sampling.Settings(steps=1).plan(hyper)
+    for part in ("denoiser", "rhythm"):
+      if part in parts and not isinstance(
+        parts[part][0]["statement_encoder"], str
+      ):
+        raise ValueError("the name of the statement encoder must be text")
+    scale = _scale_of(hyper)
+    if not (np.isfinite(scale) & (scale > 0)).all():
+      raise ValueError(f"latent_scale={scale.ravel()} must be above 0")
     return build_modules(parts)
   # A module has its own words for each number that it cannot use.
   except Exception as error:
@@ -89,6 +94,15 @@ def _build_checked(parts: dict) -> dict:
 def _scale_of(hyper):
   """What latents are multiplied by: one number, or one per channel."""
   return np.asarray(hyper["latent_scale"], np.float32).reshape(1, 1, -1)
+
+
+def _params_of(variables: dict, *names: str) -> dict:
+  """The parameters of a part, or of a network in it; {} where it has none."""
+  for name in ("params", *names):
+    variables = variables.get(name)
+    if not isinstance(variables, dict):
+      return {}
+  return variables
 
 
 class Networks:
@@ -112,12 +126,11 @@ class Networks:
       raise ValueError(f"a twin needs {REQUIRED}; {missing=}")
     self.modules = _build_checked(parts)
     self.scale = _scale_of(parts["denoiser"][0])
-    vae = parts["vae"][1]["params"]
     variables = {
-      "encoder": vae["encoder"],
-      "decoder": vae["decoder"],
-      "base_extractor": parts["base_extractor"][1]["params"],
-      "denoiser": parts["denoiser"][1]["params"],
+      "encoder": _params_of(parts["vae"][1], "encoder"),
+      "decoder": _params_of(parts["vae"][1], "decoder"),
+      "base_extractor": _params_of(parts["base_extractor"][1]),
+      "denoiser": _params_of(parts["denoiser"][1]),
     }
     if "rhythm" in parts:
       names = [
@@ -128,7 +141,7 @@ class Networks:
           f"the rhythm model was trained with statement encoder {names[0]!r}, "
           f"the denoiser with {names[1]!r}"
         )
-      variables["rhythm"] = parts["rhythm"][1]["params"]
+      variables["rhythm"] = _params_of(parts["rhythm"][1])
     for name, tree in variables.items():
       check_parameters(name, self.modules[name], tree)
     self.variables = {

@@ -20,6 +20,7 @@ from ecgtwin_jax.beats.rhythm import MAX_BEATS
 from ecgtwin_jax.diffusion import editing, samplers
 from ecgtwin_jax.diffusion.guidance import check_strengths, guided
 from ecgtwin_jax.diffusion.schedule import (
+  PREDICTIONS,
   Schedule,
   add_noise,
   predicted_noise,
@@ -153,6 +154,14 @@ class Settings:
       raise ValueError(
         f"x0_limit={self.x0_limit!r} must be one of {', '.join(X0_LIMITS)}"
       )
+    clip = None if self.x0_limit == "none" else hyper["latent_clip"]
+    if clip is not None and not (
+      isinstance(clip, numbers.Real) and 0 < clip <= 1e6
+    ):
+      raise ValueError(f"latent_clip={clip!r:.60} must be in 0..1e6")
+    prediction = hyper.get("prediction", "noise")
+    if prediction not in PREDICTIONS:
+      raise ValueError(f"{prediction=} must be one of {', '.join(PREDICTIONS)}")
     schedule = Schedule(**hyper["schedule"])
     first, last = hyper["timesteps"]
     timesteps = samplers.choose_timesteps(
@@ -167,9 +176,9 @@ class Settings:
       sampler=self.sampler,
       timesteps=tuple(timesteps),
       eta=self.eta,
-      clip=None if self.x0_limit == "none" else hyper["latent_clip"],
+      clip=clip,
       quantile=DYNAMIC_QUANTILE if self.x0_limit == "dynamic" else None,
-      prediction=hyper.get("prediction", "noise"),
+      prediction=prediction,
       temperature=temperature,
       statements=strengths[0] != 1,
       person=strengths[1] != 1,

@@ -16,6 +16,7 @@ from etils import epath
 from flax import traverse_util
 from safetensors import numpy as safetensors
 
+from ecgtwin_jax.data.conditions import find_bad_text
 from ecgtwin_jax.data.wfdb_record import first_line
 from ecgtwin_jax.text.statements import StatementTable
 
@@ -172,8 +173,9 @@ def read_table(path: str | os.PathLike) -> StatementTable | None:
   """Reads a twin's statement table; None where it has none (imported ones).
 
   Raises:
-    ValueError: a file of it is missing, or does not match the sha256 in
-      twin.json. A twin that was written without these is not checked.
+    ValueError: a file of it is missing or damaged, or does not match the
+      sha256 in twin.json. A twin that was written without these is not
+      compared.
   """
   path = epath.Path(path)
   expected = read_index(path).get("table", {})
@@ -189,7 +191,15 @@ def read_table(path: str | os.PathLike) -> StatementTable | None:
       )
   if not (path / "statements.json").exists():
     return None
-  return StatementTable.load(path)
+  table = StatementTable.load(path)
+  for statement in table.statements:
+    problem = find_bad_text(statement)
+    if problem or not statement.strip():
+      raise ValueError(
+        f"the statement table in {os.fspath(path)} is damaged: statement "
+        f"{statement[:60]!r} {problem or 'must not be blank'}"
+      )
+  return table
 
 
 def _sha256(path) -> str:

@@ -232,7 +232,9 @@ class StatementTable:
       record = json.loads(text)
       statements, width = record["statements"], record["width"]
       encoder, revision = record["encoder"], record["revision"]
-      if not all(isinstance(x, str) for x in (*statements, encoder, revision)):
+      if not isinstance(statements, list) or not all(
+        isinstance(x, str) for x in (*statements, encoder, revision)
+      ):
         raise ValueError("its statements and their encoder must be text")
       embeddings = np.load(io.BytesIO(data), allow_pickle=False)
       if embeddings.dtype.kind != "f":
@@ -241,6 +243,8 @@ class StatementTable:
       raise ValueError(
         f"the statement table in {directory} is damaged: {str(e)[:200]!r}"
       ) from None
+    if width != TEXT_WIDTH:
+      raise ValueError(f"{directory}: {width=} must be {TEXT_WIDTH}")
     if embeddings.shape != (len(statements), width):
       raise ValueError(
         f"{directory}/statements.npy has shape {embeddings.shape}, but"
