@@ -46,6 +46,8 @@ def read_upload_apart(
   """
   context = _context()
   ours, theirs = context.Pipe(duplex=False)
+  # Gradio's own kind of text would have the process import Gradio: seconds.
+  paths = [str(path) for path in paths]
   process = context.Process(
     target=_read_apart, args=(theirs, paths, start, max_mb, given), daemon=True
   )
