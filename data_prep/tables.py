@@ -151,12 +151,15 @@ def path_inside(folder: pathlib.Path, cell: str) -> str:
   """Returns the path of a record that a table names, relative to a folder.
 
   Raises:
-    RecordingError: `record`; the path is absolute or leads out of the folder.
+    RecordingError: `record`; the path is absolute, or "..", which leads out of
+      a folder, stands anywhere in it.
   """
   parts = pathlib.PurePosixPath(cell.replace("\\", "/")).parts
-  if not parts or parts[0] == "/" or ".." in parts or "\0" in cell:
+  if not parts or parts[0] == "/" or ".." in cell or "\0" in cell:
     raise RecordingError(
-      "record", f"record {cell[:100]!r} must be a path inside the input folder"
+      "record",
+      f"record {cell[:100]!r} must be a path inside the input folder, without "
+      "'..'",
     )
   return os.fspath(folder / cell)
 

@@ -292,6 +292,7 @@ def test_damaged_files_end_in_words(kind, tmp_path):
     ("csv", 1_029_722),  # a rate of minus infinity
     ("index", 1_001_636),  # a latent scale that is no number
     ("weights", 1_000_038),  # a header of vectors that does not end
+    ("table", 20_020_433),  # a record in a folder called "Norm.."
   ],
 )
 def test_what_was_found_by_trying_for_long(kind, number, tmp_path):
