@@ -289,6 +289,7 @@ def test_damaged_files_end_in_words(kind, tmp_path):
   "kind, number",
   [
     ("clinical", 1_002_729),  # a DICOM class whose name has a line break
+    ("csv", 1_001_108),  # numbers that are none in lead I
     ("csv", 1_029_722),  # a rate of minus infinity
     ("index", 1_001_636),  # a latent scale that is no number
     ("weights", 1_000_038),  # a header of vectors that does not end

@@ -26,6 +26,8 @@ def lead_position(name: str) -> int | None:
   return _POSITION.get(name.strip().upper())
 
 
+# What is not finite is counted at the end.
+@np.errstate(over="ignore", invalid="ignore")
 def order_leads(
   signal: Float[np.ndarray, "t signals"],
   names: list[str] | tuple[str, ...],
