@@ -83,7 +83,7 @@ More of the kind, and what it came to on two busy cores:
   did 20 of 20 preparations, requests and evaluations each
   (`--jobs=preparation,requests,evaluation`).
 - `pytest -m slow tests/test_fuzz.py`, files damaged at random until 150 s of
-  work are spent on each of eight kinds: FUZZ
+  work are spent on each of eight kinds.
 """
 
 
