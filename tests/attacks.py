@@ -80,10 +80,13 @@ More of the kind, and what it came to on two busy cores:
   times, after at most 6.5 s (limit 10 s); SIGTERM ended it with code 0.
 - `python tests/soak_interruptions.py`, kills at random moments: 20 of 20
   trainings of stage 1 ended bit for bit as the one that nobody touched, and so
-  did 20 of 20 preparations, requests and evaluations each
-  (`--jobs=preparation,requests,evaluation`).
+  did, by `--jobs=preparation,requests,evaluation`, 20 of 20 requests, 20 of 20
+  evaluations, and 23 of 23 preparations, of which 3 had begun to write.
 - `pytest -m slow tests/test_fuzz.py`, files damaged at random until 150 s of
-  work are spent on each of eight kinds.
+  work are spent on each of eight kinds, warnings being faults: nothing in
+  headers, 49,174 CSV files, .npz files, 19,498 files of devices and indices of
+  twins (weights, tables and requests have not had their full time since the last
+  mend). What it found before is mended, and tried again by each test run.
 """
 
 
