@@ -1,7 +1,6 @@
 """Conditions as the networks' arrays: statements looked up or embedded."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -235,70 +234,3 @@ class Conditioner:
         f"this twin was trained with statement encoder {self._name!r}, not "
         f"{encoder.name!r}: their vectors do not mix"
       )
-
-
-class Edit(NamedTuple):
-  """One change of a report.
-
-  Attributes:
-    rule: "add", "swap" or "reweight".
-    condition: the changed condition; in "reweight" the same as before.
-    row: number of the statement added or re-weighted; 0 in a swap.
-    text: the change in words.
-  """
-
-  rule: str
-  condition: Condition
-  row: int
-  text: str
-
-
-def read_edit(
-  conditioner: Conditioner,
-  condition: Condition,
-  add: str | None,
-  swap: Condition | Sequence[str] | None,
-  reweight: str | None,
-) -> Edit:
-  """Reads which one of the three edits is asked for.
-
-  Args:
-    conditioner: the twin's conditioner.
-    condition: before the edit.
-    add: a statement to append.
-    swap: the statements to have instead, as many; or a whole condition, whose
-      heart rate, age and sex then count, too.
-    reweight: one of the condition's statements.
-
-  Raises:
-    ValueError: none or several are given, the counts of a swap differ, the
-      statement to re-weight is not there, or the report is full.
-  """
-  asked = dict(add=add, swap=swap, reweight=reweight)
-  given = [name for name, value in asked.items() if value is not None]
-  if len(given) != 1:
-    given = " and ".join(given) or "none, such as add='Low QRS voltages'"
-    raise ValueError(f"one of add, swap, reweight must be given, not {given}")
-  count = len(condition.statements)
-  if add is not None:
-    edited = conditioner.extend(condition, add)
-    return Edit("add", edited, count, f"add {edited.statements[-1]!r}")
-  if reweight is not None:
-    statement = " ".join(reweight.split())
-    if statement not in condition.statements:
-      raise ValueError(
-        f"{reweight=} must be one of the condition's statements, "
-        f"{', '.join(map(repr, condition.statements))}"
-      )
-    row = condition.statements.index(statement)
-    return Edit("reweight", condition, row, f"reweight {statement!r}")
-  edited = swap
-  if not isinstance(swap, Condition):
-    edited = Condition(swap, condition.heart_rate, condition.age, condition.sex)
-  if len(edited.statements) != count:
-    raise ValueError(
-      f"swap must have as many statements as the condition: it has "
-      f"{len(edited.statements)}, the condition {count}; an edit of another "
-      "length is add"
-    )
-  return Edit("swap", edited, 0, f"swap to {edited.text()!r}")

@@ -1,4 +1,7 @@
-"""Twins on the Hugging Face hub: a repository is a twin directory."""
+"""Twins by their names: those of the package, and of the Hugging Face hub.
+
+A repository of the hub is a twin directory.
+"""
 
 import os
 import pathlib
@@ -6,10 +9,36 @@ import re
 
 from ecgtwin_jax.data.wfdb_record import first_line
 from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.inference.networks import REQUIRED
 
 # What a twin directory is made of; nothing else is fetched or sent.
 _FILES = ("twin.json", "*.safetensors", "statements.*", "README.md")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find(
+  name: str | os.PathLike, revision: str | None = None
+) -> str | os.PathLike:
+  """The twin directory of a name; see ECGTwin.from_pretrained.
+
+  Raises:
+    ValueError: there is no such twin, or it cannot be reached.
+  """
+  known = sorted(
+    path.parent.name
+    for path in twin_directory.shipped("").glob(f"*/{twin_directory.INDEX}")
+    if set(REQUIRED) <= set(twin_directory.parts(path.parent))
+  )
+  if name in known:
+    return twin_directory.shipped(str(name))
+  if twin_directory.is_twin(name):
+    return name
+  if not NAME.fullmatch(os.fspath(name)):
+    raise ValueError(
+      f"{name=} must be one of {', '.join(known)}, 'owner/name' on the"
+      " Hugging Face hub, or a twin directory"
+    )
+  return fetch(os.fspath(name), revision)
 
 
 def fetch(name: str, revision: str | None = None) -> pathlib.Path:

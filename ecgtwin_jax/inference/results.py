@@ -13,11 +13,8 @@ from ecgtwin_jax.beats.notation import write_beats
 from ecgtwin_jax.beats.rhythm import Rhythm
 from ecgtwin_jax.beats.self_check import SelfCheck, check_ecgs
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import ECG, SYNTHETIC
+from ecgtwin_jax.data.ecg import ECG, MODEL_RATE, SYNTHETIC
 from ecgtwin_jax.data.twin_file import write_twins
-
-if TYPE_CHECKING:
-  import matplotlib.figure
 
 if TYPE_CHECKING:
   import matplotlib.figure
@@ -219,6 +216,25 @@ class Explained:
     return plotting.plot_attention(
       self.ecgs[number], shares, self.statements, path, **options
     )
+
+
+def as_generated(
+  rows: Rows, name: str, condition: Condition, facts: dict
+) -> Generated:
+  """Rows of one condition as ECGs that say where they come from.
+
+  Args:
+    rows: the ECGs as arrays.
+    name: of the ECGs, before their numbers.
+    condition: what they were asked to show.
+    facts: what else they depend on, by name.
+  """
+  lines = describe_origin(condition, facts)
+  ecgs = [
+    ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, *describe_sample(rows, i)))
+    for i, signal in enumerate(rows.signals)
+  ]
+  return Generated(ecgs, rows.latents, rows.residuals, rows.beats, condition)
 
 
 def describe_origin(condition: Condition, facts: dict) -> tuple[str, ...]:

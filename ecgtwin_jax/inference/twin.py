@@ -13,22 +13,17 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ecgtwin_jax.beats.criteria_checks import find_mismatches
-from ecgtwin_jax.beats.notation import Beats, read_beats
-from ecgtwin_jax.beats.rhythm import Rhythm, detect_rhythm
+from ecgtwin_jax.beats.notation import Beats
+from ecgtwin_jax.beats.rhythm import Rhythm
 from ecgtwin_jax.data.conditions import Condition
-from ecgtwin_jax.data.ecg import ECG, MODEL_RATE
+from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.data.errors import ArgumentError, require_type
-from ecgtwin_jax.data.leads import lead_residual, make_leads_consistent
 from ecgtwin_jax.inference import hub, sampling, twin_directory
-from ecgtwin_jax.inference.conditioning import (
-  ConditionArrays,
-  Conditioner,
-  read_edit,
-)
+from ecgtwin_jax.inference.conditioning import ConditionArrays, Conditioner
+from ecgtwin_jax.inference.edits import read_edit
 from ecgtwin_jax.inference.networks import (
   DECODE_CHUNK,
   PARTS,
-  REQUIRED,
   SAMPLE_CHUNK,
   Networks,
 )
@@ -37,21 +32,13 @@ from ecgtwin_jax.inference.results import (
   Explained,
   Generated,
   Rows,
-  describe_origin,
-  describe_sample,
+  as_generated,
 )
-from ecgtwin_jax.inference.rhythms import (
-  as_stated,
-  choose_rhythms,
-  edit_rhythms,
-)
+from ecgtwin_jax.inference.row_generator import RowGenerator
 from ecgtwin_jax.inference.sampling import (
-  EDIT_ATTENTION,
   SamplingOptions,
-  SamplingPlan,
   Settings,
 )
-from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.text.findings import names_rhythm
 from ecgtwin_jax.text.statements import StatementEncoder, StatementTable
 
@@ -83,6 +70,7 @@ class ECGTwin:
     self.digest = digest
     name = self.hyper["denoiser"]["statement_encoder"]
     self._conditioner = Conditioner(table, name, encoder)
+    self._generator = RowGenerator(self.hyper, self.networks, self._conditioner)
 
   @classmethod
   def from_checkpoint(
@@ -142,21 +130,7 @@ class ECGTwin:
       raise ArgumentError(
         f"name={name!r} must be the name of a twin, such as 'real-small'"
       )
-    known = sorted(
-      p.parent.name
-      for p in twin_directory.shipped("").glob(f"*/{twin_directory.INDEX}")
-      if set(REQUIRED) <= set(twin_directory.parts(p.parent))
-    )
-    if name in known:
-      return cls.from_checkpoint(twin_directory.shipped(str(name)), encoder)
-    if twin_directory.is_twin(name):
-      return cls.from_checkpoint(name, encoder)
-    if not hub.NAME.fullmatch(os.fspath(name)):
-      raise ValueError(
-        f"{name=} must be one of {', '.join(known)}, 'owner/name' on the"
-        " Hugging Face hub, or a twin directory"
-      )
-    return cls.from_checkpoint(hub.fetch(os.fspath(name), revision), encoder)
+    return cls.from_checkpoint(hub.find(name, revision), encoder)
 
   def save_pretrained(self, path: str | os.PathLike) -> None:
     """Copies the twin directory that this twin was loaded from.
@@ -409,7 +383,6 @@ class ECGTwin:
       x0_limit=x0_limit,
       consistent_leads=consistent_leads,
     )
-    _check_count(num_samples)
     if noise is not None and len(noise) != num_samples:
       raise ValueError(f"{noise.shape=} must start with {num_samples=}")
     self._warn(condition)
@@ -423,7 +396,7 @@ class ECGTwin:
       noise=noise,
       beats=None if beats is None else [beats] * num_samples,
     )
-    out = _generated(rows, "twin", condition, self._facts(seed, settings))
+    out = as_generated(rows, "twin", condition, self._facts(seed, settings))
     if sampling_rate is None:
       return out
     ecgs = [ecg.at_rate(sampling_rate) for ecg in out.ecgs]
@@ -462,33 +435,17 @@ class ECGTwin:
     Raises:
       ValueError: as generate, or a batch that does not split evenly.
     """
-    settings = settings.for_twin(self.hyper["denoiser"])
-    plan = settings.plan(self.hyper["denoiser"])
-    rngs = sampling.make_keys(seeds, numbers)
-    if noise is None:
-      noise = self.networks.draw_noise(plan, rngs)
-    noise = noise.astype(np.float32)
-    rhythms = self._choose_rhythms(conditions, rngs, beats)
-    latents = []
-    # In pieces here, too: an embedded report takes 55 kB.
-    for rows in sampling.chunks(len(bases), batch_size):
-      latents.append(
-        self.networks.sample(
-          plan,
-          settings.strengths,
-          noise[rows],
-          rngs[rows],
-          self._inputs(
-            [bases[i] for i in rows],
-            [conditions[i] for i in rows],
-            rhythms and [rhythms[i] for i in rows],
-          ),
-          batch_size=batch_size,
-          mesh=mesh,
-        )
-      )
-    latents = np.concatenate(latents)[: len(bases)]
-    return self._rows(latents, rhythms, settings.consistent_leads, mesh)
+    return self._generator.generate(
+      bases,
+      conditions,
+      seeds,
+      numbers,
+      settings.for_twin(self.hyper["denoiser"]),
+      noise=noise,
+      beats=beats,
+      batch_size=batch_size,
+      mesh=mesh,
+    )
 
   def draw_rhythms(
     self,
@@ -507,11 +464,7 @@ class ECGTwin:
       ValueError: the twin has no rhythm model.
     """
     rngs = sampling.make_keys(seeds, numbers)
-    rhythms = []
-    # In pieces here, too: an embedded report takes 55 kB.
-    for rows in sampling.chunks(len(conditions), SAMPLE_CHUNK):
-      rhythms += self._draw_rhythms([conditions[i] for i in rows], rngs[rows])
-    return rhythms[: len(conditions)]
+    return self._generator.draw_rhythms(conditions, rngs)
 
   def edit(
     self,
@@ -563,62 +516,30 @@ class ECGTwin:
     """
     _check_asked(base, condition, num_samples, seed)
     chosen = self.settings(**settings)
-    plan = chosen.plan(self.hyper["denoiser"])
     # A swap has a statement for each that is given.
     stated = condition if swap is not None else self.state_rhythm(condition)
     lacking = []
     if stated is not condition:
       lacking = self.remarks(condition, target=True)
       condition = stated
-    change = read_edit(self._conditioner, condition, add, swap, reweight)
-    if not np.isfinite(weight) or (change.rule == "swap" and weight != 1):
-      raise ValueError(f"{weight=} must be finite, and 1 in a swap")
-    if not 0 <= threshold <= 1:
-      raise ValueError(f"{threshold=} must be in 0..1, a share of the schedule")
-    if attention not in EDIT_ATTENTION:
-      raise ValueError(f"{attention=} must be one of {EDIT_ATTENTION}")
-    self._warn(condition, change.condition, more=lacking)
-    rngs, noise = self._start(plan, num_samples, seed)
-    before = [condition] * num_samples
-    after = [change.condition] * num_samples
-    wanted = None if beats is None else [beats] * num_samples
-    rhythms = changed = self._choose_rhythms(before, rngs, wanted)
-    if rhythms is not None:
-      changed = edit_rhythms(
-        rhythms,
-        condition,
-        change.condition,
-        None if beats is not None else lambda: self._draw_rhythms(after, rngs),
-        seed,
-      )
-    source, edited = self.networks.sample_edit(
-      plan,
-      change.rule,
-      round(threshold * plan.schedule.steps),
-      attention == "own",
-      noise,
-      rngs,
-      self._inputs([base] * num_samples, before, rhythms),
-      self._inputs([base] * num_samples, after, changed),
-      change.row,
-      weight,
-      chosen.strengths,
-    )
-    facts = self._facts(seed, chosen)
-    edit = dict(
-      facts,
-      edit=change.text,
+    change = read_edit(
+      self._conditioner,
+      condition,
+      add=add,
+      swap=swap,
+      reweight=reweight,
       weight=weight,
       threshold=threshold,
       attention=attention,
     )
-    source, edited = (
-      self._rows(latents, own, chosen.consistent_leads)
-      for latents, own in ((source, rhythms), (edited, changed))
+    self._warn(condition, change.condition, more=lacking)
+    source, edited = self._generator.edit(
+      base, condition, change, num_samples, seed, chosen, beats
     )
+    facts = self._facts(seed, chosen)
     return Edited(
-      _generated(source, "source", condition, facts),
-      _generated(edited, "edited", change.condition, edit),
+      as_generated(source, "source", condition, facts),
+      as_generated(edited, "edited", change.condition, facts | change.facts()),
     )
 
   def explain(
@@ -653,40 +574,17 @@ class ECGTwin:
     """
     _check_asked(base, condition, num_samples, seed)
     chosen = self.settings(**settings)
-    plan = chosen.plan(self.hyper["denoiser"])
-    counted = sampling.steps_between(plan, between)
     self._warn(condition, target=ecg is None)
+    asked = (num_samples, seed, chosen, between)
     if ecg is None:
       condition = self.state_rhythm(condition)
-    rngs, noise = self._start(plan, num_samples, seed)
-    shown = [condition] * num_samples
-    rhythms = None
-    if ecg is None:
-      wanted = None if beats is None else [beats] * num_samples
-      rhythms = self._choose_rhythms(shown, rngs, wanted)
+      attention, rows = self._generator.explain(base, condition, *asked, beats)
+      facts = self._facts(seed, chosen)
+      ecgs = as_generated(rows, "twin", condition, facts).ecgs
     elif beats is not None:
       raise ValueError(f"{beats=} must be None: those of the ECG are known")
-    elif self.networks.reads_beats:
-      rhythms = [detect_rhythm(ecg.signal, ecg.sampling_rate)] * num_samples
-    inputs = self._inputs([base] * num_samples, shown, rhythms)
-    if ecg is None:
-      latents, attention = self.networks.sample(
-        plan,
-        chosen.strengths,
-        noise,
-        rngs,
-        inputs,
-        weights=tuple(map(float, counted)),
-      )
-      facts = self._facts(seed, chosen)
-      rows = self._rows(latents, rhythms, chosen.consistent_leads)
-      ecgs = _generated(rows, "twin", condition, facts).ecgs
     else:
-      kept = tuple(np.asarray(plan.timesteps)[np.asarray(counted)].tolist())
-      latent = self.networks.encode(ecg)
-      attention = self.networks.attend(
-        plan._replace(timesteps=kept), latent, rngs, inputs
-      )
+      attention = self._generator.explain_given(ecg, base, condition, *asked)
       ecgs = [ecg.resample()] * num_samples
     count = len(condition.statements)
     return Explained(attention[..., :count], ecgs, condition.statements)
@@ -705,12 +603,6 @@ class ECGTwin:
     """
     return Settings(**options).for_twin(self.hyper["denoiser"])
 
-  def _start(self, plan: SamplingPlan, num_samples: int, seed: int) -> tuple:
-    """Keys of samples 0..num_samples - 1, and the noise they start from."""
-    _check_count(num_samples)
-    rngs = sampling.make_keys([seed] * num_samples, range(num_samples))
-    return rngs, self.networks.draw_noise(plan, rngs)
-
   def arrays(self, condition: Condition, part: str) -> ConditionArrays:
     """One condition as the arrays of a part; see conditioning.Conditioner.
 
@@ -718,8 +610,7 @@ class ECGTwin:
       condition: what to turn into arrays.
       part: "base_extractor" or "denoiser".
     """
-    missing_allowed = self.networks.modules[part].null_condition
-    return self._conditioner.arrays(condition, missing_allowed)
+    return self._generator.arrays(condition, part)
 
   def remarks(self, condition: Condition, *, target: bool = False) -> list[str]:
     """What is odd about a condition, a sentence each.
@@ -766,57 +657,7 @@ class ECGTwin:
     Raises:
       ValueError: they cannot be, or this twin is told of no beats.
     """
-    if beats is None:
-      return
-    if not self.networks.reads_beats:
-      raise ValueError(
-        f"{beats=} must be None: this twin is told of none "
-        "(config.model.beat_track='none')"
-      )
-    read_beats(beats)
-
-  def _choose_rhythms(self, conditions, rngs, beats) -> list[Rhythm] | None:
-    """The rhythm of each row; None of a twin that is told of no beats."""
-    for own in beats or []:
-      self.check_beats(own)
-    if not self.networks.reads_beats:
-      return None
-
-    def draw(rows):
-      return self._draw_rhythms(
-        [conditions[i] for i in rows], rngs[np.array(rows)]
-      )
-
-    beats = [None] * len(conditions) if beats is None else beats
-    return choose_rhythms(beats, conditions, draw)
-
-  def _draw_rhythms(self, conditions, rngs) -> list[Rhythm]:
-    arrays = [self.arrays(condition, "denoiser") for condition in conditions]
-    stacked = ConditionArrays(*map(np.stack, zip(*arrays)))
-    rates = np.array([condition.heart_rate for condition in conditions])
-    drawn = self.networks.draw_rhythms(rngs, stacked, rates)
-    return list(map(as_stated, drawn, conditions))
-
-  def _inputs(self, bases, conditions, rhythms) -> DenoiserInputs:
-    """What the denoiser is given in each row."""
-    inputs, condition, arrays = [], None, None
-    for base, own in zip(bases, conditions, strict=True):
-      if own is not condition:  # rows of a person follow each other
-        condition, arrays = own, self.arrays(own, "denoiser")
-      inputs.append(self.networks.inputs(base, arrays, 1))
-    stacked = jax.tree.map(lambda *rows: np.concatenate(rows), *inputs)
-    if rhythms is None:
-      return stacked
-    return stacked._replace(track=self.networks.track(rhythms))
-
-  def _rows(
-    self, latents, rhythms, consistent_leads: bool, mesh: Mesh | None = None
-  ) -> Rows:
-    signals = self.networks.decode(latents, mesh)
-    residuals = np.abs(lead_residual(signals)).max(axis=(1, 2))
-    if consistent_leads:
-      signals = make_leads_consistent(signals)
-    return Rows(signals, latents, residuals, rhythms)
+    self._generator.check_beats(beats)
 
   def _facts(self, seed: int, settings: Settings) -> dict:
     return {"twin": self.digest, "seed": seed, **dataclasses.asdict(settings)}
@@ -846,22 +687,8 @@ def _check_asked(base, condition, num_samples, seed) -> None:
   require_type(condition, "condition", Condition, "what the ECGs shall show")
   require_type(num_samples, "num_samples", int, "how many ECGs")
   require_type(seed, "seed", int, "of the draw")
-
-
-def _check_count(num_samples: int) -> None:
   if num_samples < 1:
     raise ValueError(f"{num_samples=} must be at least 1")
-
-
-def _generated(
-  rows: Rows, name: str, condition: Condition, facts: dict
-) -> Generated:
-  lines = describe_origin(condition, facts)
-  ecgs = [
-    ECG(signal, MODEL_RATE, f"{name}_{i}", (*lines, *describe_sample(rows, i)))
-    for i, signal in enumerate(rows.signals)
-  ]
-  return Generated(ecgs, rows.latents, rows.residuals, rows.beats, condition)
 
 
 def load_twin(
