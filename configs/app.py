@@ -16,8 +16,7 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.job = "app"  # what the command does
   config.workdir = "runs/app"  # where results go
-  # A twin directory, or simulated-small; None: real-small.
-  config.twin = ml_collections.config_dict.placeholder(str)
+  config.twin = "real-small"  # simulated-small, or a twin directory
   # Of statements the twin does not know: a name, or a model's folder.
   config.encoder = ml_collections.config_dict.placeholder(str)
   config.host = "127.0.0.1"  # who may connect: this machine

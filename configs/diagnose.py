@@ -18,11 +18,10 @@ from configs import common
 
 
 def get_config(variant="base"):
-  placeholder = ml_collections.config_dict.placeholder
   config = ml_collections.ConfigDict()
   config.job = "diagnose"  # what the command does
   config.workdir = f"{common.root(variant)}/diagnosed"  # where results go
-  config.twin = placeholder(str)  # a twin directory; None: simulated-small
+  config.twin = "simulated-small"  # or a twin directory
   config.data = "runs/small/simulated"  # a data set with ECGs
   config.classifier = "runs/small/normality"  # a run or checkpoint
   config.patients = 100  # of the test split

@@ -16,8 +16,7 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.job = "edit"  # what the command does
   config.workdir = "runs/edited"  # where results go
-  # A twin directory, or simulated-small; None: real-small.
-  config.twin = ml_collections.config_dict.placeholder(str)
+  config.twin = "real-small"  # simulated-small, or a twin directory
   # Of statements the twin does not know: a name, or a model's folder.
   config.encoder = ml_collections.config_dict.placeholder(str)
   config.update(common.generation())

@@ -16,7 +16,7 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.job = "evaluate"  # what the command does
   config.workdir = "runs/evaluated"  # where results go
-  config.twin = placeholder(str)  # a twin directory; None: simulated-small
+  config.twin = "simulated-small"  # or a twin directory
   config.data = "runs/small/simulated"  # a data set with ECGs
   # Splits to take patients from. Others than test only where the twin's
   # training never saw the data set.

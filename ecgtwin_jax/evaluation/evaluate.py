@@ -47,7 +47,7 @@ def run(config: ConfigDict) -> list[Metric]:
   unknown = [level for level in config.levels if level not in LEVELS]
   if unknown:
     raise ValueError(f"config.levels={unknown} must be of {', '.join(LEVELS)}")
-  twin = load_twin(config.twin or "simulated-small")
+  twin = load_twin(config.twin)
   data = load_splits(config.data, config.splits)
   if config.half is not None:
     data = take_half(data, config.half)
@@ -210,7 +210,7 @@ def _about(
   examples = context.examples
   patients = len(np.unique(examples.patients))
   return {
-    "twin": f"{config.twin or 'simulated-small (shipped)'}, {what['twin']}",
+    "twin": f"{config.twin}, {what['twin']}",
     "data": f"{config.data}, split {data.split}"
     + (
       ""

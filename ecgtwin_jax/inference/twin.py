@@ -692,21 +692,19 @@ def _check_asked(base, condition, num_samples, seed) -> None:
 
 
 def load_twin(
-  path: str | os.PathLike | None,
+  path: str | os.PathLike,
   encoder: StatementEncoder | str | None = None,
 ) -> ECGTwin:
   """The twin of a directory, or one of the package by its name.
 
   Args:
-    path: a twin directory, or a name such as "real-small"; None: the default.
+    path: a twin directory, or a name such as "real-small".
     encoder: as in ECGTwin.from_checkpoint.
 
   Raises:
     FileNotFoundError: there is no twin directory.
     ValueError: as ECGTwin.from_checkpoint.
   """
-  if path is None:
-    return ECGTwin.from_pretrained(encoder=encoder)
   bare = os.path.basename(path) == os.fspath(path)
   own = twin_directory.shipped(os.fspath(path))
   if bare and not twin_directory.is_twin(path) and twin_directory.is_twin(own):

@@ -56,7 +56,7 @@ class DiagnosisRun:
       )
     self.config = config
     self.folder = pathlib.Path(config.workdir)
-    twin = load_twin(config.twin or "simulated-small")
+    twin = load_twin(config.twin)
     scaled = prompts.scale_counts(prompts.PROMPTS, config.twins_factor)
     translated, self.replaced = prompts.translate(scaled, twin.statements)
     sampling = dataclasses.asdict(twin.settings(**config.sampling))
