@@ -86,7 +86,7 @@ def paired(
   source: Any,
   edit: Any,
   rule: Callable,
-  threshold: int,
+  threshold: int | Int[Array, ""],
   own_maps: bool = False,
 ) -> Callable:
   """The denoiser of source and edit, stacked in one batch.
@@ -135,7 +135,7 @@ def sample_edited(
   rngs: Key[Array, " n"],
   schedule: Schedule,
   *,
-  threshold: int = 200,
+  threshold: int | Int[Array, ""] = 200,
   own_maps: bool = False,
   **options: Any,
 ) -> tuple[Float[Array, "n l c"], Float[Array, "n l c"]]:
@@ -158,9 +158,11 @@ def sample_edited(
     The latents of the source and of the edit.
 
   Raises:
-    ValueError: For a threshold outside 0..steps, and as `samplers.sample`.
+    ValueError: For a threshold outside 0..steps whose value is known when this
+      is traced, and as `samplers.sample`.
   """
-  if not 0 <= threshold <= schedule.steps:
+  known = isinstance(threshold, int)
+  if known and not 0 <= threshold <= schedule.steps:
     raise ValueError(f"{threshold=} must be in 0..{schedule.steps}")
   denoise = paired(network, source, edit, rule, threshold, own_maps)
   both = sample(

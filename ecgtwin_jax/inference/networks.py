@@ -282,6 +282,7 @@ class Networks:
   ) -> Any:
     """Latents; with weights per step, (latents, mean attention)."""
     denoiser = self.modules["denoiser"]
+    plan = plan._replace(temperature=1.0)  # of noise that is drawn already
     strengths = np.asarray(strengths, np.float32)
 
     def run(variables, noise, rngs, inputs):
@@ -348,15 +349,16 @@ class Networks:
   ) -> tuple[Float[np.ndarray, "n l c"], Float[np.ndarray, "n l c"]]:
     """Latents of the sources and of their edits; see sampling.sample_edit."""
     denoiser = self.modules["denoiser"]
+    plan = plan._replace(temperature=1.0)  # of noise that is drawn already
 
     def run(variables, noise, rngs, row, weight, source, edit):
       return sampling.sample_edit(
         denoiser,
         plan,
         rule,
-        threshold,
         own_maps,
         variables["denoiser"],
+        threshold,
         noise,
         rngs,
         source,

@@ -435,14 +435,14 @@ def attend(
   return total / len(plan.timesteps)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def sample_edit(
   denoiser: nn.Module,
   plan: SamplingPlan,
   rule: str,
-  threshold: int,
   own_maps: bool,
   variables: Any,
+  threshold: int | Int[Array, ""],
   noise: Float[Array, "n l c"],
   rngs: Key[Array, " n"],
   source: DenoiserInputs,
@@ -457,9 +457,9 @@ def sample_edit(
     denoiser: the module.
     plan: how to sample.
     rule: a key of RULES.
-    threshold: steps from this one up follow the source.
     own_maps: the rule is given the edit's own maps as the source's, too.
     variables: variables of the denoiser.
+    threshold: steps from this one up follow the source.
     noise: latents to start from.
     rngs: one key per row.
     source: inputs of the source, n rows.
