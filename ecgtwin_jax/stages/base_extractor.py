@@ -39,7 +39,6 @@ from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
 from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.stages.losses import contrastive_losses
 
-# What stands for "no candidate": finite, so that no gradient is NaN.
 _KEYS = ("mean", "std", "statement_ids", "patient", "index")
 _BEAT_KEYS = ("median_beat", "median_beat_found")
 _SPREAD_ROWS = 4096  # recordings that the spread of median beats is taken from
@@ -377,19 +376,13 @@ def evaluate(
   the targets' median beats, as they differ from patient to patient, that base
   vector and condition give; `beat_r2_of_nobody` what the mean base vector does.
   """
-  first, count = data.validation.pairs.patients()
-  patients = min(len(first), config.eval_patients)
+  patients, pairs, valid = splits.draw_gallery(
+    data.validation, config.eval_patients, config.seed
+  )
   if patients < 2:
     return {"patients": patients}
-  rng = np.random.default_rng(config.seed)
-  chosen = rng.permutation(len(first))[:patients]
-  pairs = first[chosen] + rng.integers(0, count[chosen])
-  padded = -(-patients // jax.device_count()) * jax.device_count()
-  share = np.array_split(np.arange(padded), jax.process_count())
-  rows = share[jax.process_index()]
-  pairs = pairs[np.minimum(rows, patients - 1)]
   batch = _select(config, pipeline.gather_pairs(data.validation, pairs))
-  batch["valid"] = rows < patients
+  batch["valid"] = valid
   batch = put(batch)
   place = sharding.replicated(batch["valid"].sharding.mesh)
   out = _compare(config, place)(weights["params"], frozen, batch)

@@ -29,7 +29,6 @@ from ecgtwin_jax.ranking import equal_error_rate, found_within
 from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.stages.losses import supervised_contrastive_losses
 
-# What stands for "no candidate": finite, so that no gradient is NaN.
 _HELD_OUT = 8  # of so many patients of a validation split, one is held out
 
 
@@ -151,21 +150,12 @@ def evaluate(
 ) -> dict:
   """Finds held-out patients by another recording: one pair of each, seeded."""
   del frozen
-  first, count = data.validation.pairs.patients()
-  patients = min(len(first), config.eval_patients)
+  patients, pairs, _ = splits.draw_gallery(
+    data.validation, config.eval_patients, config.seed
+  )
   if patients < 2:
     return {"patients": patients}
-  rng = np.random.default_rng(config.seed)
-  chosen = rng.permutation(len(first))[:patients]
-  pairs = first[chosen] + rng.integers(0, count[chosen])
-  padded = -(-patients // jax.device_count()) * jax.device_count()
-  share = np.array_split(np.arange(padded), jax.process_count())
-  rows = share[jax.process_index()]
-  batch = put(
-    pipeline.gather_ecg_pairs(
-      data.validation, pairs[np.minimum(rows, patients - 1)]
-    )
-  )
+  batch = put(pipeline.gather_ecg_pairs(data.validation, pairs))
   place = sharding.replicated(batch["ecg"].sharding.mesh)
   similarity = np.asarray(_compare(config, place)(weights, batch))
   similarity, target = similarity[:patients, :patients], np.arange(patients)

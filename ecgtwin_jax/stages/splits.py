@@ -44,6 +44,44 @@ def load_splits(given: str, kind: str) -> Splits:
   )
 
 
+class Gallery(NamedTuple):
+  """Held-out patients that are to find each other, a pair of each.
+
+  Attributes:
+    patients: how many, over all processes.
+    pairs: numbers of this process's pairs; the last is repeated where the
+      devices want more.
+    valid: False for what is repeated.
+  """
+
+  patients: int
+  pairs: Int[np.ndarray, " b"]
+  valid: Bool[np.ndarray, " b"]
+
+
+def draw_gallery(data: Dataset, limit: int, seed: int) -> Gallery:
+  """Draws patients and a pair of each; of fewer than two patients, nobody.
+
+  Args:
+    data: the held-out recordings.
+    limit: largest number of patients.
+    seed: seed of the draw.
+  """
+  first, count = data.pairs.patients()
+  patients = min(len(first), limit)
+  if patients < 2:
+    return Gallery(patients, np.zeros(0, int), np.zeros(0, bool))
+  rng = np.random.default_rng(seed)
+  chosen = rng.permutation(len(first))[:patients]
+  pairs = first[chosen] + rng.integers(0, count[chosen])
+  padded = -(-patients // jax.device_count()) * jax.device_count()
+  share = np.array_split(np.arange(padded), jax.process_count())
+  rows = share[jax.process_index()]
+  return Gallery(
+    patients, pairs[np.minimum(rows, patients - 1)], rows < patients
+  )
+
+
 def _skip(data: Splits, choose: Callable, words: str) -> Splits:
   """Leaves out what `choose`, split -> (kept, count of others), does not keep.
 
