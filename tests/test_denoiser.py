@@ -378,7 +378,7 @@ def test_errors(changes, options, message):
 
 
 def test_a_recording_that_is_its_own_reference_is_told_apart():
-  model, variables, args = build("adax", "unet", own_recording=True)
+  model, variables, args = build("adax", own_recording=True)
   own = np.array([True, *[False] * (B - 1)])
   first = start(model, args[0].shape[1])
   out = call(model, first, args)
@@ -387,6 +387,6 @@ def test_a_recording_that_is_its_own_reference_is_told_apart():
   told = call(model, variables, [*args, None, own])
   np.testing.assert_array_equal(out[1:], told[1:])
   assert np.abs(out[0] - told[0]).max() > 1e-3
-  plain, variables, args = build("adax", "unet")
+  plain, variables, args = build("adax")
   with pytest.raises(ValueError, match="own_recording=True"):
     plain.apply(variables, *args, None, own)
