@@ -153,7 +153,7 @@ def test_200_damaged_copies_are_all_accounted_for(damaged, prepared):
 def test_any_number_of_workers_gives_the_same(damaged, prepared, tmp_path):
   folder, _, _ = damaged
   several = ptbxl.prepare(
-    folder, tmp_path / "data", workers=4, sampling_rate=100
+    folder, tmp_path / "data", workers=2, sampling_rate=100
   )
   assert contents(several) == contents(prepared)
   assert len(list(prepared.glob("*train.array_record*"))) > 1
