@@ -12,7 +12,7 @@ from ecgtwin_jax.models.base_extractor import BEAT_SIZE, BaseExtractor
 from ecgtwin_jax.models.beat_sketch import ForetoldBeat, lay_beats
 from ecgtwin_jax.models.beat_track import beat_track
 from ecgtwin_jax.models.denoiser import Denoiser
-from ecgtwin_jax.stages import denoiser
+from ecgtwin_jax.stages import base_extractor, denoiser
 from ecgtwin_jax.training import checkpoint, train
 from helpers import runs
 
@@ -93,6 +93,24 @@ def test_a_sketch_needs_a_track():
       jax.random.key(0), zeros, jnp.zeros(1), jnp.zeros((1, 1, 768)),
       None, jnp.zeros((1, 3)), jnp.zeros((1, 16)),
     )  # fmt: skip
+
+
+def test_stage_1_begins_by_giving_a_beat_back(stage_config):
+  config = stage_config("stage1")
+  data = base_extractor.load_data(config)
+  given = base_extractor.start(config, data)
+  head = given["beat_head"]
+  arrays = data.train.arrays
+  beats = arrays["median_beat"][arrays["median_beat_found"] > 0] / BEAT_SIZE
+  beats = beats.reshape(len(beats), -1).astype(float)
+  code = beats @ given["beat_reading"]["straight"]["kernel"]
+  assert not code[:, 1::2].any() and code[:, ::2].any(axis=0).all()
+  beats -= beats.mean(axis=0)
+  back = code @ head["straight"]["kernel"] + head["output"]["bias"]
+  assert np.square(back - beats).sum() < 0.05 * np.square(beats).sum()
+  with config.unlocked():
+    config.model.median_beat = False
+  assert base_extractor.start(config, data) == {}
 
 
 def test_training_starts_with_what_stage_1_foretells(chain, stage_config):

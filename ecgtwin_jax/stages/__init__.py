@@ -45,7 +45,10 @@ class Stage(Protocol):
     """Parameters, and what else of the model changes (batch statistics)."""
 
   def start(self, config: Config, data: Any) -> dict[str, Tree]:
-    """Modules that begin with weights learned before, unless init_from does."""
+    """Weights that begin as the data or an earlier stage say.
+
+    Not where init_from says how all begin.
+    """
 
   def loss(
     self,

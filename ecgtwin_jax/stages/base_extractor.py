@@ -35,13 +35,19 @@ from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
-from ecgtwin_jax.models.base_extractor import BaseExtractor, contrastive_logits
+from ecgtwin_jax.models.base_extractor import (
+  BEAT_SIZE,
+  BaseExtractor,
+  contrastive_logits,
+)
 from ecgtwin_jax.stages import Batch, Config, Tree, splits
 from ecgtwin_jax.stages.losses import contrastive_losses
 
 _KEYS = ("mean", "std", "statement_ids", "patient", "index")
 _BEAT_KEYS = ("median_beat", "median_beat_found")
 _SPREAD_ROWS = 4096  # recordings that the spread of median beats is taken from
+# Of the components in the base vector: beside the rest, not above it.
+_CODE_SIZE = 0.5
 _RIDGE = 1.0  # of the regression that looks for the heart rate in base vectors
 
 
@@ -65,12 +71,8 @@ def load_frozen(config: Config, data: Any) -> dict:
   return frozen
 
 
-def spread_of_beats(dataset: Dataset) -> tuple[np.ndarray, np.float32]:
-  """Mean (80, 12) of median beats in mV, and a sample's mean variance in mV^2.
-
-  Raises:
-    ValueError: fewer than two recordings have a median beat.
-  """
+def _beats(dataset):
+  """Median beats (n, 80, 12) in mV of recordings from all over the split."""
   rows = np.flatnonzero(dataset.arrays["median_beat_found"])
   if len(rows) < 2:
     raise ValueError(
@@ -78,9 +80,46 @@ def spread_of_beats(dataset: Dataset) -> tuple[np.ndarray, np.float32]:
       " beats, but config.model.median_beat=True needs two: set it to False"
     )
   rows = rows[np.linspace(0, len(rows) - 1, _SPREAD_ROWS).astype(int)]
-  beats = dataset.arrays["median_beat"][np.unique(rows)].astype(np.float64)
+  return dataset.arrays["median_beat"][np.unique(rows)].astype(np.float64)
+
+
+def spread_of_beats(dataset: Dataset) -> tuple[np.ndarray, np.float32]:
+  """Mean (80, 12) of median beats in mV, and a sample's mean variance in mV^2.
+
+  Raises:
+    ValueError: fewer than two recordings have a median beat.
+  """
+  beats = _beats(dataset)
   mean = beats.mean(axis=0).astype(np.float32)
   return mean, np.float32(beats.var(axis=0).mean())
+
+
+def start(config: Config, data: Any) -> dict[str, Tree]:
+  """What goes straight through begins as principal components of the beats.
+
+  Every second entry of the base vector begins as one of them, and what is
+  foretold as the reference's own beat: what a condition changes is to be
+  learned.
+  """
+  if not config.model.median_beat:
+    return {}
+  beats = _beats(data.train) / BEAT_SIZE
+  beats = beats.reshape(len(beats), -1)
+  mean = beats.mean(axis=0)
+  width = make_module(config).base_width
+  places = np.arange(0, width, 2)
+  components = np.linalg.svd(beats - mean, full_matrices=False)[2][
+    : len(places)
+  ]
+  reading = np.zeros((beats.shape[1], width))
+  reading[:, places[: len(components)]] = components.T
+  return {
+    "beat_reading": {"straight": {"kernel": reading * _CODE_SIZE}},
+    "beat_head": {
+      "straight": {"kernel": reading.T / _CODE_SIZE},
+      "output": {"bias": -(mean @ components.T @ components)},
+    },
+  }
 
 
 def hyper(config: Config, data: Any) -> dict:

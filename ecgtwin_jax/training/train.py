@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -214,26 +215,24 @@ def first_state(
 
 
 def start_with(given: dict, state: TrainState) -> TrainState:
-  """Puts a stage's given modules in the place of those that were drawn.
+  """Puts a stage's given weights in the place of those that were drawn.
 
   Raises:
-    ValueError: a module's weights are of other sizes.
+    ValueError: weights are of other sizes.
   """
+  given = flatten_dict(given)
 
   def take(own):
-    def put(path, new, old):
+    own = flatten_dict(own)
+    for path, new in given.items():
+      old = own[path]
       if np.shape(new) != old.shape:
         raise ValueError(
-          f"weights {jax.tree_util.keystr(path)} {np.shape(new)} must be "
-          f"{old.shape}, as in config.model"
+          f"weights {'/'.join(path)} {np.shape(new)} must be {old.shape}, "
+          "as in config.model"
         )
-      return sharding.put(np.asarray(new, old.dtype), old.sharding)
-
-    taken = {
-      name: jax.tree_util.tree_map_with_path(put, new, own[name])
-      for name, new in given.items()
-    }
-    return {**own, **taken}
+      own[path] = sharding.put(np.asarray(new, old.dtype), old.sharding)
+    return unflatten_dict(own)
 
   return state.replace(params=take(state.params), ema=take(state.ema))
 
