@@ -148,6 +148,26 @@ def test_a_trained_denoiser_still_resembles_stage_1(chain):
   assert np.corrcoef(own.ravel(), head.ravel())[0, 1] > 0.9
 
 
+def test_only_what_is_a_pair_with_itself_gets_some_of_another_beat():
+  rng = np.random.default_rng(0)
+  beats = rng.standard_normal((2, 3, 80, 12)).astype(np.float32)
+  batch = {
+    "index": np.array([4, 5, 6]),
+    "reference_index": np.array([4, 1, 6]),
+    "median_beat": beats[0],
+    "reference_median_beat": beats[1],
+  }
+  new = base_extractor.add_other_beats(jax.random.key(3), batch)
+  for row, other in ((0, 2), (2, 1)):
+    added = np.asarray(new["median_beat"][row] - beats[0, row])
+    share = added / beats[0, other]
+    np.testing.assert_allclose(share, share[0, 0], rtol=2e-3)
+    assert share[0, 0] != 0
+    same = np.asarray(new["reference_median_beat"][row] - beats[1, row])
+    np.testing.assert_allclose(same, added, atol=1e-5)
+  np.testing.assert_array_equal(new["median_beat"][1], beats[0, 1])
+
+
 def test_another_width_than_stage_1_s_is_refused(stage_config):
   config = stage_config("stage2", **{"model.beat_sketch": 32})
   with pytest.raises(ValueError, match="beat_sketch=32 must be 64"):

@@ -18,8 +18,9 @@ Batches hold what `pipeline.gather_pairs` gives of each recording and its
   patient_id         (b,)         equal numbers are one patient (not twice)
 
 With `config.own_recordings` a patient's only recording is a pair with itself:
-nothing to tell apart, but its beat is to come back, so that base vectors hold
-the beats of hearts of which there is one recording each.
+nothing to tell apart, but its beat is to come back, with a share of another's
+added, so that base vectors hold the beats of hearts of which there is one
+recording each.
 """
 
 import functools
@@ -48,6 +49,7 @@ _BEAT_KEYS = ("median_beat", "median_beat_found")
 _SPREAD_ROWS = 4096  # recordings that the spread of median beats is taken from
 # Of the components in the base vector: beside the rest, not above it.
 _CODE_SIZE = 0.5
+_OTHER_BEAT = 0.7  # standard deviation of the share that is added to a beat
 _RIDGE = 1.0  # of the regression that looks for the heart rate in base vectors
 
 
@@ -283,6 +285,18 @@ def beat_losses(
   return jnp.where(found > 0, error, 0).mean(axis=1)
 
 
+def add_other_beats(rng: Array, batch: Batch) -> Batch:
+  """Adds some of another row's beat to each that is a pair with itself.
+
+  So that beats which are to come back cannot be learned by heart.
+  """
+  own = batch["index"] == batch["reference_index"]
+  share = jnp.where(own, _OTHER_BEAT * jax.random.normal(rng, own.shape), 0)
+  added = share[:, None, None] * jnp.roll(batch["median_beat"], 1, axis=0)
+  names = "median_beat", "reference_median_beat"
+  return {**batch, **{name: batch[name] + added for name in names}}
+
+
 def loss(
   config: Config,
   params: Tree,
@@ -297,6 +311,8 @@ def loss(
   """
   keys = jax.random.split(rng, 3)
   size = batch["patient_id"].shape[0]
+  if config.own_recordings and config.model.median_beat:
+    batch = add_other_beats(jax.random.fold_in(rng, 3), batch)
   drop = draw_lost_texts(config, keys[0], size)
   latents = [
     splits.draw_latent(
