@@ -199,6 +199,7 @@ class Program(NamedTuple):
   mesh: jax.sharding.Mesh
   frozen: dict
   shapes: train.TrainState
+  given: dict  # weights that begin otherwise than drawn
   batches: Iterator
 
 
@@ -212,9 +213,10 @@ def program(config, devices):
   frozen = sharding.put_replicated(stage.load_frozen(config, data), mesh)
   shapes = jax.eval_shape(functools.partial(train.init_state, config, stage))
   shapes = sharding.place_state(shapes, mesh)
+  given = stage.start(config, data) if hasattr(stage, "start") else {}
   batches = stage.batches(config, data, 0, 0, 1)
   try:
-    yield Program(config, stage, mesh, frozen, shapes, batches)
+    yield Program(config, stage, mesh, frozen, shapes, given, batches)
   finally:
     batches.close()
 
@@ -224,6 +226,7 @@ def losses_on(config, devices, steps):
   step_fn, losses = None, []
   with program(config, devices) as p:
     state = train.first_state(p.config, p.stage, p.shapes, part="")
+    state = train.start_with(p.given, state)
     for _ in range(steps):
       batch = sharding.put_batch(next(p.batches), p.mesh)
       if step_fn is None:
