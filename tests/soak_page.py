@@ -91,7 +91,10 @@ class Visitor:
     answer = self._ask(
       "POST", "/gradio_api/upload", body, {"Content-Type": kind}
     )
-    stored = json.loads(answer)
+    try:
+      stored = json.loads(answer)
+    except ValueError:
+      return answer
     if not isinstance(stored, list):
       return answer
     files = [
@@ -215,7 +218,10 @@ def main() -> int:
 
     def attack(number):
       name, paths = files[number % len(files)]
-      answer = Visitor(port).show(paths)
+      try:
+        answer = Visitor(port).show(paths)
+      except (OSError, http.client.HTTPException, ValueError) as error:
+        answer = repr(error)
       found = re.search(
         r"Not done: [^\"]*|10 s at|more than .* may have", answer
       )

@@ -1,6 +1,8 @@
 """The guard before the page: names, lengths, places in the queue."""
 
 import asyncio
+import os
+import pathlib
 import types
 
 import pytest
@@ -100,6 +102,23 @@ def test_uploads_end_where_too_many_are_kept(tmp_path, monkeypatch):
   for number in range(16):  # small ones, each of which costs time
     (tmp_path / str(number)).touch()
   assert ask(here, "/gradio_api/upload", folder=tmp_path)[0] == 507
+
+
+def test_a_folder_may_go_while_what_is_kept_is_counted(tmp_path, monkeypatch):
+  (tmp_path / "going").mkdir()
+  (tmp_path / "kept").touch()
+  scan = os.scandir
+
+  def go(path=".", *args):
+    if pathlib.Path(path).name == "going":
+      os.rmdir(path)
+    return scan(path, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "scandir", go)
+    here = {"host": "localhost"}
+    assert ask(here, "/gradio_api/upload", folder=tmp_path)[0] == 200
+  assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_a_session_has_a_few_places_in_the_queue():
