@@ -32,7 +32,9 @@ def make_parser(
   parser = argparse.ArgumentParser(
     description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--twin", help="a twin directory; the shipped one")
+  parser.add_argument(
+    "--twin", default="simulated-small", help="or a directory"
+  )
   parser.add_argument("--data", required=True, help="a simulated cohort")
   parser.add_argument("--split", default="test")
   parser.add_argument("--patients", type=int, default=patients)

@@ -153,7 +153,9 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--twin", help="a twin directory; the shipped one")
+  parser.add_argument(
+    "--twin", default="simulated-small", help="or a directory"
+  )
   parser.add_argument("--data", required=True, help="a data set with ECGs")
   parser.add_argument("--clip", help="a CLIP; the shipped one")
   parser.add_argument("--ecgs", type=int, default=256, help="of each cell")

@@ -42,12 +42,12 @@ def read_edit(
   conditioner: Conditioner,
   condition: Condition,
   *,
-  add: str | None = None,
-  swap: Condition | Sequence[str] | None = None,
-  reweight: str | None = None,
-  weight: float | int = 1.0,
-  threshold: float | int = 1.0,
-  attention: str = "own",
+  add: str | None,
+  swap: Condition | Sequence[str] | None,
+  reweight: str | None,
+  weight: float | int,
+  threshold: float | int,
+  attention: str,
 ) -> Edit:
   """Reads which one of the three edits is asked for.
 

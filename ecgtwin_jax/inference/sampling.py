@@ -158,7 +158,7 @@ class Settings:
     if clip is not None and not (
       isinstance(clip, numbers.Real) and 0 < clip <= 1e6
     ):
-      raise ValueError(f"latent_clip={clip!r:.60} must be in 0..1e6")
+      raise ValueError(f"latent_clip={clip!r:.60} must be above 0, at most 1e6")
     prediction = hyper.get("prediction", "noise")
     if prediction not in PREDICTIONS:
       raise ValueError(f"{prediction=} must be one of {', '.join(PREDICTIONS)}")

@@ -140,7 +140,7 @@ class UnderCondition(nn.Module):
   """W4 x + W3 (h + MLP h), h = gelu(W1 x + W2 LN condition): x seen under it.
 
   What goes straight through holds for hearts that are unlike those of the
-  training; it begins at zero.
+  training. It is drawn as zero; stage 1 puts principal components in its place.
   """
 
   hidden: int

@@ -108,12 +108,10 @@ def start(config: Config, data: Any) -> dict[str, Tree]:
   beats = _beats(data.train) / BEAT_SIZE
   beats = beats.reshape(len(beats), -1)
   mean = beats.mean(axis=0)
-  width = make_module(config).base_width
-  places = np.arange(0, width, 2)
-  components = np.linalg.svd(beats - mean, full_matrices=False)[2][
-    : len(places)
-  ]
-  reading = np.zeros((beats.shape[1], width))
+  _, _, components = np.linalg.svd(beats - mean, full_matrices=False)
+  reading = np.zeros((beats.shape[1], make_module(config).base_width))
+  places = range(0, reading.shape[1], 2)
+  components = components[: len(places)]
   reading[:, places[: len(components)]] = components.T
   return {
     "beat_reading": {"straight": {"kernel": reading * _CODE_SIZE}},

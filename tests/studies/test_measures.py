@@ -233,6 +233,16 @@ def test_estimate_and_tables(tmp_path):
   }
 
 
+def test_without_a_name_it_is_the_twin_that_knows_simulated_ecgs(
+  chain, tmp_path
+):
+  parser = held_out.make_parser("", str(tmp_path / "out"), 2)
+  arguments = parser.parse_args([f"--data={chain / 'simulated'}"])
+  twin, data, about = held_out.start(arguments)
+  assert twin.path.name == "simulated-small" and about["patients"] == 2
+  assert data.split == "test"
+
+
 def test_other_data_are_refused(chain):
   data = load_split(str(chain / "simulated"), "test", kind="ecg")
   data.card["name"] = "ptbxl"
