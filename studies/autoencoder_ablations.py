@@ -1,0 +1,145 @@
+"""The autoencoder without one thing at a time, at equal budget.
+
+  python -m studies.autoencoder_ablations --data=SIM --test_data=OTHER_SIM
+
+Trains the autoencoder `small` of a few hundred steps once as it is and once
+with each change, and measures it on patients whom no training has met, by three
+draws of them: what decoding leaves out, whether decoded second recordings find
+their patient among 100 (the recordings themselves: last row), and the largest
+std of a channel's posterior (1: dead). What is there already is read. Writes
+autoencoder_ablations.md.
+"""
+
+import argparse
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecgtwin_jax.data.dataset import load_split
+from ecgtwin_jax.evaluation import generate_examples
+from ecgtwin_jax.evaluation.person.identification import Identity
+from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.models.vae import Decoder, Encoder
+from ecgtwin_jax.ranking import found_within
+from ecgtwin_jax.training import checkpoint, train
+from studies import held_out, three_seeds
+
+
+def both_parts(**sizes):
+  return {
+    f"model.{part}.{key}": value
+    for part in ("encoder", "decoder")
+    for key, value in sizes.items()
+  }
+
+
+CHANGES = {
+  "as it is": {},
+  "twelve leads": both_parts(independent_leads=False),
+  "four channels": both_parts(latent_channels=4),
+  "weight of the KL 1, as published": {"kl_weight": 1.0},
+  "no weight of slopes": {"slope_weight": 0.0},
+  "baseline wander at full weight": {"wander_weight": 1.0},
+  "AdamW": {"optimizer.muon": False},
+}
+MEASURES = {
+  "rmse_uv": "left out, uV ↓",
+  "found": "right patient of 100 ↑",
+  "std": "largest posterior std ↓",
+}
+GALLERY = 100  # patients
+_ROWS = 64  # of a call
+
+
+def train_one(arguments, folder: pathlib.Path, changes: dict) -> None:
+  """Makes the run `folder`/vae."""
+  config = load_config(f"{three_seeds.ROOT}/configs/vae.py:small")
+  config.update(data=arguments.data, steps=arguments.steps)
+  config.update(eval_every=arguments.steps, workdir=str(folder / "vae"))
+  with config.ignore_type():
+    config.update_from_flattened_dict({**changes, "max_posterior_std": None})
+  train.train(config, config.workdir)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _through(encoder, decoder, params, signals):
+  mean, log_variance = encoder.apply({"params": params["encoder"]}, signals)
+  decoded = decoder.apply({"params": params["decoder"]}, mean)
+  return decoded, jnp.exp(log_variance / 2).mean(axis=1)
+
+
+def decode(folder: pathlib.Path, signals: np.ndarray):
+  """Signals (n, 1024, 12) from the means of their latents, and stds (n, c)."""
+  hyper, weights = checkpoint.load_weights(str(folder / "vae"), "vae")
+  sizes = hyper["model"]
+  modules = Encoder(**sizes["encoder"]), Decoder(**sizes["decoder"], scale=1.0)
+  parts = [
+    _through(*modules, weights["params"], signals[i : i + _ROWS])
+    for i in range(0, len(signals), _ROWS)
+  ]
+  return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def measure(folder: pathlib.Path | None, data, seed: int) -> dict:
+  """{measure: value} of an autoencoder; None: of the recordings themselves."""
+  choice = generate_examples.choose(data, 200, 4, seed)
+  patients = data.patient_number[choice.targets]
+  _, first, target = np.unique(patients, return_index=True, return_inverse=True)
+  listed = choice.references[first]
+  gallery = generate_examples.signals_mv(data, listed)
+  second = ~np.isin(choice.targets, listed)
+  real = generate_examples.signals_mv(data, choice.targets[second])
+  decoded, stds = (real, np.zeros((1, 1)))
+  if folder is not None:
+    decoded, stds = decode(folder, real)
+  identity = Identity()
+  similarity = identity.embed(decoded) @ identity.embed(gallery).T
+  found = found_within(similarity, target[second], 1, min(GALLERY, len(first)))
+  rms = np.sqrt(np.square(real - decoded).mean(axis=(1, 2)))
+  return {
+    "rmse_uv": 1000 * rms.mean(),
+    "found": found.mean(),
+    "std": stds.mean(axis=0).max(),
+  }
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--data", required=True, help="ECGs to train on")
+  parser.add_argument("--test_data", required=True, help="a cohort of others")
+  parser.add_argument("--steps", type=int, default=600)
+  parser.add_argument("--output", default="runs/autoencoder_ablations")
+  arguments = parser.parse_args()
+  output = pathlib.Path(arguments.output)
+  data = load_split(arguments.test_data, "test", kind="ecg")
+  lines = ["| change | " + " | ".join(MEASURES.values()) + " |"]
+  lines.append("|---" * (len(MEASURES) + 1) + "|")
+  for name, changes in {**CHANGES, "real recordings": None}.items():
+    folder = output / name.replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = folder if changes is not None else None
+    if trained:
+      train_one(arguments, folder, changes)
+    rows = [
+      held_out.read_or_make(
+        folder / f"seed-{seed}.json",
+        functools.partial(measure, trained, data, seed),
+      )
+      for seed in three_seeds.SEEDS
+    ]
+    cells = [
+      f"{np.mean(x):.3g} ({min(x):.3g} to {max(x):.3g})"
+      for x in ([row[key] for row in rows] for key in MEASURES)
+    ]
+    lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    (output / "autoencoder_ablations.md").write_text("\n".join(lines) + "\n")
+  print("\n".join(lines))
+
+
+if __name__ == "__main__":
+  main()
