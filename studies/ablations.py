@@ -22,8 +22,12 @@ from studies import held_out, three_seeds
 CHANGES = {
   "as it is": {},
   "no beat sketch": {"model.beat_sketch": 0},
-  "track of timing alone": {"model.beat_track": "timing"},
   "no attention to other beats": {"model.beat_attention": False},
+  # The attention needs kinds: compare with the row before.
+  "neither that, and a track of timing alone": {
+    "model.beat_attention": False,
+    "model.beat_track": "timing",
+  },
   "no identity tokens": {"model.identity_tokens": 0},
   "patient not in the norms": {"model.patient_in_norm": False},
   "noise predicted": {"prediction": "noise"},

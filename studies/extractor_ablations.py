@@ -61,10 +61,6 @@ CHANGES = {
     {"model.identity_tokens": 0, "model.width": 256},
     contextlib.nullcontext,
   ),
-  "strangers of the same patient, as published": (
-    {"same_patient_negatives": True},
-    contextlib.nullcontext,
-  ),
 }
 
 
@@ -74,6 +70,9 @@ def make_config(arguments, workdir, changes, seed):
   config.update(vae=arguments.vae, own_recordings=True, workdir=str(workdir))
   config.update(seed=seed, steps=arguments.steps, eval_every=arguments.steps)
   config.update_from_flattened_dict(changes)
+  if not config.own_recordings:  # the real ones have no other pairs
+    config.data = folders(config.data)[0]
+    config.latents = folders(config.latents)[0]
   return config
 
 
@@ -92,7 +91,7 @@ def measure(config, arguments) -> dict:
     )
 
   others = evaluate(load_split(arguments.test_latents, "train", kind="latent"))
-  real = load_split(folders(config.latents)[1], "validation", kind="latent")
+  real = load_split(folders(arguments.latents)[1], "validation", kind="latent")
   own = evaluate(dataclasses.replace(real, own_references=True))
   return {
     "top1": others["top1"],
