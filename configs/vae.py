@@ -30,7 +30,6 @@ def get_config(variant="base"):
   )
   config.kl_weight = 0.1  # 1 leaves channels without use
   config.slope_weight = 4.0  # of the squared error of first differences
-  config.wander_weight = 0.25  # of the squared error below 0.7 Hz
   # Above it, in the second half, a channel is dead and the training stops.
   config.max_posterior_std = ml_collections.config_dict.placeholder(float)
   config.eval_records = 1024  # at most so many held-out recordings
@@ -69,7 +68,6 @@ def get_config(variant="base"):
           },
           "kl_weight": 1.0,
           "slope_weight": 0.0,
-          "wander_weight": 1.0,
           "steps": 50_000,
         },
         # The shipped twin, `simulated-small`.

@@ -211,10 +211,10 @@ def test_vae_losses_by_hand():
   np.testing.assert_allclose(kl, each.sum(2).mean(1), rtol=1e-5)
 
 
-def test_vae_loss_weighs_slopes_and_spares_wander():
+def test_vae_loss_weighs_slopes():
   time = np.arange(1024) / 102.4
-  wander, beats = 0.3 * np.cos(2 * np.pi * 0.25 * time), np.sin(40 * time)
-  difference = jnp.asarray((wander + beats)[None, :, None])
+  beats = np.sin(40 * time)
+  difference = jnp.asarray(beats[None, :, None])
   zeros = jnp.zeros((1, 1, 1))
 
   def weighed(*weights):
@@ -222,15 +222,9 @@ def test_vae_loss_weighs_slopes_and_spares_wander():
     error, _ = vae.losses(difference, nothing, zeros, zeros, *weights)
     return float(error[0])
 
-  plain = np.square(wander + beats).sum()
+  plain, slopes = np.square(beats).sum(), np.square(np.diff(beats)).sum()
   np.testing.assert_allclose(weighed(), plain, rtol=1e-5)
-  slopes = np.square(np.diff(wander + beats)).sum()
   np.testing.assert_allclose(weighed(4.0), plain + 4 * slopes, rtol=1e-5)
-  spared = plain - 0.75 * np.square(wander).sum()
-  np.testing.assert_allclose(weighed(0.0, 0.25), spared, rtol=0.01)
-  # A slow drift needs no period of its own within the 10 s.
-  difference = jnp.asarray((0.1 * time - 0.5)[None, :, None])
-  assert weighed(0.0, 0.25) < 0.26 * weighed()
 
 
 def test_a_dead_channel_stops_the_second_half_of_a_training():

@@ -12,17 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from ecgtwin_jax.constants import MODEL_RATE, MODEL_SAMPLES
+from ecgtwin_jax.constants import MODEL_SAMPLES
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.models.vae import Decoder, Encoder
 from ecgtwin_jax.stages import Batch, Config, Tree
 from ecgtwin_jax.stages.losses import correlation, mean_of_sums
 from ecgtwin_jax.stages.splits import Splits, load_splits
-
-_WANDER_HZ = 0.7  # baseline wander lies below, heart rates from 42 bpm above
 
 
 def load_data(config: Config) -> Splits:
@@ -78,38 +75,21 @@ def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
   return params, {}
 
 
-def slow_waves(length: int) -> Float[np.ndarray, "t waves"]:
-  """Orthonormal cosines of up to 0.7 Hz: baseline wander, which tells nothing.
-
-  Args:
-    length: length of the signal, in samples at 102.4 Hz.
-  """
-  count = int(2 * _WANDER_HZ * length / MODEL_RATE) + 1
-  time = (np.arange(length)[:, None] + 0.5) / length
-  waves = np.cos(np.pi * time * np.arange(count))
-  return (waves / np.linalg.norm(waves, axis=0)).astype(np.float32)
-
-
 def losses(
   ecg: Float[Array, "b n k"],
   decoded: Float[Array, "b n k"],
   mean: Float[Array, "b l c"],
   log_variance: Float[Array, "b l c"],
   slope_weight: float = 0.0,
-  wander_weight: float = 1.0,
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-  """Per example: weighted squared error, and the KL summed over c, mean over l.
+  """Per example: squared error, and the KL summed over c, mean over l.
 
-  With e = x - x', of which s are the `slow_waves`:
-  sum e^2 - (1 - wander_weight) s^2 + slope_weight (e[t + 1] - e[t])^2 and
+  With e = x - x': sum e^2 + slope_weight (e[t + 1] - e[t])^2 and
   KL = (mean^2 + var - 1 - log var) / 2. Source: the released training code of
-  the paper, by its description; there both weights leave sum e^2.
+  the paper, by its description; there slope_weight is 0.
   """
   difference = ecg - decoded
   error = jnp.sum(jnp.square(difference), axis=(1, 2))
-  if wander_weight != 1:
-    slow = jnp.einsum("bnk,nw->bwk", difference, slow_waves(ecg.shape[1]))
-    error -= (1 - wander_weight) * jnp.sum(jnp.square(slow), axis=(1, 2))
   if slope_weight:
     slope = jnp.diff(difference, axis=1)
     error += slope_weight * jnp.sum(jnp.square(slope), axis=(1, 2))
@@ -140,7 +120,6 @@ def loss(
     mean,
     log_variance,
     config.slope_weight,
-    config.wander_weight,
   )
   metrics = {"reconstruction": error.mean(), "kl": kl.mean()}
   total = error.mean() + config.kl_weight * kl.mean()
@@ -161,7 +140,6 @@ def _evaluate_batch(config, params, batch):
     mean,
     log_variance,
     config.slope_weight,
-    config.wander_weight,
   )
   squared = jnp.mean(jnp.square(batch["ecg"] - decoded), axis=(1, 2))
   rows = {

@@ -176,9 +176,18 @@ def test_a_changed_autoencoder_is_measured(chain, tmp_path, monkeypatch):
     decoded, stds = autoencoder_ablations.decode(tmp_path / name, signals)
     assert decoded.shape == (70, 1024, 12) and stds.shape == (70, channels)
     measured = json.loads((tmp_path / name / "measured.json").read_text())
-    value, low, high = measured["rmse_uv"]
+    value, low, high = measured["rms_uv"]
     assert 10 < low <= value <= high and 0 < measured["std"][0] < 2
+    assert 0 < measured["slope_uv"][0] < 2 * high
   assert first.splitlines()[-1].startswith("| real recordings | 0 (0 to 0) |")
   monkeypatch.setattr(autoencoder_ablations, "measure", print)
   autoencoder_ablations.main()  # with every cell there nothing is measured
   assert (tmp_path / "autoencoder_ablations.md").read_text() == first
+
+
+def test_wander_is_what_lies_below_a_heart_rate():
+  time = np.arange(1024) / 102.4
+  drift, beats = 0.1 * time - 0.5, np.sin(40 * time)
+  waves = autoencoder_ablations.slow_waves(1024)
+  kept = waves @ (waves.T @ (drift + beats))
+  assert np.square(kept - drift).mean() < 0.01 * np.square(drift).mean()
