@@ -36,6 +36,11 @@ CHANGES = {
   "transformer": {"model.backbone": "dit", "model.depth": 3},
   "Muon": {"optimizer.muon": True, "optimizer.learning_rate": 2e-3},
 }
+MEASURES = {
+  **three_seeds.MEASURES,
+  "beat_spread_sinus_uv": "beats about their median, uV",
+}
+LEVELS = (*three_seeds.LEVELS, "physiology")
 
 
 def train_twin(arguments, folder: pathlib.Path, changes: dict) -> None:
@@ -88,8 +93,10 @@ def main() -> None:
       arguments.test_data,
       arguments.patients,
       {},
+      measures=MEASURES,
+      levels=LEVELS,
     )
-    table = three_seeds.to_markdown("change (training)", rows)
+    table = three_seeds.to_markdown("change (training)", rows, MEASURES)
     output = pathlib.Path(arguments.output)
     (output / "ablations.md").write_text(table + "\n")
   print(table)

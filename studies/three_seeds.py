@@ -32,7 +32,9 @@ def measure(
   data: str,
   patients: int,
   sampling: Mapping[str, Any],
-  seeds: Iterable[int] = SEEDS,
+  *,
+  measures: Iterable[str] = MEASURES,
+  levels: tuple[str, ...] = LEVELS,
 ) -> dict:
   """{measure: [value, low, high, reference]}, means over the seeds.
 
@@ -42,42 +44,42 @@ def measure(
     data: a data set of ECGs whose patients no training has met.
     patients: of its test split, at most, four targets each.
     sampling: what differs from the defaults of configs/evaluate.py.
-    seeds: one report each.
+    measures: names of figures.
+    levels: parts of the report that these are of.
   """
   folder.mkdir(parents=True, exist_ok=True)
   reports = []
-  for seed in seeds:
+  for seed in SEEDS:
 
     def make(seed=seed):
       config = load_config(f"{ROOT}/configs/evaluate.py")
       config.update(twin=twin, data=data, patients=patients, seed=seed)
-      config.update(ablations=(), levels=LEVELS)
+      config.update(ablations=(), levels=levels)
       config.workdir = str(folder / f"seed-{seed}")
       config.sampling.update(sampling)
       rows = {metric.name: metric for metric in evaluate.run(config)}
-      kept = [(name, rows[name]) for name in MEASURES]
-      return {
-        name: [m.value, m.low, m.high, m.reference, m.n] for name, m in kept
-      }
+      kept = [(name, rows[name]) for name in measures]
+      return {name: [m.value, m.low, m.high, m.reference] for name, m in kept}
 
     reports.append(held_out.read_or_make(folder / f"seed-{seed}.json", make))
   return {
     name: np.mean([held_out.column(r, name)[:4] for r in reports], axis=0)
-    for name in MEASURES
-  } | {"ecgs": sum(report["fid"][4] for report in reports)}
+    for name in measures
+  }
 
 
-def to_markdown(first: str, rows: Mapping[str, dict]) -> str:
+def to_markdown(
+  first: str, rows: Mapping[str, dict], measures: Mapping[str, str] = MEASURES
+) -> str:
   """A table: a row for each choice, and what real ECGs reach."""
-  lines = [f"| {first} | " + " | ".join(MEASURES.values()) + " |"]
-  lines.append("|---" * (len(MEASURES) + 1) + "|")
+  lines = [f"| {first} | " + " | ".join(measures.values()) + " |"]
+  lines.append("|---" * (len(measures) + 1) + "|")
   for name, row in rows.items():
-    cells = [f"{v:.3g} ({a:.3g} to {b:.3g})" for v, a, b, _ in _of(row)]
+    cells = [
+      f"{value:.3g} ({low:.3g} to {high:.3g})"
+      for value, low, high, _ in (row[key] for key in measures)
+    ]
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
-  real = np.mean([[r for *_, r in _of(row)] for row in rows.values()], axis=0)
+  real = [np.mean([row[key][3] for row in rows.values()]) for key in measures]
   lines.append("| real ECGs | " + " | ".join(f"{r:.3g}" for r in real) + " |")
   return "\n".join(lines)
-
-
-def _of(row):
-  return [row[name] for name in MEASURES]

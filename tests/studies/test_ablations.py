@@ -40,7 +40,11 @@ def test_a_choice_is_the_mean_of_its_seeds(tmp_path, monkeypatch):
   row = three_seeds.measure(*given)
   assert seen == [(seed, "simulated-small", 5) for seed in three_seeds.SEEDS]
   np.testing.assert_allclose(row[NAMES[1]], [11, 9, 11, 9])
-  assert row["ecgs"] == 3 * 7
+  more = three_seeds.measure(
+    tmp_path / "x", *given[1:], measures=("another",), levels=("truth",)
+  )
+  assert list(more) == ["another"] and seen[-1][0] == 2
+  del seen[3:]
   assert three_seeds.measure(*given)[NAMES[0]][0] == 10 and len(seen) == 3
   lines = three_seeds.to_markdown("choice", {"a": row, "b": row}).splitlines()
   assert lines[2].startswith("| a | 10 (9 to 11) | 11 (9 to 11) |")
@@ -86,9 +90,9 @@ def test_a_changed_denoiser_is_trained_and_reported(
   monkeypatch.setattr(ablations, "CHANGES", changes)
   reported = []
 
-  def measure(folder, twin, data, patients, sampling):
+  def measure(folder, twin, data, patients, sampling, measures, levels):
     reported.append(twin)
-    return dict.fromkeys(NAMES, np.ones(4))
+    return dict.fromkeys(measures, np.ones(4))
 
   monkeypatch.setattr(three_seeds, "measure", measure)
   flags = [f"--{key}={chain / key}" for key in ("vae", "latents", "rhythm")]
