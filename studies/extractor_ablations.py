@@ -57,10 +57,6 @@ CHANGES = {
     {},
     lambda: _without("start", lambda config, data: {}),
   ),
-  "mean of the tokens, as published": (
-    {"model.identity_tokens": 0, "model.width": 256},
-    contextlib.nullcontext,
-  ),
 }
 
 
