@@ -46,6 +46,17 @@ def get_config(variant="base"):
     "optimizer.final_learning_rate": 1e-4,
     "optimizer.clip_norm": 500.0,
   }
+  # One level of patches, and Muon, which learns several times as fast.
+  flat = {
+    **small,
+    "model.encoder.patch": 4,
+    "model.decoder.patch": 4,
+    "model.encoder.widths": (96,),
+    "model.decoder.widths": (96,),
+    "model.encoder.blocks": 2,
+    "model.decoder.blocks": 2,
+    "optimizer.muon": True,
+  }
   return common.finish(
     config,
     common.choose(
@@ -72,30 +83,23 @@ def get_config(variant="base"):
         },
         # The shipped twin, `simulated-small`.
         "small": {
-          **small,
-          "model.encoder.patch": 4,
-          "model.decoder.patch": 4,
-          "model.encoder.widths": (96,),
-          "model.decoder.widths": (96,),
-          "model.encoder.blocks": 2,
-          "model.decoder.blocks": 2,
+          **flat,
           "batch_size": 16,
           "steps": 8500,
           "eval_every": 1000,
           "checkpoint_every": 250,
           "max_posterior_std": 0.8,
-          "optimizer.muon": True,  # 250 steps reach what AdamW needs 500 for
           "optimizer.warmup_steps": 100,
           "optimizer.final_learning_rate": 2e-5,
           "optimizer.ema": 0.998,
         },
         "demo": {
-          **small,
+          **flat,
           "batch_size": 16,
-          "steps": 720,
+          "steps": 600,
           "log_every": 25,
-          "eval_every": 360,
-          "checkpoint_every": 360,
+          "eval_every": 300,
+          "checkpoint_every": 300,
           "eval_records": 256,
           "optimizer.warmup_steps": 20,
           "optimizer.ema": 0.98,
