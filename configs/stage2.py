@@ -78,13 +78,6 @@ def get_config(variant="base"):
   config.uniform_over = "patients"  # or "pairs": long histories weigh more
   config.eval_pairs = 2048  # at most so many held-out pairs
 
-  small = {
-    "model.width": 96,
-    "model.depth": 3,
-    "model.heads": 4,
-    "model.base_width": 256,
-    "model.beat_sketch": 64,
-  }
   # The shipped twins. So small and short a training learns faster with
   # convolutions than with the transformer.
   convolutions = {
@@ -161,10 +154,11 @@ def get_config(variant="base"):
           "optimizer.ema": 0.99,
         },
         "smoke": {
-          **small,
           "model.width": 64,
           "model.depth": 2,
+          "model.heads": 4,
           "model.base_width": 64,
+          "model.beat_sketch": 64,
           "batch_size": 16,
           "steps": 4,
           "log_every": 2,

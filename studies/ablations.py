@@ -1,7 +1,7 @@
 """Stage 2 without one thing at a time, at equal budget: what each one gains.
 
   python -m studies.ablations --vae=DIR --latents=DIR --base_extractor=DIR \\
-    --rhythm=DIR --data=DIR --test_data=DIR --steps=800
+    --rhythm=DIR --data=DIR --test_data=DIR
 
 Trains the denoiser `small` on the same latents from the same seed, once as it
 is and once with each change, and reports each twin by three seeds of sampling
@@ -71,8 +71,8 @@ def main() -> None:
   for name in ("vae", "latents", "base_extractor", "rhythm", "data"):
     parser.add_argument(f"--{name}", required=True)
   parser.add_argument("--test_data", required=True, help="a cohort of others")
-  parser.add_argument("--steps", type=int, default=800, help="of training")
-  parser.add_argument("--patients", type=int, default=200)
+  parser.add_argument("--steps", type=int, default=1000, help="of training")
+  parser.add_argument("--patients", type=int, default=100)
   parser.add_argument("--only", nargs="+", default=list(CHANGES))
   parser.add_argument("--output", default="runs/ablations")
   arguments = parser.parse_args()

@@ -102,7 +102,7 @@ def main() -> None:
   )
   for name in ("vae", "data", "latents", "test_latents"):
     parser.add_argument(f"--{name}", required=True)
-  parser.add_argument("--steps", type=int, default=800)
+  parser.add_argument("--steps", type=int, default=400)
   parser.add_argument("--output", default="runs/extractor_ablations")
   arguments = parser.parse_args()
   output = pathlib.Path(arguments.output)
