@@ -10,6 +10,8 @@ LATENT_LENGTH = 128  # positions: one for 8 samples
 MEDIAN_SAMPLES = 80  # of a median beat, at MODEL_RATE
 MEDIAN_R = 31  # its sample at the R peak: 0.30 s before, 0.47 s after
 TEXT_WIDTH = 768  # of a statement's vector
+PATIENT_MEAN = (77.95, 64.25, 0.0)  # heart rate, age, sex: as published
+PATIENT_STD = (20.37, 17.13, 1.0)
 
 # Of the twelve leads eight are independent: I, II and V1..V6. The others are
 # III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2

@@ -7,8 +7,8 @@ The second part of --data holds real recordings of which each is a patient's
 only one. Trains the extractor `small` with three seeds per change, and measures
 it by three galleries: on simulated patients whom no training has met, the right
 one of 512 and the R2 of another recording's median beat; on the real recordings
-of the split `validation`, the R2 of the recording's own beat. What is there
-already is read. Writes extractor_ablations.md.
+of the split `validation`, the R2 of the recording's own beat and of its P wave.
+What is there already is read. Writes extractor_ablations.md.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from ecgtwin_jax import sharding
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.mixture import folders
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.models import beat_rate
 from ecgtwin_jax.stages import base_extractor, splits
 from ecgtwin_jax.training import checkpoint, train
 from studies import held_out, three_seeds
@@ -33,13 +34,26 @@ MEASURES = {
   "top1": "right patient of 512, simulated ↑",
   "other": "R2 of another beat, simulated ↑",
   "own": "R2 of the own beat, real ↑",
+  "own_p": "of its P wave, real ↑",
 }
 
 
+def _without(function, result, module=base_extractor):
+  return mock.patch.object(module, function, result)
+
+
 @contextlib.contextmanager
-def _without(function, result):
-  with mock.patch.object(base_extractor, function, result):
+def _as_recorded():
+  with (
+    _without("at_60_bpm", lambda beat, patient: beat, beat_rate),
+    _without("from_60_bpm", lambda beat, patient: beat, beat_rate),
+  ):
     yield
+
+
+def _alike(beats):
+  """The mean variance in the place of each sample's."""
+  return np.full(beats.shape[1:], beats.var(axis=0).mean())
 
 
 # Changes of the configuration, and what is left out of the code.
@@ -56,6 +70,11 @@ CHANGES = {
   "straight way begins at zero": (
     {},
     lambda: _without("start", lambda config, data: {}),
+  ),
+  "beats as recorded, not as at 60 bpm": ({}, _as_recorded),
+  "samples of a beat count alike": (
+    {},
+    lambda: _without("variance_of", _alike),
   ),
 }
 
@@ -93,6 +112,7 @@ def measure(config, arguments) -> dict:
     "top1": others["top1"],
     "other": others["beat_r2"],
     "own": own["beat_r2"],
+    "own_p": own["p_wave_r2"],
   }
 
 
@@ -103,12 +123,14 @@ def main() -> None:
   for name in ("vae", "data", "latents", "test_latents"):
     parser.add_argument(f"--{name}", required=True)
   parser.add_argument("--steps", type=int, default=400)
+  parser.add_argument("--only", nargs="+", default=list(CHANGES))
   parser.add_argument("--output", default="runs/extractor_ablations")
   arguments = parser.parse_args()
   output = pathlib.Path(arguments.output)
   lines = ["| change | " + " | ".join(MEASURES.values()) + " |"]
   lines.append("|---" * (len(MEASURES) + 1) + "|")
-  for name, (changes, left_out) in CHANGES.items():
+  for name in arguments.only:
+    changes, left_out = CHANGES[name]
     found = []
     for seed in three_seeds.SEEDS:
       workdir = output / f"{name.replace(' ', '-')}-{seed}"
@@ -117,7 +139,7 @@ def main() -> None:
         config = make_config(arguments, workdir, changes, seed)
         with left_out():
           train.train(config, config.workdir)
-        return measure(config, arguments)
+          return measure(config, arguments)
 
       workdir.mkdir(parents=True, exist_ok=True)
       found.append(held_out.read_or_make(workdir / "measured.json", make))

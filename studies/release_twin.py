@@ -66,9 +66,10 @@ comes with ECGTwin-JAX:
 
 ## Data, licence and training
 
-Denoiser: {patients:,} simulated patients with {recordings} recordings each
-(simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
-extractor has not met, statements embedded by `{encoder}`. Autoencoder and base
+Denoiser: 10,000 simulated patients with {recordings} recordings each, in its last
+steps {patients:,} of them (simulator version {version}, seed {seed}; split by
+patient 8:1:1), whom the extractor has not met, statements embedded by
+`{encoder}`. Autoencoder and base
 extractor are those of `real-small` and have met real recordings, too. Recipe:
 `configs/vae.py:small`, `configs/stage1.py:small`, `configs/rhythm.py:small` and
 `configs/stage2.py:small`; by one command, on simulated patients alone and with
@@ -126,11 +127,11 @@ comes with ECGTwin-JAX: `ecgtwin_jax.ECGTwin.from_pretrained("real-small")`.
 
 Autoencoder: simulated recordings (10,000 patients, seed 77) and real ones of
 1,120 patients of PTB-XL and 575 without a report. Base extractor: simulated
-pairs (14,400 patients, seeds 0 and 77) and, a sixth of each batch, the 1,120
+pairs (16,000 patients, seeds 0 and 7) and, a quarter of each batch, the 1,120
 recordings of PTB-XL, each a pair with itself (`config.own_recordings`). Rhythm
 model: simulated ones and PTB-XL. Denoiser: pairs of simulated patients whom the
-extractor has not met (10,000, seed 912) and, as many in each batch, the
-1,120 real recordings, each its own reference (`config.model.own_recording`, set
+extractor has not met (10,000, seed 912, in its last steps 4,000 of them) and, as
+many in each batch, the 1,120 real recordings, each its own reference (`config.model.own_recording`, set
 to "another recording" when sampling), with statements embedded by `{encoder}`.
 The commands of each part stand in studies/RESULTS.md.
 {note}

@@ -134,9 +134,9 @@ def test_what_goes_straight_through_is_added_and_begins_at_zero():
   module = UnderCondition(hidden=3, features=5)
   x, condition = _random(6, B, 7), _random(7, B, 2)
   params = module.init(jax.random.key(0), x, condition)["params"]
-  np.testing.assert_array_equal(params["straight"]["kernel"], 0)
+  np.testing.assert_array_equal(params["direct"]["kernel"], 0)
   weight = _random(8, 7, 5)
-  moved = {**params, "straight": {"kernel": weight}}
+  moved = {**params, "direct": {"kernel": weight}}
   np.testing.assert_allclose(
     module.apply({"params": moved}, x, condition),
     module.apply({"params": params}, x, condition) + x @ weight,

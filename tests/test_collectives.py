@@ -51,8 +51,7 @@ def arguments(name, count, accumulate=1, remat=None, depth=1):
   frozen = {
     "table": np.zeros((5, 768), "f4"),
     "scale": np.ones((), "f4"),
-    "beat_variance": np.ones((), "f4"),
-    "beat_mean": np.zeros((80, 12), "f4"),
+    "beat_variance": np.ones((80, 12), "f4"),
     "rhythm": np.zeros(5, bool),
   }
   shapes = sharding.place_state(

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ecgtwin_jax.constants import TEXT_WIDTH
+from ecgtwin_jax.constants import PATIENT_MEAN, PATIENT_STD, TEXT_WIDTH
 from ecgtwin_jax.data.errors import ArgumentError
 
 MAX_STATEMENTS = 18  # MIMIC-IV-ECG's report_0 .. report_17
 MAX_STATEMENT = 300  # characters of one
-PATIENT_MEAN = (77.95, 64.25, 0.0)  # heart rate, age, sex: as published
-PATIENT_STD = (20.37, 17.13, 1.0)
 SEXES = ("F", "M")  # the number of a sex is its place here
 OVER_89 = 300  # PTB-XL's code for an age it hides
 AGE_OVER_89 = 90.0

@@ -35,13 +35,13 @@ from ecgtwin_jax.constants import (
   LEADS,
   MEDIAN_SAMPLES,
   MODEL_SAMPLES,
+  PATIENT_MEAN,
+  PATIENT_STD,
   TEXT_WIDTH,
 )
 from ecgtwin_jax.data import heart_rate
 from ecgtwin_jax.data.conditions import (
   MAX_STATEMENTS,
-  PATIENT_MEAN,
-  PATIENT_STD,
   Condition,
 )
 from ecgtwin_jax.inference import ecgtwin_loader, sampling

@@ -205,8 +205,7 @@ def abstract_inputs(config: ConfigDict, rows: int) -> tuple[dict, dict]:
     "scale": ((1, 1, channels), jnp.float32),
     "rhythm": ((_STATEMENTS,), bool),
     "sinus": ((_STATEMENTS,), bool),
-    "beat_mean": ((MEDIAN_SAMPLES, len(LEADS)), jnp.float32),
-    "beat_variance": ((), jnp.float32),
+    "beat_variance": ((MEDIAN_SAMPLES, len(LEADS)), jnp.float32),
   }
   return {k: jax.ShapeDtypeStruct(*v) for k, v in frozen.items()}, batch
 

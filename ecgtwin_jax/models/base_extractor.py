@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Real
 
 from ecgtwin_jax.constants import LEADS, MEDIAN_SAMPLES, TEXT_WIDTH
-from ecgtwin_jax.models import layers
+from ecgtwin_jax.models import beat_rate, layers
 from ecgtwin_jax.models.layers import Array
 
 _BEAT_PATCH = 4  # samples in one token
@@ -159,10 +159,10 @@ class UnderCondition(nn.Module):
     h = dense(self.hidden, "input")(x)
     h = nn.gelu(h + dense(self.hidden, "condition")(condition))
     h += layers.MLP(self.hidden, nn.gelu, layers.torch_uniform, name="mlp")(h)
-    straight = layers.Dense(
-      self.features, use_bias=False, kernel_init=layers.zeros, name="straight"
+    direct = layers.Dense(
+      self.features, use_bias=False, kernel_init=layers.zeros, name="direct"
     )
-    return straight(x) + dense(self.features, "output", self.last_init)(h)
+    return direct(x) + dense(self.features, "output", self.last_init)(h)
 
 
 class BaseExtractor(nn.Module):
@@ -178,7 +178,8 @@ class BaseExtractor(nn.Module):
   With `median_beat`, the usual beat of the same recording is seen, too: as
   20 tokens behind those of the latent, and at once, by a small network whose
   output is added; and `method="predict_beat"` says what the person's usual beat
-  is under another condition: stage 1 is trained by it.
+  is under another condition: stage 1 is trained by it. Both are of beats as
+  they would be at 60 bpm, which the condition's heart rate says.
 
   Source: Lai et al., arXiv 2508.02720, the released first stage; padded
   statements are masked, where the release attends to them. Identity tokens,
@@ -299,6 +300,8 @@ class BaseExtractor(nn.Module):
         )
       found = beat_found.astype(bool)
       beat = beat.astype(jnp.float32) / BEAT_SIZE
+      if patient is not None:
+        beat = beat_rate.at_60_bpm(beat, patient)
       x = jnp.concatenate([x, self._beat_tokens(beat, found)], axis=1)
       reading = self.beat_reading(
         beat.reshape(batch, -1), masked_mean(condition, mask)
@@ -409,7 +412,7 @@ class BaseExtractor(nn.Module):
     mask: Bool[Array, "b s"],
     patient: Float[Array, "b 3"],
   ) -> Float[jax.Array, "b 80 12"]:
-    """Predicts the person's median beat in mV, less the mean of all people's.
+    """Predicts the person's median beat in mV.
 
     Args:
       base: base vector of any of the person's recordings.
@@ -420,11 +423,15 @@ class BaseExtractor(nn.Module):
     if self.null_condition:
       patient = layers.fill_missing(patient, self.null_patient)
     tokens = self.statement_tokens(statements, mask, patient)
-    return self.beat_under(base, masked_mean(tokens, mask))
+    return self.beat_under(base, masked_mean(tokens, mask), patient)
 
   def beat_under(
-    self, base: Float[Array, "b base"], condition: Float[Array, "b d"]
+    self,
+    base: Float[Array, "b base"],
+    condition: Float[Array, "b d"],
+    patient: Float[Array, "b 3"],
   ) -> Float[jax.Array, "b 80 12"]:
     """`predict_beat` of a condition that `with_condition` gave."""
     beat = self.beat_head(base, condition) * BEAT_SIZE
-    return beat.reshape(base.shape[0], MEDIAN_SAMPLES, 12)
+    beat = beat.reshape(base.shape[0], MEDIAN_SAMPLES, 12)
+    return beat_rate.from_60_bpm(beat, patient)

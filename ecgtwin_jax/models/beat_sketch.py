@@ -18,7 +18,7 @@ from ecgtwin_jax.constants import (
   MODEL_SAMPLES,
   SECONDS,
 )
-from ecgtwin_jax.models import layers
+from ecgtwin_jax.models import beat_rate, layers
 from ecgtwin_jax.models.base_extractor import (
   UnderCondition,
   masked_mean,
@@ -32,8 +32,7 @@ _OF_LAST = 0.6  # of an RR interval: so far reaches the beat that began it
 class ForetoldBeat(nn.Module):
   """The usual beat (b, 80, 12) of a person under a condition, in 0.2 mV.
 
-  Its weights can start as those of a base extractor's `predict_beat`, of the
-  same widths.
+  Its weights are those of a base extractor's `predict_beat`.
   """
 
   width: int  # of a statement's token
@@ -54,7 +53,8 @@ class ForetoldBeat(nn.Module):
     beat = UnderCondition(
       self.hidden, MEDIAN_SAMPLES * len(LEADS), name="beat_head"
     )(base, condition)
-    return beat.reshape(-1, MEDIAN_SAMPLES, len(LEADS))
+    beat = beat.reshape(-1, MEDIAN_SAMPLES, len(LEADS))
+    return beat_rate.from_60_bpm(beat, patient)
 
 
 def lay_beats(

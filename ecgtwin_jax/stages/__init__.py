@@ -47,7 +47,7 @@ class Stage(Protocol):
   def start(self, config: Config, data: Any) -> dict[str, Tree]:
     """Weights that begin as the data or an earlier stage say.
 
-    Not where init_from says how all begin.
+    Whatever init_from says of them. A stage's FIXED names those that stay so.
     """
 
   def loss(

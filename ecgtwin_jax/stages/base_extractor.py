@@ -30,12 +30,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float32
 
 from ecgtwin_jax import sharding
 from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data import pipeline
 from ecgtwin_jax.data.dataset import Dataset
+from ecgtwin_jax.models import beat_rate
 from ecgtwin_jax.models.base_extractor import (
   BEAT_SIZE,
   BaseExtractor,
@@ -49,7 +50,9 @@ _BEAT_KEYS = ("median_beat", "median_beat_found")
 _SPREAD_ROWS = 4096  # recordings that the spread of median beats is taken from
 # Of the components in the base vector: beside the rest, not above it.
 _CODE_SIZE = 0.5
+_NOISE = 0.05  # mV, below which a sample's spread says nothing
 _OTHER_BEAT = 0.7  # standard deviation of the share that is added to a beat
+_P_WAVE = slice(5, 25)  # samples of a median beat: 0.25 to 0.06 s before R
 _RIDGE = 1.0  # of the regression that looks for the heart rate in base vectors
 
 
@@ -69,12 +72,12 @@ def load_frozen(config: Config, data: Any) -> dict:
     "scale": splits.scale_array(numbers["latent_scale"]),
   }
   if config.model.median_beat:
-    frozen["beat_mean"], frozen["beat_variance"] = spread_of_beats(data.train)
+    frozen["beat_variance"] = spread_of_beats(data.train)
   return frozen
 
 
 def _beats(dataset):
-  """Median beats (n, 80, 12) in mV of recordings from all over the split."""
+  """Median beats (n, 80, 12) in mV from all over the split, and their rows."""
   rows = np.flatnonzero(dataset.arrays["median_beat_found"])
   if len(rows) < 2:
     raise ValueError(
@@ -82,18 +85,28 @@ def _beats(dataset):
       " beats, but config.model.median_beat=True needs two: set it to False"
     )
   rows = rows[np.linspace(0, len(rows) - 1, _SPREAD_ROWS).astype(int)]
-  return dataset.arrays["median_beat"][np.unique(rows)].astype(np.float64)
+  rows = np.unique(rows)
+  return dataset.arrays["median_beat"][rows].astype(np.float64), rows
 
 
-def spread_of_beats(dataset: Dataset) -> tuple[np.ndarray, np.float32]:
-  """Mean (80, 12) of median beats in mV, and a sample's mean variance in mV^2.
+def spread_of_beats(dataset: Dataset) -> Float32[np.ndarray, "80 12"]:
+  """`variance_of` the median beats of a split.
 
   Raises:
     ValueError: fewer than two recordings have a median beat.
   """
-  beats = _beats(dataset)
-  mean = beats.mean(axis=0).astype(np.float32)
-  return mean, np.float32(beats.var(axis=0).mean())
+  beats, _ = _beats(dataset)
+  return variance_of(beats).astype(np.float32)
+
+
+def variance_of(
+  beats: Float[np.ndarray, "n 80 12"],
+) -> Float[np.ndarray, "80 12"]:
+  """Variance over beats in mV^2, and that of noise of 0.05 mV.
+
+  So that where all are alike it is not next to nothing.
+  """
+  return beats.var(axis=0) + _NOISE**2
 
 
 def start(config: Config, data: Any) -> dict[str, Tree]:
@@ -101,23 +114,32 @@ def start(config: Config, data: Any) -> dict[str, Tree]:
 
   Every second entry of the base vector begins as one of them, and what is
   foretold as the reference's own beat: what a condition changes is to be
-  learned.
+  learned. Samples count by their spread, as in the loss: P waves are small.
   """
-  if not config.model.median_beat:
+  if not config.model.median_beat or config.init_from is not None:
     return {}
-  beats = _beats(data.train) / BEAT_SIZE
+  beats, rows = _beats(data.train)
+  patients = data.train.patient[rows]
+  beats = np.asarray(beat_rate.at_60_bpm(beats, patients), np.float64)
+  spread = np.sqrt(variance_of(beats)).ravel()
   beats = beats.reshape(len(beats), -1)
   mean = beats.mean(axis=0)
-  _, _, components = np.linalg.svd(beats - mean, full_matrices=False)
+  _, _, components = np.linalg.svd((beats - mean) / spread, full_matrices=False)
   reading = np.zeros((beats.shape[1], make_module(config).base_width))
   places = range(0, reading.shape[1], 2)
   components = components[: len(places)]
   reading[:, places[: len(components)]] = components.T
+  reading *= _CODE_SIZE * BEAT_SIZE / spread[:, None]
+  foretelling = np.zeros(reading.T.shape)
+  foretelling[places[: len(components)]] = components
+  foretelling *= spread / (_CODE_SIZE * BEAT_SIZE)
+  mean /= BEAT_SIZE
+  bias = mean - mean @ reading @ foretelling
   return {
-    "beat_reading": {"straight": {"kernel": reading * _CODE_SIZE}},
+    "beat_reading": {"direct": {"kernel": reading}},
     "beat_head": {
-      "straight": {"kernel": reading.T / _CODE_SIZE},
-      "output": {"bias": -(mean @ components.T @ components)},
+      "direct": {"kernel": foretelling},
+      "output": {"bias": bias},
     },
   }
 
@@ -234,7 +256,7 @@ def _predict_beat(config, params, frozen, base, batch):
   statements, mask = splits.gather_statements(
     frozen["table"], batch["statement_ids"]
   )
-  deviation = make_module(config).apply(
+  return make_module(config).apply(
     {"params": params},
     base,
     statements,
@@ -242,7 +264,6 @@ def _predict_beat(config, params, frozen, base, batch):
     batch["patient"],
     method="predict_beat",
   )
-  return frozen["beat_mean"][None] + deviation
 
 
 def beat_losses(
@@ -253,7 +274,7 @@ def beat_losses(
   conditions: Float[Array, "b 2 e"],
   batch: Batch,
 ) -> Float[Array, " b"]:
-  """Mean over both ways of |predicted - median beat|^2 / variance, per pair.
+  """Mean over ways and samples of |predicted - beat|^2 / variance, per pair.
 
   1 is what a constant reaches. A recording without a median beat costs nothing.
   Both ways in one call, so that devices reduce one gradient.
@@ -266,20 +287,21 @@ def beat_losses(
     conditions: (b, 2, d) conditions of both recordings of each pair.
     batch: a batch with the keys above.
   """
-  deviation = make_module(config).apply(
+  patients = jnp.stack([batch["patient"], batch["reference_patient"]], axis=1)
+  predicted = make_module(config).apply(
     {"params": params},
     bases.reshape(-1, bases.shape[-1]),
     conditions[:, ::-1].reshape(-1, conditions.shape[-1]),
+    patients.reshape(-1, patients.shape[-1]),
     method="beat_under",
   )
-  predicted = frozen["beat_mean"][None] + deviation
   names = ("median_beat", "median_beat_found")
   beat, found = (
     jnp.stack([batch[name], batch["reference_" + name]], axis=1)
     for name in names
   )
   square = jnp.square(predicted.reshape(beat.shape) - beat)
-  error = square.mean(axis=(2, 3)) / frozen["beat_variance"]
+  error = (square / frozen["beat_variance"][None, None]).mean(axis=(2, 3))
   return jnp.where(found > 0, error, 0).mean(axis=1)
 
 
@@ -427,7 +449,8 @@ def evaluate(
   The score is the loss, which sees the negatives: the cosine of positive
   pairs alone is best where everybody looks alike. `beat_r2` is the share of
   the targets' median beats, as they differ from patient to patient, that base
-  vector and condition give; `beat_r2_of_nobody` what the mean base vector does.
+  vector and condition give, `p_wave_r2` that of their samples before QRS alone;
+  `beat_r2_of_nobody` what the mean base vector does.
   """
   patients, pairs, valid = splits.draw_gallery(
     data.validation, config.eval_patients, config.seed
@@ -465,8 +488,9 @@ def evaluate(
       for name in ("beat", "predicted", "of_nobody")
     )
     metrics["beat_r2"] = _explained(beat, predicted)
+    metrics["p_wave_r2"] = _explained(beat[:, _P_WAVE], predicted[:, _P_WAVE])
     metrics["beat_r2_of_nobody"] = _explained(beat, of_nobody)
-    error = np.square(beat - predicted).mean() / frozen["beat_variance"]
-    loss += config.beat_weight * float(error)
+    error = np.square(beat - predicted) / frozen["beat_variance"][None]
+    loss += config.beat_weight * float(error.mean())
     metrics["loss"] = loss
   return {**metrics, "score": loss}

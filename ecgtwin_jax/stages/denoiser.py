@@ -40,12 +40,11 @@ from ecgtwin_jax.diffusion.schedule import (
   unpredictable,
 )
 from ecgtwin_jax.inference import twin_directory
-from ecgtwin_jax.models.base_extractor import BEAT_SIZE, BaseExtractor
+from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.models.beat_sketch import ForetoldBeat
 from ecgtwin_jax.models.beat_track import BEAT_TRACKS, beat_track
 from ecgtwin_jax.models.denoiser import Denoiser, DenoiserInputs
 from ecgtwin_jax.stages import Batch, Config, Tree, splits
-from ecgtwin_jax.stages.base_extractor import spread_of_beats
 from ecgtwin_jax.stages.losses import mean_of_sums
 from ecgtwin_jax.text.findings import names_rhythm
 from ecgtwin_jax.training import checkpoint
@@ -53,6 +52,7 @@ from ecgtwin_jax.training import checkpoint
 _KEYS = ("mean", "std", "statement_ids", "patient", "index", "valid")
 _BEAT_KEYS = ("beat_time", "beat_kind", "beat_p")
 _EXTRACT_CHUNK = 256
+FIXED = ("foretold_beat",)  # parameters that stay as `start` gives them
 
 
 class Data(NamedTuple):
@@ -176,12 +176,12 @@ def load_data(config: Config) -> Data:
   digest = twin_directory.digest(variables["params"])
   foretold = None
   if config.model.beat_sketch:
-    foretold = _foretold_beat(config, module, variables["params"], data.train)
+    foretold = _foretold_beat(config, module, variables["params"])
   return Data(data, digest, scale, *bases, foretold)
 
 
-def _foretold_beat(config, extractor, params, train):
-  """The extractor's weights that foretell the usual beat, its mean added."""
+def _foretold_beat(config, extractor, params):
+  """The extractor's weights that foretell the usual beat."""
   asked = config.model.beat_sketch
   if not extractor.median_beat or extractor.width != asked:
     raise ValueError(
@@ -195,14 +195,11 @@ def _foretold_beat(config, extractor, params, train):
       f"{extractor.beat_width}, which must be {ForetoldBeat.hidden} where "
       f"config.model.beat_sketch={asked} is not 0"
     )
-  mean, _ = spread_of_beats(train)
-  head = jax.tree.map(np.array, params["beat_head"])
-  head["output"]["bias"] += mean.ravel() / BEAT_SIZE
-  return {"statement_tokens": params["statement_tokens"], "beat_head": head}
+  return {name: params[name] for name in ("statement_tokens", "beat_head")}
 
 
 def start(config: Config, data: Any) -> dict[str, Tree]:
-  """What foretells the usual beat begins as stage 1 has learned it."""
+  """What foretells the usual beat is what stage 1 has learned."""
   if data.foretold_beat is None:
     return {}
   return {"foretold_beat": data.foretold_beat}

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ecgtwin_jax.constants import PATIENT_MEAN, PATIENT_STD
 from ecgtwin_jax.data import pipeline
-from ecgtwin_jax.data.conditions import PATIENT_MEAN, PATIENT_STD
 from ecgtwin_jax.data.dataset import Dataset
 from ecgtwin_jax.models.rhythm import RhythmModel, log_likelihoods
 from ecgtwin_jax.stages import Batch, Config, Tree, splits

@@ -128,6 +128,9 @@ def train_step(
     scalars = jax.tree.map(jnp.mean, scalars)
   tx = optimizer.make_optimizer(config.optimizer, config.steps)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  for name in getattr(stage, "FIXED", ()):
+    if name in updates:
+      updates = {**updates, name: jax.tree.map(jnp.zeros_like, updates[name])}
   params = optax.apply_updates(state.params, updates)
   ema = optimizer.update_ema(
     state.ema, params, state.step, config.optimizer.ema
@@ -318,7 +321,7 @@ def _train(config, stage, data, workdir, mesh, trace) -> dict:
   restored = saver.restore(_trees(shapes))
   if restored is None:
     start, state = 0, first_state(config, stage, shapes, hyper["part"])
-    if config.init_from is None and hasattr(stage, "start"):
+    if hasattr(stage, "start"):
       state = start_with(stage.start(config, data), state)
   else:
     start, state = restored[0], _from_trees(restored[1])

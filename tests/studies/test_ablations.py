@@ -8,7 +8,9 @@ import pytest
 
 from data_prep import simulated
 from data_prep.encode import encode_with
+from ecgtwin_jax.data.conditions import standardize_patient
 from ecgtwin_jax.evaluation.metric import Metric
+from ecgtwin_jax.models import beat_rate
 from ecgtwin_jax.stages import base_extractor
 from studies import (
   ablations,
@@ -158,6 +160,25 @@ def test_what_is_left_out_comes_back():
     with extractor_ablations.CHANGES["straight way begins at zero"][1]():
       raise ValueError
   assert base_extractor.start is start
+
+
+def test_beats_as_recorded_are_left_at_their_rate():
+  beat = np.random.default_rng(0).normal(size=(1, 80, 12)).astype(np.float32)
+  patient = standardize_patient(np.array([120.0]), -1, -1)
+  with extractor_ablations.CHANGES["beats as recorded, not as at 60 bpm"][1]():
+    for move in (beat_rate.at_60_bpm, beat_rate.from_60_bpm):
+      np.testing.assert_array_equal(move(beat, patient), beat)
+  assert np.abs(beat_rate.at_60_bpm(beat, patient) - beat).max() > 0.1
+
+
+def test_samples_that_count_alike_have_the_mean_variance():
+  beats = np.random.default_rng(0).normal(size=(50, 80, 12))
+  beats[:, :40] *= 3
+  with extractor_ablations.CHANGES["samples of a beat count alike"][1]():
+    variance = base_extractor.variance_of(beats)
+  np.testing.assert_allclose(variance, beats.var(axis=0).mean())
+  own = base_extractor.variance_of(beats)
+  assert own[:40].mean() > 5 * own[40:].mean()
 
 
 def test_a_changed_autoencoder_is_measured(chain, tmp_path, monkeypatch):
