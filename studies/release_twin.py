@@ -66,9 +66,9 @@ comes with ECGTwin-JAX:
 
 ## Data, licence and training
 
-Denoiser: 10,000 simulated patients with {recordings} recordings each, in its last
-steps {patients:,} of them (simulator version {version}, seed {seed}; split by
-patient 8:1:1), whom the extractor has not met, statements embedded by
+Denoiser: 10,000 simulated patients with {recordings} recordings each, in its
+last steps {patients:,} of them (simulator version {version}, seed {seed};
+split by patient 8:1:1), whom the extractor has not met, statements embedded by
 `{encoder}`. Autoencoder and base
 extractor are those of `real-small` and have met real recordings, too. Recipe:
 `configs/vae.py:small`, `configs/stage1.py:small`, `configs/rhythm.py:small` and
@@ -130,9 +130,10 @@ Autoencoder: simulated recordings (10,000 patients, seed 77) and real ones of
 pairs (16,000 patients, seeds 0 and 7) and, a quarter of each batch, the 1,120
 recordings of PTB-XL, each a pair with itself (`config.own_recordings`). Rhythm
 model: simulated ones and PTB-XL. Denoiser: pairs of simulated patients whom the
-extractor has not met (10,000, seed 912, in its last steps 4,000 of them) and, as
-many in each batch, the 1,120 real recordings, each its own reference (`config.model.own_recording`, set
-to "another recording" when sampling), with statements embedded by `{encoder}`.
+extractor has not met (10,000, seed 912, in its last steps 4,000 of them) and,
+as many in each batch, the 1,120 real recordings, each its own reference
+(`config.model.own_recording`, set to "another recording" when sampling), with
+statements embedded by `{encoder}`.
 The commands of each part stand in studies/RESULTS.md.
 {note}
 
