@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecgtwin_jax.models import beat_rate
 from ecgtwin_jax.models.base_extractor import (
   BaseExtractor,
   UnderCondition,
@@ -162,6 +163,23 @@ def test_the_predicted_beat_depends_on_person_and_condition():
   unknown = np.full_like(PATIENT, np.nan)
   alone = read(base, *ARGS[1:3], unknown, method="predict_beat")
   assert np.isfinite(alone).all()
+
+
+def test_a_beat_is_read_and_foretold_as_at_60_bpm(monkeypatch):
+  module, variables = _build_reader()
+  base = _random(5, B, 15)
+  moved = beat_rate.at_60_bpm(jnp.asarray(BEAT["median_beat"]), PATIENT)
+  seen = module.apply(variables, *ARGS, **BEAT)
+  beat = module.apply(variables, base, *ARGS[1:], method="predict_beat")
+  stretch = beat_rate.from_60_bpm
+  for name in ("at_60_bpm", "from_60_bpm"):
+    monkeypatch.setattr(beat_rate, name, lambda beat, patient: beat)
+  same = module.apply(variables, *ARGS, **{**BEAT, "median_beat": moved})
+  np.testing.assert_allclose(same, seen, atol=1e-5)
+  assert np.abs(module.apply(variables, *ARGS, **BEAT) - seen)[0].max() > 1e-3
+  at_60 = module.apply(variables, base, *ARGS[1:], method="predict_beat")
+  np.testing.assert_allclose(stretch(at_60, PATIENT), beat, atol=1e-5)
+  assert np.abs(at_60 - beat).max() > 1e-3
 
 
 def test_padding_changes_nothing_and_has_no_gradient():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.constants import MEDIAN_R
+from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models import beat_rate
 from ecgtwin_jax.models.base_extractor import BEAT_SIZE, BaseExtractor
 from ecgtwin_jax.models.beat_sketch import ForetoldBeat, lay_beats
@@ -154,6 +155,29 @@ def test_a_trained_denoiser_foretells_as_stage_1_does(chain):
     jax.tree.map(
       np.testing.assert_array_equal, own[name], learned["params"][name]
     )
+
+
+def test_a_given_denoiser_foretells_as_stage_1_does(
+  chain, stage_config, tmp_path
+):
+  hyper, variables = checkpoint.load_weights(chain / "stage2", "denoiser")
+  foretold = variables["params"]["foretold_beat"]
+  other = {
+    **variables["params"],
+    "foretold_beat": jax.tree.map(lambda x: x + 1, foretold),
+  }
+  twin_directory.write_twin(
+    tmp_path / "other",
+    {"denoiser": (hyper, {"params": other})},
+    sources={},
+    card="A denoiser of another extractor.",
+  )
+  config = stage_config("stage2", init_from=str(tmp_path / "other"))
+  train.train(config, tmp_path / "run")
+  _, trained = checkpoint.load_weights(tmp_path / "run", "denoiser")
+  jax.tree.map(
+    np.testing.assert_array_equal, trained["params"]["foretold_beat"], foretold
+  )
 
 
 def test_only_what_is_a_pair_with_itself_gets_some_of_another_beat():
