@@ -66,8 +66,8 @@ comes with ECGTwin-JAX:
 
 ## Data, licence and training
 
-Denoiser: 10,000 simulated patients with {recordings} recordings each, in its
-last steps {patients:,} of them (simulator version {version}, seed {seed};
+Denoiser: {patients:,} simulated patients with {recordings} recordings each, in
+its last steps 4,000 of them (simulator version {version}, seed {seed};
 split by patient 8:1:1), whom the extractor has not met, statements embedded by
 `{encoder}`. Autoencoder and base
 extractor are those of `real-small` and have met real recordings, too. Recipe:
