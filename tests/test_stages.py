@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.models.base_extractor import BEAT_SIZE
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.stages import base_extractor, clip, denoiser, splits, vae
 from ecgtwin_jax.text import findings
@@ -162,6 +163,29 @@ def test_what_base_vectors_hold_by_construction():
   assert abs(nothing) < 0.05
   other = rng.normal(size=4000)
   assert abs(base_extractor.heart_rate_leakage(turned, other, known)) < 0.01
+
+
+def test_small_waves_are_among_what_a_beat_begins_with():
+  rng = np.random.default_rng(0)
+  p_wave, qrs = slice(5, 25), slice(25, 38)
+  shapes = rng.normal(0, 0.02, (3, 20, 12))
+  beats = np.zeros((400, 80, 12))
+  beats[:, p_wave] = np.tensordot(rng.normal(size=(400, 3)), shapes, 1)
+  beats[:, qrs] = rng.normal(0, 0.5, (400, 13, 12))
+  split = dataclasses.replace(
+    make_dataset("latent", recordings=400),
+    arrays={"median_beat": beats, "median_beat_found": np.ones(400)},
+  )
+  given = base_extractor.start(smoke("stage1"), splits.Splits(split, split))
+  beats = beats.reshape(400, -1) / BEAT_SIZE
+  head = given["beat_head"]
+  back = beats @ given["beat_reading"]["direct"]["kernel"]
+  back = back @ head["direct"]["kernel"] + head["output"]["bias"]
+  lost = np.square(back - beats).reshape(400, 80, 12)
+  whole = np.square(beats - beats.mean(axis=0)).reshape(400, 80, 12)
+  assert lost[:, p_wave].sum() < 0.05 * whole[:, p_wave].sum()
+  # There are more directions in this QRS than entries in the base vector.
+  assert lost[:, qrs].sum() > 0.5 * whole[:, qrs].sum()
 
 
 def test_the_spread_of_beats_is_that_of_found_ones():
