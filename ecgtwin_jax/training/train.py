@@ -98,9 +98,13 @@ def train_step(
   used = state.params
   if everywhere is not None:
     used = jax.lax.with_sharding_constraint(used, everywhere)
-  gradient = jax.value_and_grad(
-    functools.partial(stage.loss, config), has_aux=True
-  )
+  fixed = set(getattr(stage, "FIXED", ())) & set(used)
+
+  def loss_of(params, *given):
+    held = {name: jax.lax.stop_gradient(params[name]) for name in fixed}
+    return stage.loss(config, {**params, **held}, *given)
+
+  gradient = jax.value_and_grad(loss_of, has_aux=True)
 
   def micro_step(carry, inputs):
     grads, model_state = carry
@@ -128,9 +132,8 @@ def train_step(
     scalars = jax.tree.map(jnp.mean, scalars)
   tx = optimizer.make_optimizer(config.optimizer, config.steps)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
-  for name in getattr(stage, "FIXED", ()):
-    if name in updates:
-      updates = {**updates, name: jax.tree.map(jnp.zeros_like, updates[name])}
+  for name in fixed:
+    updates = {**updates, name: jax.tree.map(jnp.zeros_like, updates[name])}
   params = optax.apply_updates(state.params, updates)
   ema = optimizer.update_ema(
     state.ema, params, state.step, config.optimizer.ema
