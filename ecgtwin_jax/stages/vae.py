@@ -52,7 +52,7 @@ def batches(
   )
 
 
-def _modules(config) -> tuple[Encoder, Decoder]:
+def make_modules(config: Config) -> tuple[Encoder, Decoder]:
   options = dict(remat=config.remat, dtype=jnp.dtype(config.precision))
   # Unscaled here: the scale is measured on the latents of the trained one.
   return (
@@ -62,7 +62,7 @@ def _modules(config) -> tuple[Encoder, Decoder]:
 
 
 def init(rng: Array, config: Config) -> tuple[Tree, Tree]:
-  encoder, decoder = _modules(config)
+  encoder, decoder = make_modules(config)
   keys = jax.random.split(rng)
   signal = jnp.zeros((1, MODEL_SAMPLES, 12))
   latent, _ = jax.eval_shape(
@@ -107,7 +107,7 @@ def loss(
 ) -> tuple[Array, tuple[Tree, dict[str, Array]]]:
   """Weighted squared error, over samples and leads, + kl_weight * KL."""
   del frozen
-  encoder, decoder = _modules(config)
+  encoder, decoder = make_modules(config)
   mean, log_variance = encoder.apply(
     {"params": params["encoder"]}, batch["ecg"]
   )
@@ -129,7 +129,7 @@ def loss(
 @functools.partial(jax.jit, static_argnums=0)
 def _evaluate_batch(config, params, batch):
   """Sums over the batch's valid rows, from the latent's mean."""
-  encoder, decoder = _modules(config)
+  encoder, decoder = make_modules(config)
   mean, log_variance = encoder.apply(
     {"params": params["encoder"]}, batch["ecg"]
   )

@@ -3,18 +3,22 @@
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
+from ml_collections import FrozenConfigDict
 
 from data_prep import simulated
 from data_prep.encode import encode_with
 from ecgtwin_jax.data.conditions import standardize_patient
 from ecgtwin_jax.evaluation.metric import Metric
+from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.models import beat_rate
-from ecgtwin_jax.stages import base_extractor
+from ecgtwin_jax.stages import base_extractor, vae
 from studies import (
   ablations,
   autoencoder_ablations,
+  equivariant_latents,
   extractor_ablations,
   sampling_choice,
   three_seeds,
@@ -216,3 +220,27 @@ def test_wander_is_what_lies_below_a_heart_rate():
   waves = autoencoder_ablations.slow_waves(1024)
   kept = waves @ (waves.T @ (drift + beats))
   assert np.square(kept - drift).mean() < 0.01 * np.square(drift).mean()
+
+
+def test_what_moves_and_halves_stays_the_same_line():
+  time = np.arange(1024, dtype=np.float32)
+  ecg = np.broadcast_to(time[None, :, None], (2, 1024, 12))
+  latent = np.broadcast_to(time[None, 3::8, None], (2, 128, 8))
+  later, moved = equivariant_latents.moved(latent, ecg, np.int32(3))
+  np.testing.assert_allclose(moved[0, :, 0], time[8:] - 3)
+  np.testing.assert_allclose(later[0, :, 0], time[11::8] - 3, rtol=1e-6)
+  half = equivariant_latents.at_half_rate(ecg)
+  np.testing.assert_allclose(half[1, :, 5], time[::2] + 0.5)
+
+
+def test_latents_that_should_move_cost_more(chain):
+  config = load_config(f"{three_seeds.ROOT}/configs/vae.py:smoke")
+  config.data = str(chain / "simulated")
+  data = vae.load_data(config)
+  batch = next(vae.batches(config, data, 0, 0, 1))
+  config = FrozenConfigDict(config)
+  params, state = vae.init(jax.random.key(0), config)
+  rest = (params, state, {}, batch, jax.random.key(1))
+  plain, _ = equivariant_latents.LOSSES["as it is"](config, *rest)
+  more, _ = equivariant_latents.LOSSES["equivariant"](config, *rest)
+  assert plain < more < 2 * plain
