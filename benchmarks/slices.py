@@ -36,8 +36,8 @@ run them. Times are where nothing overlaps; {made}
 
 ## Rows a chip
 
-On v5e-8. Recommended is the smallest number of rows with which a chip gives nine
-tenths of the most samples per second of those that fit.
+On v5e-8. Recommended is the smallest number of rows with which a chip gives
+nine tenths of the most samples per second of those that fit.
 
 """
 

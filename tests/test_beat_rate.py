@@ -32,13 +32,20 @@ def test_at_60_bpm_nothing_moves():
     np.testing.assert_allclose(move(beat, patients(60)), beat, atol=1e-5)
 
 
-def test_a_wave_goes_by_the_cube_root_of_rr():
+def test_a_wave_behind_qrs_goes_by_the_square_root_of_rr():
   rates = np.array([40.0, 90.0, 120.0])
   beat = from_60_bpm(bump(0.2, 0.2, 0.2), patients(*rates))
   kept = 0.06  # s behind R: QRS lasts as long at every rate
-  wanted = kept + (0.2 - kept) * (60 / rates) ** (1 / 3)
+  wanted = kept + (0.2 - kept) * (60 / rates) ** 0.5
   found = (middle(beat) - MEDIAN_R) / MODEL_RATE
   np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_qt_as_a_whole_goes_by_the_cube_root_of_rr():
+  rates = np.array([50.0, 75.0, 100.0, 120.0])
+  ends = from_60_bpm(bump(*[0.36] * 4), patients(*rates))
+  qt = 0.04 + (middle(ends) - MEDIAN_R) / MODEL_RATE  # Q 40 ms before R
+  np.testing.assert_allclose(qt, 0.4 * (60 / rates) ** (1 / 3), rtol=0.025)
 
 
 def test_what_is_before_the_t_wave_stays():
