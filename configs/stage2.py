@@ -44,8 +44,6 @@ def get_config(variant="base"):
     null_condition=True,  # learned null statement and null patient
     # What the denoiser is told of the beats: "none", "timing" or "kinds".
     beat_track="kinds",
-    identity_tokens=8,  # parts of the base vector that attention reads; or 0
-    patient_in_norm=True,  # heart rate, age and sex in the adaptive norms, too
     # Attention of a unet's full length to the same moment of other beats.
     beat_attention=False,
     # The usual beat that stage 1 foretells, laid at the track's R peaks: the
@@ -114,8 +112,6 @@ def get_config(variant="base"):
           "model.latent_channels": 4,
           "model.beat_track": "none",
           "model.beat_sketch": 0,
-          "model.identity_tokens": 0,
-          "model.patient_in_norm": False,
           "prediction": "noise",
           "loss_weighting": "uniform",
           "timesteps": (1, 998),

@@ -28,8 +28,6 @@ CHANGES = {
     "model.beat_attention": False,
     "model.beat_track": "timing",
   },
-  "no identity tokens": {"model.identity_tokens": 0},
-  "patient not in the norms": {"model.patient_in_norm": False},
   "noise predicted": {"prediction": "noise"},
   "uniform weighting": {"loss_weighting": "uniform"},
   "cosine schedule": {"schedule.kind": "cosine"},

@@ -7,14 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgtwin_jax.data import conditions
 from ecgtwin_jax.models.denoiser import Denoiser
-from ecgtwin_jax.models.injector import (
-  HEART_RATE_MEAN,
-  HEART_RATE_STD,
-  INJECTORS,
-  patient_features,
-)
+from ecgtwin_jax.models.injector import INJECTORS
 from helpers import weights
 from helpers.denoisers import (
   MASK,
@@ -190,72 +184,27 @@ def test_missing_entries_and_dropped_reports(injector):
   assert all(np.isfinite(a).all() for a in jax.tree.leaves(gradient))
 
 
-def build_personal(backbone):
-  """A denoiser that has everything, and its arguments with a beat track."""
+@pytest.mark.parametrize("backbone", ["dit", "unet"])
+def test_a_track_is_read_where_it_is_asked_for(backbone):
   model, _, args = build(
-    "adax",
-    backbone,
-    beat_track="timing",
-    identity_tokens=7,
-    patient_in_norm=True,
-    null_condition=True,
+    "adax", backbone, beat_track="timing", null_condition=True
   )
   rng = np.random.default_rng(2)
   track = rng.standard_normal((B, args[0].shape[1], 8)).astype(np.float32)
-  return model, [*args, track]
-
-
-@pytest.mark.parametrize("backbone", ["dit", "unet"])
-def test_track_identity_and_patient_are_read_where_they_are_asked_for(backbone):
-  model, args = build_personal(backbone)
+  args = [*args, track]
   variables = weights.draw(model.init, *args)
-
-  def forget(variables, name, value=0.0):
-    return jax.tree_util.tree_map_with_path(
-      lambda keys, a: a * value if name in str(keys) else a, variables
-    )
-
-  # At the start, nothing comes through the attention to the base vector.
-  gates = jax.jit(
-    lambda key: [
-      a
-      for keys, a in jax.tree_util.tree_leaves_with_path(model.init(key, *args))
-      if keys[-1].key == "identity_gate"
-    ]
-  )(jax.random.key(0))
-  assert gates and not any(gate.any() for gate in gates)
-  closed = forget(variables, "identity_gate")
-  other = forget(closed, "identity_key_value", 3.0)
-  np.testing.assert_array_equal(
-    call(model, closed, args), call(model, other, args)
+  without = jax.tree_util.tree_map_with_path(
+    lambda keys, a: a * ("track_embedding" not in str(keys)), variables
   )
   out = call(model, variables, args)
-  for name in ("identity_gate", "track_embedding", "patient_projection"):
-    gone = call(model, forget(variables, name), args)
-    assert np.abs(gone - out).max() > 1e-3, name
-  silent = [*args[:6], np.zeros_like(args[6])]
+  assert np.abs(call(model, without, args) - out).max() > 1e-3
+  silent = [*args[:6], np.zeros_like(track)]
   alone = call(model, variables, args[:6])
   np.testing.assert_allclose(call(model, variables, silent), alone, atol=1e-6)
   # A position's track is told to that position first.
-  moved = args[6].copy()
+  moved = track.copy()
   moved[:, 0] += 1
   assert np.abs(call(model, variables, [*args[:6], moved]) - out).max() > 1e-3
-
-
-def test_a_rate_has_waves_and_what_is_unknown_has_zeros():
-  assert HEART_RATE_MEAN == conditions.PATIENT_MEAN[0]
-  assert HEART_RATE_STD == conditions.PATIENT_STD[0]
-  nan = np.nan
-  patients = conditions.standardize_patient(
-    np.array([50.0, nan]), np.array([64.25, nan]), np.array([1, nan])
-  )
-  features = np.asarray(patient_features(patients))
-  quarter = np.arange(1, 9) * np.pi / 2  # 50 of 200 bpm
-  np.testing.assert_allclose(features[0, :8], np.sin(quarter), atol=1e-5)
-  np.testing.assert_allclose(features[0, 8:16], np.cos(quarter), atol=1e-5)
-  rate = (50 - 77.95) / 20.37
-  np.testing.assert_allclose(features[0, 16:], [rate, 0, 1, 1, 1, 1], atol=1e-5)
-  np.testing.assert_array_equal(features[1], 0)
 
 
 def test_dropping_needs_no_row_to_stand_in():
@@ -331,16 +280,6 @@ def test_init_is_as_stated():
     (dict(text_width=8), {}, "width=11 must be text_width=8"),
     (dict(positions=4), {}, "report of 5 rows must have at most"),
     (dict(beat_track="beats"), {}, "beat_track='beats' must be in"),
-    (
-      dict(identity_tokens=7, injector="adaln"),
-      {},
-      "identity_tokens=7 .*'adaln'",
-    ),
-    (
-      dict(identity_tokens=2),
-      {},
-      "base_width=7 must be divisible by identity_tokens=2",
-    ),
     (
       dict(beat_track="kinds"),
       dict(track=np.ones((B, L, 8), np.float32)),

@@ -447,7 +447,6 @@ def test_stage_2_trains_other_injectors_and_backbones(injector, backbone):
       "model.latent_channels": 4,
       "model.beat_track": "kinds" if adax else "none",
       "model.beat_sketch": 64 if adax else 0,
-      "model.identity_tokens": 2 if adax else 0,
       "prediction": "v" if adax else "noise",
       "dropout.statements": 0.5,
     },

@@ -21,11 +21,9 @@ from ecgtwin_jax.models.injector import (
   INJECTORS,
   Condition,
   ConditionEmbedding,
-  IdentityTokens,
   Injector,
   Modulation,
   modulate,
-  patient_features,
 )
 from ecgtwin_jax.models.layers import Array, MapsEdit
 from ecgtwin_jax.models.unet import UNet
@@ -99,10 +97,6 @@ class Denoiser(nn.Module):
     positions: The longest report, in statements (adax alone).
     beat_track: Which track is added to the latent's embedding: none, timing or
       kinds.
-    identity_tokens: In how many tokens the base vector is read by attention,
-      too; 0: none.
-    patient_in_norm: Whether heart rate, age and sex enter the adaptive norms,
-      beside the statements' tokens.
     beat_attention: Whether the positions of a unet's full length also look for
       the same moment of other beats, by the track.
     beat_sketch: Width of the statements' tokens by which the person's usual
@@ -129,8 +123,6 @@ class Denoiser(nn.Module):
   positions: int = 25
   null_condition: bool = False
   beat_track: str = "none"
-  identity_tokens: int = 0
-  patient_in_norm: bool = False
   beat_attention: bool = False
   beat_sketch: int = 0
   own_recording: bool = False
@@ -177,11 +169,10 @@ class Denoiser(nn.Module):
     Raises:
       ValueError: An unknown injector or backbone, a width that is not the
         module's, a report longer than `positions`, attention of `adaln`,
-        identity tokens of `adaln`, a track that the module does not take, or
+        a track that the module does not take, or
         `drop_statements` without `null_condition`.
     """
     self._check(latent, base, track, own, return_attention, attention)
-    features = patient_features(patient) if self.patient_in_norm else None
     statements, mask = layers.whole_report(statements, mask, self.text_width)
     statements, mask, patient = self._fill_null(
       statements, mask, patient, drop_statements
@@ -194,16 +185,11 @@ class Denoiser(nn.Module):
       self.positions,
       self.dtype,
       name="condition",
-    )(t, statements, mask, patient, base, features)
+    )(t, statements, mask, patient, base)
     if self.own_recording:
       vector = self.param("own_recording", layers.zeros, (self.width,))
       if own is not None:
         c += jnp.where(own[:, None], vector[None], 0)
-    identity = None
-    if self.identity_tokens:
-      identity = IdentityTokens(
-        self.identity_tokens, self.width, self.dtype, name="identity_tokens"
-      )(base)
     x = layers.Dense(
       self.width,
       kernel_init=layers.xavier,
@@ -241,7 +227,7 @@ class Denoiser(nn.Module):
     given = attention is not None and not callable(attention)
     edit = (lambda i, own: attention[i]) if given else attention
     plain = attention is None and not return_attention
-    condition = Condition(c, tokens, mask, identity, track)
+    condition = Condition(c, tokens, mask, track)
     x, maps = self._trunk(hidden, plain)(x, condition, edit)
     if given and len(attention) != len(maps):
       raise ValueError(
@@ -267,16 +253,6 @@ class Denoiser(nn.Module):
       )
     if return_attention not in (False, True, "heads"):
       raise ValueError(f"{return_attention=} must be False, True or 'heads'")
-    if self.identity_tokens and not attends:
-      raise ValueError(
-        f"identity_tokens={self.identity_tokens} need attention, which "
-        f"injector={self.injector!r} has not"
-      )
-    if self.identity_tokens and self.base_width % self.identity_tokens:
-      raise ValueError(
-        f"base_width={self.base_width} must be divisible by "
-        f"identity_tokens={self.identity_tokens}"
-      )
     if self.beat_track not in BEAT_TRACKS:
       raise ValueError(
         f"beat_track={self.beat_track!r} must be in {tuple(BEAT_TRACKS)}"

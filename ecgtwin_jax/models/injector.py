@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float, Real
 
 from ecgtwin_jax.models import layers
@@ -45,10 +44,6 @@ INJECTORS = {
 }
 
 
-# What heart rates are standardised with in patient vectors, bpm.
-HEART_RATE_MEAN, HEART_RATE_STD = 77.95, 20.37
-
-
 class Condition(NamedTuple):
   """A condition as the blocks of a backbone take it.
 
@@ -56,14 +51,12 @@ class Condition(NamedTuple):
     c: (b, d) of the adaptive norms.
     tokens: (b, s, d), one per statement; None: no attention over statements.
     mask: (b, s), True for statements.
-    identity: (b, n, d), of the base vector; None: no attention over them.
     track: (b, l, f) beat track; None: not given.
   """
 
   c: jax.Array
   tokens: jax.Array | None
   mask: Array
-  identity: jax.Array | None = None
   track: Array | None = None
 
 
@@ -116,54 +109,12 @@ class PatientEmbedding(nn.Module):
     return mlp(numbers[:, :, None] * table[None]).sum(axis=1)
 
 
-def patient_features(
-  patient: Float[Array, "b 3"],
-) -> Float[jax.Array, "b 22"]:
-  """Features of heart rate, age and sex; those of an unknown number are zeros.
-
-  Of a rate of hr bpm sin and cos of 2 pi k hr / 200, k = 1..8; of each of the
-  three numbers itself, and 1, which says that it is known.
-
-  Args:
-    patient: standardised heart rate, age and sex, NaN where not known.
-  """
-  known = ~jnp.isnan(patient)
-  numbers = jnp.where(known, patient, 0)
-  rate = HEART_RATE_MEAN + HEART_RATE_STD * numbers[:, :1]
-  angle = 2 * np.pi / 200 * rate * np.arange(1.0, 9.0, dtype=np.float32)[None]
-  waves = [jnp.sin(angle), jnp.cos(angle)]
-  heart_rate = jnp.where(known[:, :1], jnp.concatenate(waves, axis=1), 0)
-  return jnp.concatenate(
-    [heart_rate, numbers, known.astype(jnp.float32)], axis=1
-  )
-
-
-class IdentityTokens(nn.Module):
-  """Linear of each of the base vector's `count` parts, plus a learned slot."""
-
-  count: int
-  width: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, base: Float[Array, "b base"]) -> Float[jax.Array, "b k d"]:
-    parts = base.reshape(base.shape[0], self.count, -1)
-    slots = self.param(
-      "slots", nn.initializers.normal(0.02), (self.count, self.width)
-    )
-    dense = layers.Dense(
-      self.width, kernel_init=layers.xavier, dtype=self.dtype, name="linear"
-    )
-    return dense(parts) + slots[None]
-
-
 class ConditionEmbedding(nn.Module):
   """Embeds time, base vector, report and patient into (c, tokens).
 
   c (b, width) = MLP(sinusoid(t)) + Linear(base), for `adaln` + Linear(mean
   statement) + patient; tokens (b, s, width), one per statement, are None for
-  `adaln`. A report without a valid statement adds nothing to either. Where
-  `features` of the patient are given, c also has Linear(features).
+  `adaln`. A report without a valid statement adds nothing to either.
   """
 
   injector: str
@@ -180,7 +131,6 @@ class ConditionEmbedding(nn.Module):
     mask: Bool[Array, "b s"],
     patient: Float[Array, "b 3"],
     base: Float[Array, "b base"],
-    features: Float[Array, "b f"] | None = None,
   ) -> tuple[Float[jax.Array, "b d"], Float[jax.Array, "b s d"] | None]:
     time_mlp = layers.MLP(
       self.width,
@@ -191,8 +141,6 @@ class ConditionEmbedding(nn.Module):
     )
     c = time_mlp(layers.sinusoid(t, self.width)).astype(jnp.float32)
     c += self._dense("base_projection")(base)
-    if features is not None:
-      c += self._dense("patient_projection")(features)
     kind = INJECTORS[self.injector]
     if not kind.attends:
       valid = mask[:, :, None]
@@ -233,7 +181,7 @@ class Injector(nn.Module):
   """Runs a block's two sub-layers under the condition.
 
   adax:            x += gate1 * mix(LN x * (1 + scale1) + shift1)
-                   x += CrossAttn(LN x, LN tokens, LN identity)
+                   x += CrossAttn(LN x, LN tokens)
                    x += gate2 * feed(LN x * (1 + scale2) + shift2)
   adaln:           the same without the second line
   cross_attention: x += mix(LN x); x += CrossAttn(LN x, LN tokens);
@@ -281,9 +229,6 @@ class Injector(nn.Module):
       x += mix(norm(x, "norm_1"))
     maps = None
     if condition.tokens is not None:
-      identity = condition.identity
-      if identity is not None:
-        identity = norm(identity, "identity_norm")
       h, maps = layers.CrossAttention(
         self.heads, self.dtype, name="cross_attention"
       )(
@@ -291,7 +236,6 @@ class Injector(nn.Module):
         norm(condition.tokens, "condition_norm"),
         condition.mask,
         edit,
-        identity,
       )
       x += h
     if adaptive:

@@ -165,12 +165,6 @@ class CrossAttention(nn.Module):
   splitting heads. Padded statements get weight zero; a row without any valid
   statement gives exactly zero. `edit` turns the own maps into the used ones,
   which are then neither masked nor renormalised.
-
-  `identity` is asked by the same queries, with keys and values of its own, and
-  its answer is added to that of the statements, times a gate per channel that
-  is zero at the start; maps are those of the statements.
-
-  Source: Ye et al., arXiv 2308.06721 (IP-Adapter), decoupled cross-attention.
   """
 
   heads: int
@@ -183,7 +177,6 @@ class CrossAttention(nn.Module):
     tokens: Float[Array, "b s e"],
     mask: Bool[Array, "b s"],
     edit: MapsEdit | None = None,
-    identity: Float[Array, "b k e"] | None = None,
   ) -> tuple[Float[jax.Array, "b l d"], Float[Array, "b h l s"]]:
     b, l, width = x.shape
     if width % self.heads:
@@ -196,22 +189,14 @@ class CrossAttention(nn.Module):
       a = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name=name)(a)
       return a.astype(self.dtype).reshape(b, a.shape[1], self.heads, -1)
 
-    def key_value(tokens, prefix=""):
-      both = dense(2 * width, prefix + "key_value")(tokens)
-      key, value = jnp.split(both, 2, axis=-1)
-      return split(key, prefix + "key_norm"), split(
-        value, prefix + "value_norm"
-      )
-
-    def similarity(key):
-      logits = jnp.einsum(
-        "blhd,bshd->bhls", query, key, preferred_element_type=jnp.float32
-      )
-      return logits * (width // self.heads) ** -0.5
-
     query = split(dense(width, "query")(x), "query_norm")
-    key, value = key_value(tokens)
-    logits = similarity(key)
+    both = dense(2 * width, "key_value")(tokens)
+    key, value = jnp.split(both, 2, axis=-1)
+    key, value = split(key, "key_norm"), split(value, "value_norm")
+    logits = jnp.einsum(
+      "blhd,bshd->bhls", query, key, preferred_element_type=jnp.float32
+    )
+    logits *= (width // self.heads) ** -0.5
     valid = mask[:, None, None, :]
     lowest = jnp.finfo(jnp.float32).min
     maps = jax.nn.softmax(jnp.where(valid, logits, lowest), axis=-1)
@@ -222,15 +207,8 @@ class CrossAttention(nn.Module):
       if maps.shape != own.shape:
         raise ValueError(f"given maps {maps.shape} must be {own.shape}")
     out = jnp.einsum("bhls,bshd->blhd", maps.astype(self.dtype), value)
-    out = out.reshape(b, l, width)
-    if identity is None:
-      out = dense(width, "out_proj")(out)
-      return jnp.where(mask.any(axis=-1)[:, None, None], out, 0), maps
-    key, value = key_value(identity, "identity_")
-    share = jax.nn.softmax(similarity(key), axis=-1).astype(self.dtype)
-    who = jnp.einsum("bhlk,bkhd->blhd", share, value).reshape(b, l, width)
-    gate = self.param("identity_gate", zeros, (width,)).astype(self.dtype)
-    return dense(width, "out_proj")(out + gate[None, None] * who), maps
+    out = dense(width, "out_proj")(out.reshape(b, l, width))
+    return jnp.where(mask.any(axis=-1)[:, None, None], out, 0), maps
 
 
 class MLP(nn.Module):
