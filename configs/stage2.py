@@ -49,8 +49,6 @@ def get_config(variant="base"):
     # The usual beat that stage 1 foretells, laid at the track's R peaks: the
     # width of stage 1's tokens; 0: none.
     beat_sketch=256,
-    # Whether it is told where a recording stands for its own reference.
-    own_recording=False,
   )
   config.schedule = dict(
     steps=1000,  # from clean latents to noise
@@ -73,6 +71,8 @@ def get_config(variant="base"):
     statement_guidance=1.0, person_guidance=1.0, temperature=1.0
   )
   config.base_entry_mask = 0.0  # share of the base vector's entries set to 0
+  # Recordings without a pair are pairs with themselves.
+  config.own_recordings = False
   config.uniform_over = "patients"  # or "pairs": long histories weigh more
   config.eval_pairs = 2048  # at most so many held-out pairs
 

@@ -314,18 +314,3 @@ def test_errors(changes, options, message):
     jax.eval_shape(
       functools.partial(model.init, **options), jax.random.key(0), *inputs()
     )
-
-
-def test_a_recording_that_is_its_own_reference_is_told_apart():
-  model, variables, args = build("adax", own_recording=True)
-  own = np.array([True, *[False] * (B - 1)])
-  first = start(model, args[0].shape[1])
-  out = call(model, first, args)
-  np.testing.assert_array_equal(out, call(model, first, [*args, None, own]))
-  out = call(model, variables, args)
-  told = call(model, variables, [*args, None, own])
-  np.testing.assert_array_equal(out[1:], told[1:])
-  assert np.abs(out[0] - told[0]).max() > 1e-3
-  plain, variables, args = build("adax")
-  with pytest.raises(ValueError, match="own_recording=True"):
-    plain.apply(variables, *args, None, own)

@@ -44,7 +44,6 @@ class DenoiserInputs(NamedTuple):
     patient: (b, 3) standardised heart rate, age, sex.
     base: (b, k) base vectors.
     track: (b, l, f) beat track; None: not given.
-    own: (b,), True where the base vector is of the target itself; None: none.
   """
 
   statements: Array
@@ -52,7 +51,6 @@ class DenoiserInputs(NamedTuple):
   patient: Array
   base: Array
   track: Array | None = None
-  own: Array | None = None
 
 
 class TransformerBlock(nn.Module):
@@ -101,8 +99,6 @@ class Denoiser(nn.Module):
       the same moment of other beats, by the track.
     beat_sketch: Width of the statements' tokens by which the person's usual
       beat is foretold, to be laid at the R peaks of the track; 0: it is not.
-    own_recording: Whether it is told where the base vector is of the very
-      recording that it denoises, which only training does.
     remat: Keep less for the gradient and compute it again; dit keeps what its
       products give.
 
@@ -125,7 +121,6 @@ class Denoiser(nn.Module):
   beat_track: str = "none"
   beat_attention: bool = False
   beat_sketch: int = 0
-  own_recording: bool = False
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -139,7 +134,6 @@ class Denoiser(nn.Module):
     patient: Float[Array, "b 3"],
     base: Float[Array, "b base"],
     track: Float[Array, "b l f"] | None = None,
-    own: Bool[Array, " b"] | None = None,
     *,
     return_attention: bool | str = False,
     attention: Float[Array, "blocks b h l rows"] | Callable | None = None,
@@ -156,8 +150,6 @@ class Denoiser(nn.Module):
       base: Base vectors of the reference recordings.
       track: Beat tracks, see models/beat_track.py; all zeros: none is known,
         which is what None stands for, too.
-      own: True where the base vector is of the recording that is denoised;
-        None: nowhere.
       return_attention: True adds the maps used, mean over heads, (blocks, b,
         l, s); "heads" adds them per head, (blocks, b, heads, l, s). In the
         UNet a block of a coarser level repeats its rows to full length.
@@ -172,7 +164,7 @@ class Denoiser(nn.Module):
         a track that the module does not take, or
         `drop_statements` without `null_condition`.
     """
-    self._check(latent, base, track, own, return_attention, attention)
+    self._check(latent, base, track, return_attention, attention)
     statements, mask = layers.whole_report(statements, mask, self.text_width)
     statements, mask, patient = self._fill_null(
       statements, mask, patient, drop_statements
@@ -186,10 +178,6 @@ class Denoiser(nn.Module):
       self.dtype,
       name="condition",
     )(t, statements, mask, patient, base)
-    if self.own_recording:
-      vector = self.param("own_recording", layers.zeros, (self.width,))
-      if own is not None:
-        c += jnp.where(own[:, None], vector[None], 0)
     x = layers.Dense(
       self.width,
       kernel_init=layers.xavier,
@@ -239,7 +227,7 @@ class Denoiser(nn.Module):
     maps = jnp.stack(maps)
     return noise, maps if return_attention == "heads" else maps.mean(axis=2)
 
-  def _check(self, latent, base, track, own, return_attention, attention):
+  def _check(self, latent, base, track, return_attention, attention):
     if self.injector not in INJECTORS:
       raise ValueError(
         f"injector={self.injector!r} must be in {tuple(INJECTORS)}"
@@ -268,8 +256,6 @@ class Denoiser(nn.Module):
       raise ValueError(
         f"beat_sketch={self.beat_sketch} must be 0 where beat_track='none'"
       )
-    if own is not None and not self.own_recording:
-      raise ValueError("own needs own_recording=True")
     if track is not None and track.shape[-1] != BEAT_TRACKS[self.beat_track]:
       raise ValueError(
         f"track of {track.shape[-1]} channels must have "

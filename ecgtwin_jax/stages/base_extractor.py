@@ -58,8 +58,6 @@ _RIDGE = 1.0  # of the regression that looks for the heart rate in base vectors
 
 def load_data(config: Config) -> splits.Splits:
   data = splits.load_pairs(config)
-  if config.own_recordings:
-    data = splits.add_own_references(data)
   if config.model.median_beat:
     splits.require_beats(config, data)
   return data

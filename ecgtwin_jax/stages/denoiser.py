@@ -14,7 +14,6 @@ Batches, of the target of each pair but for the base vector:
   beat_time      (b, n)       s, NaN is padding  of one with a track
   beat_kind      (b, n)       -1 is padding      of one with a track
   beat_p         (b, n)       1: a P wave precedes  of one with a track
-  own            (b,)         the reference is the target itself  where told
 """
 
 import functools
@@ -119,8 +118,6 @@ def load_data(config: Config) -> Data:
     own.statement_guidance, own.person_guidance, config.dropout.to_dict()
   )
   data = splits.load_pairs(config)
-  if config.model.own_recording:
-    data = splits.add_own_references(data)
   extractor, variables = checkpoint.load_weights(
     config.base_extractor, "base_extractor"
   )
@@ -235,8 +232,6 @@ def hyper(config: Config, data: Any) -> dict:
 def _with_base(config, batch: dict, bases: np.ndarray) -> dict:
   beats = _BEAT_KEYS if config.model.beat_track != "none" else ()
   kept = {key: batch[key] for key in (*_KEYS, *beats) if key in batch}
-  if config.model.own_recording:
-    kept["own"] = batch["reference_index"] == batch["index"]
   return {**kept, "base": bases[batch["reference_index"]]}
 
 
@@ -295,9 +290,8 @@ def gather_inputs(config: Config, frozen: Tree, batch: dict) -> DenoiserInputs:
     length = batch["mean"].shape[1]
     beats = [batch[name] for name in _BEAT_KEYS]
     track = beat_track(*beats, length, kinds=kind == "kinds")
-  own = batch.get("own") if config.model.own_recording else None
   return DenoiserInputs(
-    statements, mask, batch["patient"], batch["base"], track, own
+    statements, mask, batch["patient"], batch["base"], track
   )
 
 

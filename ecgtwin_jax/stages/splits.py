@@ -108,27 +108,22 @@ def load_pairs(config: Config) -> Splits:
 
   Recordings without a report are left out. A model without a null condition
   cannot take a missing age or sex: such recordings are left out, too. How many
-  is said.
+  is said. With config.own_recordings each recording to train on that has no
+  other is a pair with itself; held-out pairs stay those of two recordings.
   """
   data = load_splits(config.latents, "latent")
   data = trim_reports(skip_unreported(data))
   check_latents(config, data.train.card)
-  if config.model.null_condition:
-    return data
-  return _skip(
-    data,
-    lambda split: split.without_missing(),
-    "lack age or sex and are skipped (config.model.null_condition=False)",
-  )
-
-
-def add_own_references(data: Splits) -> Splits:
-  """Also pairs each training recording that has no other with itself.
-
-  Held-out pairs stay those of two recordings.
-  """
-  train = dataclasses.replace(data.train, own_references=True)
-  return data._replace(train=train)
+  if not config.model.null_condition:
+    data = _skip(
+      data,
+      lambda split: split.without_missing(),
+      "lack age or sex and are skipped (config.model.null_condition=False)",
+    )
+  if config.own_recordings:
+    train = dataclasses.replace(data.train, own_references=True)
+    data = data._replace(train=train)
+  return data
 
 
 def trim_reports(data: Splits) -> Splits:
