@@ -21,11 +21,14 @@ from helpers import runs
 RATE = 102.4
 
 
-def track_of(*times):
+def track_of(*times, p_waves=True, kinds=True):
   time = np.full((1, 16), np.nan, np.float32)
   time[0, : len(times)] = times
   none = np.zeros((1, 16), np.int32)
-  return beat_track(jnp.asarray(time), jnp.asarray(none), jnp.asarray(none))
+  has_p = none + np.asarray(p_waves, np.int32)
+  return beat_track(
+    jnp.asarray(time), jnp.asarray(none), jnp.asarray(has_p), kinds=kinds
+  )
 
 
 def make_beat():
@@ -54,10 +57,30 @@ def test_a_beat_lies_on_each_r_peak_and_reaches_so_far():
     ):
       place = MEDIAN_R + (at[inside] - r) * RATE
       wanted[inside] = np.interp(place, np.arange(-1, 81), line)
-  here = (at > 0.2) & (at < 3.0)
+  here = (at > 0.2) & (at < 2.8)  # whether beats behind have P waves: unknown
   np.testing.assert_allclose(signal[here, 0], wanted[here], atol=1e-3)
   np.testing.assert_allclose(signal[:, 7], signal[:, 0] / 2, atol=1e-6)
   assert not signal[:, 1].any()
+
+
+def test_a_beat_without_a_p_wave_is_laid_without():
+  times = 1.0, 1.9, 2.8
+  has_p = np.zeros((1, 16))
+  has_p[0, 1] = 1  # that of the second beat
+  whole, some = (
+    np.asarray(lay_beats(make_beat(), track_of(*times, p_waves=p))).reshape(
+      1024, 12
+    )[:, 0]
+    for p in (True, has_p)
+  )
+  at = (np.arange(1024) + 0.5) / RATE
+  p_wave = (at > 2.8 - 0.29) & (at < 2.8 - 0.07)
+  assert (whole[p_wave] > 0).all() and not some[p_wave].any()
+  kept = (at > 1.0) & (at < 2.8) & ~((at > 2.43) & (at < 2.75))
+  np.testing.assert_array_equal(some[kept], whole[kept])
+  timing = track_of(*times, p_waves=has_p, kinds=False)
+  untold = np.asarray(lay_beats(make_beat(), timing)).reshape(1024, 12)[:, 0]
+  assert (untold[p_wave] > 0).all()
 
 
 def test_no_track_has_no_sketch():

@@ -506,18 +506,26 @@ def test_another_scale_than_the_extractors_is_refused(stage_config):
     denoiser.load_data(config)
 
 
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_patients_only_recording_is_a_pair_where_asked(
-  stage_config, monkeypatch
+  stage, stage_config, monkeypatch
 ):
-  whole = splits.load_pairs(stage_config("stage1"))
+  whole = splits.load_splits(stage_config(stage).latents, "latent")
   train = whole.train
   alone = 0
   kept = train.patient_id != train.patient_id[alone]
   kept[alone] = True
   fewer = whole._replace(train=train.select(kept))
-  monkeypatch.setattr(splits, "load_pairs", lambda config: fewer)
-  of_two = base_extractor.load_data(stage_config("stage1")).train.pairs
-  data = base_extractor.load_data(stage_config("stage1", own_recordings=True))
+  monkeypatch.setattr(splits, "load_splits", lambda given, kind: fewer)
+
+  def load(**changes):
+    config = stage_config(stage, **changes)
+    if stage == "stage1":
+      return base_extractor.load_data(config)
+    return denoiser.load_data(config).splits
+
+  of_two = load().train.pairs
+  data = load(own_recordings=True)
   pairs = data.train.pairs
   assert len(pairs) == len(of_two) + 1
   reference, target = pairs.pair(np.array([len(pairs) - 1]))

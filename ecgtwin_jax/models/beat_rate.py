@@ -4,8 +4,8 @@ So a person's beat can be kept as it would be at 60 bpm, and given back at any
 rate, without anything of it having been learned.
 
 Source: Fridericia, Acta Medica Scandinavica 53 (1920) 469-486, has the whole QT
-go with the cube root. QRS, a quarter of it, lasts as long at every rate, so what
-follows has to go with the square root.
+go with the cube root. QRS, a quarter of it, lasts as long at every rate, so
+what follows has to go with the square root.
 """
 
 import jax.numpy as jnp

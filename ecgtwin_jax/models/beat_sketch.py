@@ -25,7 +25,8 @@ from ecgtwin_jax.models.base_extractor import (
 )
 from ecgtwin_jax.models.layers import Array
 
-_SINCE, _UNTIL, _GIVEN = 2, 3, 7  # channels of a beat track
+_SINCE, _UNTIL, _GIVEN, _P_WAVE = 2, 3, 7, 11  # channels of a beat track
+_BEFORE_QRS = 0.06  # s before R: so far reaches a P wave
 _OF_LAST = 0.6  # of an RR interval: so far reaches the beat that began it
 
 
@@ -62,7 +63,8 @@ def lay_beats(
 ) -> Float[jax.Array, "b l n"]:
   """Lays a beat at every R peak of a track; zeros where there is no track.
 
-  Up to 0.6 of an RR interval it is the beat before, from there on the next.
+  Up to 0.6 of an RR interval it is the beat before, from there on the next. A
+  beat that has no P wave by the track, where that says so, is laid without.
 
   Args:
     beat: 80 samples at 102.4 Hz, the R peak on sample 31.
@@ -82,4 +84,9 @@ def lay_beats(
   samples = jnp.arange(MEDIAN_SAMPLES, dtype=at.dtype)[None, None, None]
   weight = jnp.maximum(1 - jnp.abs(at[..., None] - samples), 0)
   sketch = weight.reshape(rows, -1, MEDIAN_SAMPLES) @ beat
+  sketch = sketch.reshape(rows, length, inside, -1)
+  if track.shape[-1] > _P_WAVE:
+    before_qrs = ~of_last & (until > _BEFORE_QRS)
+    silent = before_qrs & (track[..., _P_WAVE, None] == 0)
+    sketch = jnp.where(silent[..., None], 0, sketch)
   return sketch.reshape(rows, length, -1) * track[..., _GIVEN, None]
