@@ -54,7 +54,6 @@ def get_config(variant="base"):
     steps=1000,  # from clean latents to noise
     start=0.00085,  # variance that the first step adds
     end=0.012,  # variance that the last step adds
-    kind="linear",  # how it grows between
   )
   config.prediction = "v"  # or "noise", as published
   config.loss_weighting = "min_snr"  # or "uniform" over steps, as published

@@ -23,14 +23,14 @@ CHANGES = {
   "as it is": {},
   "no beat sketch": {"model.beat_sketch": 0},
   "no attention to other beats": {"model.beat_attention": False},
-  # The attention needs kinds: compare with the row before.
+  # The attention needs kinds: compare with the row before. Without kinds no
+  # beat is laid without a P wave, either.
   "neither that, and a track of timing alone": {
     "model.beat_attention": False,
     "model.beat_track": "timing",
   },
   "noise predicted": {"prediction": "noise"},
   "uniform weighting": {"loss_weighting": "uniform"},
-  "cosine schedule": {"schedule.kind": "cosine"},
   "transformer": {"model.backbone": "dit", "model.depth": 3},
   "Muon": {"optimizer.muon": True, "optimizer.learning_rate": 2e-3},
 }

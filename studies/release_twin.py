@@ -131,8 +131,7 @@ pairs (16,000 patients, seeds 0 and 7) and, a quarter of each batch, the 1,120
 recordings of PTB-XL, each a pair with itself (`config.own_recordings`). Rhythm
 model: simulated ones and PTB-XL. Denoiser: pairs of simulated patients whom the
 extractor has not met (10,000, seed 912, in its last steps 4,000 of them) and,
-as many in each batch, the 1,120 real recordings, each its own reference
-(`config.model.own_recording`, set to "another recording" when sampling), with
+as many in each batch, the 1,120 real recordings, each its own reference, with
 statements embedded by `{encoder}`.
 The commands of each part stand in studies/RESULTS.md.
 {note}
@@ -154,7 +153,7 @@ chosen on validation patients.
 
 On the 31 patients of PTB-XL with several recordings that are the half `test`
 (`--config.half=test`), of whom nothing was trained or chosen and at whom this
-twin has looked once, as the one before it had; privacy on the same, beside the
+twin has looked once, as those before it had; privacy on the same, beside the
 real recordings of the training; up to {conditions} target conditions each,
 sampling seed {evaluation_seed}; 95% intervals, which are wide, by bootstrap
 over patients; the evaluators were trained on simulated patients. Weights as

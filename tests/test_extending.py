@@ -41,7 +41,7 @@ def names():
 
 
 def test_the_sampler_is_ddim(names):
-  schedule = Schedule(steps=100, start=0.001, end=0.1, kind="linear")
+  schedule = Schedule(steps=100, start=0.001, end=0.1)
   steps = [99, 40, 7, 0]
   np.testing.assert_allclose(
     samplers.coefficients(schedule, steps, "euler"),

@@ -82,20 +82,13 @@ def test_step_outside_the_schedule_gives_nan_not_a_neighbour(t):
   assert np.isfinite(noised[0]).all() and np.isnan(noised[1]).all()
 
 
-@pytest.mark.parametrize("kind", ["linear", "cosine"])
 @pytest.mark.parametrize("steps", [1, 11, 1000])
-def test_rates_are_monotone_and_keep_the_variance(kind, steps):
-  schedule = Schedule(steps=steps, kind=kind)
+def test_rates_are_monotone_and_keep_the_variance(steps):
+  schedule = Schedule(steps=steps)
   assert np.all(np.diff(schedule.noise_rate) > 0)
   assert np.all((schedule.betas > 0) & (schedule.betas < 1))
   total = schedule.signal_rate**2 + schedule.noise_rate**2
   np.testing.assert_allclose(total, 1)
-
-
-def test_cosine_halves_near_the_middle():
-  share = Schedule(kind="cosine").alphas_cumprod
-  assert abs(share[499] - 0.494) < 1e-3  # cos(0.508 / 1.008 * pi / 2)^2
-  assert share[-1] < 1e-6
 
 
 def test_sampled_steps_fill_the_range_with_both_ends():
@@ -107,7 +100,7 @@ def test_sampled_steps_fill_the_range_with_both_ends():
 
 
 def test_schedule_is_plain_numbers():
-  schedule = Schedule(steps=17, kind="cosine")
+  schedule = Schedule(steps=17)
   schedule.betas.sum()  # Tables that were asked for are no part of its value.
   again = Schedule(**dataclasses.asdict(schedule))
   assert again == schedule and hash(again) == hash(schedule)
@@ -124,7 +117,6 @@ def test_schedule_is_plain_numbers():
     {"start": 0.0},
     {"start": 0.02},
     {"end": 1.0},
-    {"kind": "scaled"},
   ],
 )
 def test_numbers_out_of_range_are_refused(wrong):

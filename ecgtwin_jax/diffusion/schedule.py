@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-KINDS = ("linear", "cosine")
 WEIGHTINGS = ("uniform", "min_snr")
 PREDICTIONS = ("noise", "v")
 MAX_STEPS = 100_000  # a table of more helps nobody
@@ -23,7 +22,7 @@ MAX_STEPS = 100_000  # a table of more helps nobody
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """A noise schedule; plain numbers in, float64 tables on the host out.
+  """A noise schedule, linear in beta; float64 tables on the host come out.
 
   It is hashable and holds nothing but its hyper-parameters, so it can be stored
   with `dataclasses.asdict`, compared, and be a static argument of a jitted
@@ -32,21 +31,18 @@ class Schedule:
 
   Attributes:
     steps: Number of noise levels.
-    start: First beta of the linear schedule.
-    end: Last beta of the linear schedule.
-    kind: "linear" in beta, or "cosine", which ignores `start` and `end`.
+    start: First beta.
+    end: Last beta.
 
   Raises:
-    ValueError: For a number out of range or an unknown kind.
+    ValueError: For a number out of range.
 
-  Source: the defaults are those of Lai et al. 2025 (ECGTwin). Cosine: Nichol &
-  Dhariwal 2021, equation 17.
+  Source: the defaults are those of Lai et al. 2025 (ECGTwin).
   """
 
   steps: int = 1000
   start: float = 0.00085
   end: float = 0.012
-  kind: str = "linear"
 
   def __post_init__(self):
     if self.steps < 1:
@@ -57,17 +53,11 @@ class Schedule:
       raise ValueError(
         f"{self.start=}, {self.end=} must hold 0 < start <= end < 1"
       )
-    if self.kind not in KINDS:
-      raise ValueError(f"{self.kind=} must be one of {', '.join(KINDS)}")
 
   @functools.cached_property
   def betas(self) -> np.ndarray:
     """Variance added at each step, (steps,) float64."""
-    if self.kind == "linear":
-      return np.linspace(self.start, self.end, self.steps)
-    angle = (np.arange(self.steps + 1) / self.steps + 0.008) / 1.008
-    remaining = np.cos(angle * np.pi / 2) ** 2
-    return np.minimum(1 - remaining[1:] / remaining[:-1], 0.999)
+    return np.linspace(self.start, self.end, self.steps)
 
   @functools.cached_property
   def alphas_cumprod(self) -> np.ndarray:
