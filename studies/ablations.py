@@ -31,7 +31,12 @@ CHANGES = {
   },
   "noise predicted": {"prediction": "noise"},
   "uniform weighting": {"loss_weighting": "uniform"},
-  "transformer": {"model.backbone": "dit", "model.depth": 3},
+  # Attention to other beats is the unet's: compare with the row without it.
+  "transformer": {
+    "model.backbone": "dit",
+    "model.depth": 3,
+    "model.beat_attention": False,
+  },
   "Muon": {"optimizer.muon": True, "optimizer.learning_rate": 2e-3},
 }
 MEASURES = {
