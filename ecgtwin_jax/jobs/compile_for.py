@@ -155,6 +155,8 @@ def topology_devices(version: str, topology: str) -> list[Any]:
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    # No chip is taken, so that no other process need be kept off.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   }.items():
     os.environ.setdefault(key, value)
   from jax.experimental import topologies
