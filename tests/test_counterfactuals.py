@@ -115,6 +115,7 @@ def toy(twin, reference, changed, patients):
     [frozenset(names) for names in changed],
     np.full(len(twin), np.nan),
     np.array(patients),
+    {"twin": np.ones((len(twin), 8)), "reference": np.ones((len(twin), 8))},
   )
 
 
@@ -141,6 +142,33 @@ def test_shares_and_findings_of_toy_rows():
   soon = rows._replace(days=np.full(n, 10.0))
   metrics = by_name(counterfactuals.metrics(soon))
   assert metrics["counterfactual_within_year_beat_mv"].n == 6
+
+
+def test_measures_are_won_by_their_means_where_both_are_there():
+  n = 6
+  rows = toy([1.0] * n, [2.0] * n, [["long_qt"]] * 5 + [[]], range(n))
+  rng = np.random.default_rng(0)
+  reference = rng.uniform(4, 6, (n, 8))
+  twin = reference - 3.0
+  twin[:, 2] += 6  # is lost
+  twin[0, 1], reference[0, 1] = 99.0, np.nan  # would be lost if it counted
+  twin[5] = 99.0  # no finding changed
+  found = rows._replace(errors={"twin": twin, "reference": reference})
+  row = by_name(counterfactuals.metrics(found))["counterfactual_measures_won"]
+  assert (row.value, row.low, row.high, row.n) == (7, 7, 7, 5)
+  assert row.reference == 8 and row.better == "higher"
+  mean = twin[1:5, 1].mean(), reference[1:5, 1].mean()
+  assert f"qrs_ms: {mean[0]:.4g} for {mean[1]:.4g}; qt_ms" in row.note
+  twin[:, 3] = np.nan
+  (row,) = [
+    m for m in counterfactuals.metrics(found) if m.name.endswith("_won")
+  ]
+  assert np.isnan(row.value) and "cannot be taken" in row.note
+
+
+def test_the_recording_itself_wins_all_measures(found):
+  row = by_name(counterfactuals.metrics(found))["counterfactual_measures_won"]
+  assert row.value == 8 and row.low > 5
 
 
 def test_without_changes_it_says_so():

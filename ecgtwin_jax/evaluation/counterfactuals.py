@@ -21,6 +21,7 @@ from ecgtwin_jax.evaluation.examples import Examples
 from ecgtwin_jax.evaluation.metric import (
   NAN,
   Metric,
+  bootstrap_interval,
   mean_metric,
   mean_of,
   missing,
@@ -55,12 +56,15 @@ class Counterfactuals(NamedTuple):
     changed: findings that the two recordings do not share, of each row.
     days: between the two recordings; nan where not known.
     patients: of each row.
+    errors: {"twin" or "reference": (n, 8)}, the difference of each of MEASURES
+      from that of the later recording.
   """
 
   distances: dict[str, dict[str, Float[np.ndarray, " n"]]]
   changed: Sequence[frozenset[str]]
   days: Float[np.ndarray, " n"]
   patients: Shaped[np.ndarray, " n"]
+  errors: dict[str, Float[np.ndarray, "n 8"]]
 
 
 def find_changes(one: Condition, other: Condition) -> frozenset[str]:
@@ -181,7 +185,22 @@ def compute(
     changed,
     days,
     examples.patients,
+    {
+      name: np.array(
+        [_errors(row, true) for row, true in zip(sets[name], real, strict=True)]
+      )
+      for name in ("twin", "reference")
+    },
   )
+
+
+def _errors(readings, true):
+  """(8,): mean over ECGs of each measure's difference from the true one."""
+  apart = [
+    np.abs(difference(measure_beat(reading), measure_beat(true)))
+    for reading in readings
+  ]
+  return np.array([mean_of(column) for column in np.array(apart).T])
 
 
 def _beats(rows, real):
@@ -260,6 +279,7 @@ def metrics(counterfactuals: Counterfactuals, *, seed: int = 0) -> list[Metric]:
     rows += [
       _nearer(rival, measure, counterfactuals, differ, seed) for rival in RIVALS
     ]
+  rows.append(_won(counterfactuals, differ, seed))
   days = counterfactuals.days
   parts = {"within_year": days <= YEAR, "after_year": days > YEAR}
   parts |= {
@@ -314,6 +334,51 @@ def _distance(suffix, measure, counterfactuals, chosen, seed):
     reference=mean_of(apart["decoded"]) if "decoded" in apart else NAN,
     note="; ".join(said),
     seed=seed,
+  )
+
+
+def _won(counterfactuals, chosen, seed):
+  """In how many of MEASURES the twin is nearer on average than the reference.
+
+  Of rows of which both can be measured.
+  """
+  twin, reference = (
+    counterfactuals.errors[name][chosen] for name in ("twin", "reference")
+  )
+  both = np.isfinite(twin) & np.isfinite(reference)
+  twin, reference = (np.where(both, x, NAN) for x in (twin, reference))
+
+  def means(rows):
+    return [
+      (mean_of(one), mean_of(other))
+      for one, other in zip(twin[rows].T, reference[rows].T, strict=True)
+    ]
+
+  def count(rows):
+    return float(sum(one < other for one, other in means(rows)))
+
+  name = "counterfactual_measures_won"
+  each = means(np.arange(len(both)))
+  if not np.isfinite(each).all():
+    why = "a measure cannot be taken of any row"
+    return missing(name, LEVEL, why, better="higher")
+  said = [
+    f"{measure}: {number(one)} for {number(other)}"
+    for measure, (one, other) in zip(MEASURES, each, strict=True)
+  ]
+  patients = counterfactuals.patients[chosen]
+  interval = bootstrap_interval(count, patients, seed=seed)
+  return Metric(
+    name,
+    count(np.arange(len(both))),
+    *interval,
+    NAN,
+    float(len(MEASURES)),
+    "higher",
+    len(both),
+    LEVEL,
+    "measures whose mean error is below that of the reference left as it was; "
+    f"reference: all; {'; '.join(said)}",
   )
 
 
