@@ -37,7 +37,7 @@ CHANGES = {
     "model.depth": 3,
     "model.beat_attention": False,
   },
-  "Muon": {"optimizer.muon": True, "optimizer.learning_rate": 2e-3},
+  "AdamW": {"optimizer.muon": False, "optimizer.learning_rate": 1e-3},
 }
 MEASURES = {
   **three_seeds.MEASURES,
