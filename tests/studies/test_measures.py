@@ -1,6 +1,7 @@
 """Benchmarks of guidance, editing and attention: small runs, known answers."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ from ecgtwin_jax.beats.delineation import Marks, Reading
 from ecgtwin_jax.beats.median_beat import RATE, Beats
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.inference.twin import load_twin
-from studies import attention_share, edit_effect, guidance_effect, held_out
+from studies import (
+  asked_findings,
+  attention_share,
+  edit_effect,
+  guidance_effect,
+  held_out,
+)
 from studies.edit_kinds import KINDS, distances, part_of
 
 
@@ -248,3 +255,26 @@ def test_other_data_are_refused(chain):
   data.card["name"] = "ptbxl"
   with pytest.raises(ValueError, match="data_prep simulated"):
     held_out.find_people(load_twin(str(chain / "stage2" / "twin")), data, 2)
+
+
+def test_a_finding_is_asked_for_in_both_wordings(chain, tmp_path, monkeypatch):
+  asked = []
+  criteria = asked_findings.check_criteria
+
+  def check(reading, condition):
+    asked.append(condition.statements)
+    met = dict.fromkeys(criteria(reading, condition), False)
+    return met | {"rbbb": "Right" in condition.statements[-1]}
+
+  monkeypatch.setattr(asked_findings, "check_criteria", check)
+  flags = [f"--twin={chain / 'stage2' / 'twin'}", f"--output={tmp_path}"]
+  flags += [f"--data={chain / 'simulated'}"]
+  monkeypatch.setattr(sys, "argv", ["asked_findings", *flags])
+  asked_findings.main()
+  table = (tmp_path / "asked_findings.md").read_text().splitlines()
+  assert table[2] == "| the simulator's |" + " 0.00 |" * 3 + " 1.00 |" + (
+    " 0.00 |" * 2
+  )
+  assert table[3] == "| PTB-XL's |" + " 0.00 |" * 6
+  patients, rest = divmod(len(asked), 12)
+  assert patients > 0 and not rest
