@@ -7,7 +7,7 @@ Compiles the step of every stage's `base` in bfloat16 for v5e-8 with several
 numbers of rows a chip, and, with the number that is recommended, for slices of
 every version and for v5e-256 (jobs/compile_for.py). No chip is needed, nothing
 is run, and every time is an estimate from published rates. What is in --cells
-already is read, so that it can be stopped; a cell takes a minute or two.
+already is read, so that it can be stopped; a cell takes minutes of one core.
 """
 
 import argparse
@@ -47,12 +47,10 @@ def cell(folder: pathlib.Path, stage: str, name: str, rows: int) -> dict:
   path = folder / f"{stage}-{name}-{rows}.json"
   if not path.exists():
     config = load_config(f"{ROOT}/configs/{stage}.py")
-    version, _ = compile_for.parse_slice(name)
     chips = len(compile_for.topology_devices(*compile_for.parse_slice(name)))
     config.update(batch_size=rows * chips, precision="bfloat16")
     cost = compile_for.estimate(config, name)
     exchanged = sum(c.size * c.count for c in cost.collectives)
-    room = compile_for.CHIPS[version].memory
     with appear_whole(path) as draft:
       draft.write_text(
         json.dumps(
@@ -60,7 +58,7 @@ def cell(folder: pathlib.Path, stage: str, name: str, rows: int) -> dict:
             **cost._asdict(),
             "collectives": sum(c.count for c in cost.collectives),
             "exchanged": exchanged,
-            "fits": cost.state + cost.temporary <= room,
+            "fits": compile_for.fits(cost),
           }
         )
       )

@@ -21,24 +21,21 @@ from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.inference.twin import load_twin
 from ecgtwin_jax.text.findings import finding
 
-WORDINGS = {
-  "the simulator's": {
-    "pvc": ("Sinus rhythm", "Ventricular premature complex"),
-    "fibrillation": ("Atrial fibrillation",),
-    "lbbb": ("Sinus rhythm", "Left bundle branch block"),
-    "rbbb": ("Sinus rhythm", "Right bundle branch block"),
-    "av_block": ("Sinus rhythm", "1st degree A-V block"),
-    "lvh": ("Sinus rhythm", "Left ventricular hypertrophy"),
-  },
-  "PTB-XL's": {
-    "pvc": ("sinus rhythm", "ventricular premature complex"),
-    "fibrillation": ("atrial fibrillation",),
-    "lbbb": ("sinus rhythm", "complete left bundle branch block"),
-    "rbbb": ("sinus rhythm", "complete right bundle branch block"),
-    "av_block": ("sinus rhythm", "first degree AV block"),
-    "lvh": ("sinus rhythm", "left ventricular hypertrophy"),
-  },
+ASKED = {
+  "pvc": ("Sinus rhythm", "Ventricular premature complex"),
+  "fibrillation": ("Atrial fibrillation",),
+  "lbbb": ("Sinus rhythm", "Left bundle branch block"),
+  "rbbb": ("Sinus rhythm", "Right bundle branch block"),
+  "av_block": ("Sinus rhythm", "1st degree A-V block"),
+  "lvh": ("Sinus rhythm", "Left ventricular hypertrophy"),
 }
+# PTB-XL's words where they are others.
+PTBXL = {
+  "Left bundle branch block": "complete left bundle branch block",
+  "Right bundle branch block": "complete right bundle branch block",
+  "1st degree A-V block": "first degree AV block",
+}
+WORDINGS = {"the simulator's": {}, "PTB-XL's": PTBXL}
 LEFT_OUT = (
   "atrial_fibrillation",
   "pacing",
@@ -47,7 +44,7 @@ LEFT_OUT = (
 )
 
 
-def measure(twin, data, settings: Settings) -> dict[str, dict[str, float]]:
+def measure(twin, data) -> dict[str, dict[str, float]]:
   """{wording: {criterion: share of the patients' ECGs that meet it}}."""
   choice = generate_examples.choose(data, len(data), 4, seed=0)
   rows, now = [], []
@@ -61,12 +58,13 @@ def measure(twin, data, settings: Settings) -> dict[str, dict[str, float]]:
   )
   bases = twin.extract_bases(references, now)
   shares = {}
-  for wording, asked in WORDINGS.items():
+  for wording, words in WORDINGS.items():
     shares[wording] = {}
-    for criterion, statements in asked.items():
+    for criterion, asked in ASKED.items():
+      statements = tuple(words.get(one, one) for one in asked)
       then = [Condition(statements, c.heart_rate, c.age, c.sex) for c in now]
       zeros = [0] * len(rows)
-      made = twin.generate_rows(bases, then, zeros, zeros, settings)
+      made = twin.generate_rows(bases, then, zeros, zeros, Settings())
       met = [
         check_criteria(reading, condition)[criterion]
         for reading, condition in zip(
@@ -90,11 +88,10 @@ def main() -> None:
   data = evaluate.take_half(
     evaluate.load_splits(arguments.data, splits), "validation"
   )
-  shares = measure(load_twin(arguments.twin), data, Settings())
-  names = list(WORDINGS["PTB-XL's"])
-  lines = ["| words | " + " | ".join(names) + " |", "|---" * 7 + "|"]
+  shares = measure(load_twin(arguments.twin), data)
+  lines = ["| words | " + " | ".join(ASKED) + " |", "|---" * 7 + "|"]
   for wording, row in shares.items():
-    cells = " | ".join(f"{row[name]:.2f}" for name in names)
+    cells = " | ".join(f"{row[name]:.2f}" for name in ASKED)
     lines.append(f"| {wording} | {cells} |")
   output = pathlib.Path(arguments.output)
   output.mkdir(parents=True, exist_ok=True)

@@ -104,8 +104,8 @@ def main() -> None:
   )
   for name in ("vae", "base_extractor", "rhythm", "data", "test_data"):
     parser.add_argument(f"--{name}", required=True)
-  parser.add_argument("--vae_steps", type=int, default=800)
-  parser.add_argument("--steps", type=int, default=1000, help="of stage 2")
+  parser.add_argument("--vae_steps", type=int, default=600)
+  parser.add_argument("--steps", type=int, default=800, help="of stage 2")
   parser.add_argument("--patients", type=int, default=100)
   parser.add_argument("--output", default="runs/equivariant_latents")
   arguments = parser.parse_args()

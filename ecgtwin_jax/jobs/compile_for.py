@@ -372,9 +372,15 @@ def describe(cost: Cost) -> str:
   return "\n".join(lines)
 
 
+def fits(cost: Cost) -> bool:
+  """Whether what a step holds is within a chip's memory."""
+  chip = CHIPS[cost.slice.partition("-")[0]]
+  return cost.state + cost.temporary <= chip.memory
+
+
 def _verdict(cost: Cost) -> str:
   chip = CHIPS[cost.slice.partition("-")[0]]
-  if cost.state + cost.temporary <= chip.memory:
+  if fits(cost):
     return "fits"
   if cost.state > chip.memory / 2:
     return "does not fit: raise config.fsdp"
@@ -424,7 +430,7 @@ def run(config: ConfigDict, names: str) -> list[Cost]:
         f"{first.slice} to {cost.slice}, the same batch: {gain:.1f} times as "
         f"fast with {more:.0f} times the chips"
       )
-  large = [c.slice for c in costs if _verdict(c) != "fits"]
+  large = [cost.slice for cost in costs if not fits(cost)]
   if large:
     raise ValueError(
       f"a step does not fit the memory of {', '.join(large)}: see above"
