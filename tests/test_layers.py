@@ -1,5 +1,6 @@
 """Numbers by hand for the shared layers."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,19 @@ def test_sinusoid_by_hand():
 def test_sinusoid_refuses_an_odd_width():
   with pytest.raises(ValueError, match="width=5 must be even"):
     layers.sinusoid(np.array([0]), 5)
+
+
+def test_upsample_conv_is_a_convolution_of_repeated_positions():
+  x = _random(0, 2, 5, 3)
+  for dtype, bound in ((jnp.float32, 1e-6), (jnp.bfloat16, 3e-2)):
+    ours = layers.UpsampleConv(4, dtype=dtype)
+    variables = ours.init(jax.random.key(0), x)
+    variables["params"]["bias"] = _random(1, 4)
+    plain = nn.Conv(4, (3,), padding=((1, 1),))
+    expected = plain.apply(variables, np.repeat(x, 2, axis=1))
+    out = ours.apply(variables, x)
+    assert out.dtype == dtype
+    np.testing.assert_allclose(out, expected, atol=bound)
 
 
 def test_rotate_turns_pairs_by_their_position():

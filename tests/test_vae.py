@@ -2,12 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ecgtwin_jax.data.leads import lead_residual
-from ecgtwin_jax.models.vae import Decoder, Encoder
+from ecgtwin_jax.models.vae import Decoder, Encoder, GroupNorm
 from helpers import weights
 
 SIZES = dict(widths=(6, 10), blocks=1, middle=1, groups=2, latent_channels=3)
@@ -30,6 +32,15 @@ def _jitted(model):
 
 def _apply(model, variables, x):
   return _jitted(model)(variables, x)
+
+
+def test_group_norm_is_flax_s():
+  x = 3 + 2 * _random(B, L, 6)
+  ours, theirs = GroupNorm(2), nn.GroupNorm(2, epsilon=1e-5)
+  variables = weights.draw(ours.init, x)
+  expected = theirs.apply(variables, x)
+  np.testing.assert_allclose(ours.apply(variables, x), expected, atol=1e-5)
+  assert ours.apply(variables, x.astype(jnp.bfloat16)).dtype == jnp.float32
 
 
 def test_shapes():

@@ -48,6 +48,40 @@ def product(
 Dense = functools.partial(nn.Dense, dot_general=product)
 
 
+class UpsampleConv(nn.Module):
+  """A convolution of three over positions each of which stands twice.
+
+  The two outputs of a position see it and one neighbour each, so that each is a
+  convolution of two whose kernel has taps added up: two thirds of the products.
+  Parameters are those of `nn.Conv`.
+  """
+
+  features: int
+  kernel_init: Callable = xavier
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b l c"]) -> Float[jax.Array, "b 2*l d"]:
+    b, length, channels = x.shape
+    shape = (3, channels, self.features)
+    kernel = self.param("kernel", self.kernel_init, shape)
+    bias = self.param("bias", zeros, (self.features,))
+    before, here, after = kernel
+    left = jnp.stack([before, here + after])
+    right = jnp.stack([before + here, after])
+    x, left, right, bias = nn.dtypes.promote_dtype(
+      x, left, right, bias, dtype=self.dtype
+    )
+
+    def convolve(taps, padding):
+      return jax.lax.conv_general_dilated(
+        x, taps, (1,), (padding,), dimension_numbers=("NWC", "WIO", "NWC")
+      )
+
+    out = jnp.stack([convolve(left, (1, 0)), convolve(right, (0, 1))], axis=2)
+    return out.reshape(b, 2 * length, -1) + bias[None, None]
+
+
 def sinusoid(
   position: Real[Array, " n"], width: int, longest: float = 10000.0
 ) -> Float[jax.Array, "n d"]:

@@ -130,7 +130,7 @@ class UNet(nn.Module):
       x = _conv(width, self.dtype, f"down_{level}", 2)(x).astype(jnp.float32)
     x = run(x, self.levels - 1, "middle")
     for level in reversed(range(self.levels - 1)):
-      x = _conv(width, self.dtype, f"up_{level}")(jnp.repeat(x, 2, axis=1))
+      x = layers.UpsampleConv(width, dtype=self.dtype, name=f"up_{level}")(x)
       merge = layers.Dense(
         width,
         kernel_init=layers.xavier,

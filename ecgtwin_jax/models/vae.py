@@ -13,7 +13,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ecgtwin_jax.constants import FROM_INDEPENDENT, INDEPENDENT
-from ecgtwin_jax.models.layers import Array, MultiheadAttention, torch_uniform
+from ecgtwin_jax.models.layers import (
+  Array,
+  MultiheadAttention,
+  UpsampleConv,
+  torch_uniform,
+)
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
@@ -30,8 +35,32 @@ def _conv(features, width, dtype, name, strides=1, padding=None):
   )
 
 
-def _group_norm(groups, name):
-  return nn.GroupNorm(groups, epsilon=1e-5, dtype=jnp.float32, name=name)
+class GroupNorm(nn.Module):
+  """(x - mean) / sqrt(variance + 1e-5) of a group, times scale, plus bias.
+
+  As `nn.GroupNorm`, but sums over positions come before those over the channels
+  of a group: XLA on CPU does them in a third of the time.
+  """
+
+  groups: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b l c"]) -> Float[jax.Array, "b l c"]:
+    channels = x.shape[-1]
+    scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+    bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+    x = x.astype(jnp.float32)
+
+    def of_group(a):
+      a = a.mean(axis=1).reshape(len(a), self.groups, -1)
+      mean = a.mean(axis=-1, keepdims=True)
+      return jnp.broadcast_to(mean, a.shape).reshape(len(a), channels)
+
+    mean, square = of_group(x), of_group(x * x)
+    variance = jnp.maximum(square - mean * mean, 0)
+    factor = jax.lax.rsqrt(variance + 1e-5) * scale[None]
+    shift = bias[None] - mean * factor
+    return x * factor[:, None] + shift[:, None]
 
 
 class ResBlock(nn.Module):
@@ -45,7 +74,7 @@ class ResBlock(nn.Module):
   def __call__(self, x: Float[Array, "b l c"]) -> Float[jax.Array, "b l d"]:
     h = x
     for i in (1, 2):
-      h = nn.silu(_group_norm(self.groups, f"norm_{i}")(h))
+      h = nn.silu(GroupNorm(self.groups, name=f"norm_{i}")(h))
       h = _conv(self.features, 3, self.dtype, f"conv_{i}")(h)
     if x.shape[-1] != self.features:
       x = _conv(self.features, 1, self.dtype, "skip")(x)
@@ -119,7 +148,7 @@ class Encoder(nn.Module):
       x = res(self.widths[-1], f"middle_block_{i}")(x)
     x = AttentionBlock(self.dtype, name="middle_attention")(x)
     x = res(self.widths[-1], "last_block")(x)
-    x = nn.silu(_group_norm(self.groups, "norm_out")(x))
+    x = nn.silu(GroupNorm(self.groups, name="norm_out")(x))
     moments = 2 * self.latent_channels
     x = _conv(moments, 3, self.dtype, "conv_out")(x)
     x = _conv(moments, 1, self.dtype, "moments")(x).astype(jnp.float32)
@@ -176,11 +205,12 @@ class Decoder(nn.Module):
     for i in range(self.middle):
       x = res(self.widths[-1], f"middle_block_{i}")(x)
     for level in reversed(range(len(self.widths))):
-      x = jnp.repeat(x, 2, axis=1)
-      x = _conv(x.shape[-1], 3, self.dtype, f"level_{level}_up")(x)
+      x = UpsampleConv(
+        x.shape[-1], torch_uniform, self.dtype, name=f"level_{level}_up"
+      )(x)
       for i in range(self.blocks):
         x = res(self.widths[level], f"level_{level}_block_{i}")(x)
-    x = nn.silu(_group_norm(self.groups, "norm_out")(x))
+    x = nn.silu(GroupNorm(self.groups, name="norm_out")(x))
     leads = len(INDEPENDENT) if self.independent_leads else self.leads
     x = _conv(leads * self.patch, 3, self.dtype, "conv_out")(x)
     x = x.astype(jnp.float32).reshape(x.shape[0], -1, leads)
