@@ -143,7 +143,7 @@ def generation() -> ml_collections.ConfigDict:
   config.beats = ml_collections.config_dict.placeholder(str)
   config.sampling = dict(
     sampler="dpm++",  # or "sde-dpm++", "ddim", "ddpm"
-    steps=8,  # calls of the network
+    steps=5,  # calls of the network
     # Noise of ddim (None: 0) and sde-dpm++ (None: 1).
     eta=ml_collections.config_dict.placeholder(float),
     # Scale of guidance by the statements, 1: as trained; None: the twin's own.

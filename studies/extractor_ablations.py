@@ -7,7 +7,8 @@ The second part of --data holds real recordings of which each is a patient's
 only one. Trains the extractor `small` with three seeds per change, and measures
 it by three galleries: on simulated patients whom no training has met, the right
 one of 512 and the R2 of another recording's median beat; on the real recordings
-of the split `validation`, the R2 of the recording's own beat and of its P wave.
+of the split `validation`, the R2 of the recording's own beat and of its P wave,
+and how much findings do to such beats (studies.finding_effect, mean of four).
 What is there already is read. Writes extractor_ablations.md.
 """
 
@@ -28,13 +29,14 @@ from ecgtwin_jax.flags import load_config
 from ecgtwin_jax.models import beat_rate
 from ecgtwin_jax.stages import base_extractor, splits
 from ecgtwin_jax.training import checkpoint, train
-from studies import held_out, three_seeds
+from studies import finding_effect, held_out, three_seeds
 
 MEASURES = {
   "top1": "right patient of 512, simulated ↑",
   "other": "R2 of another beat, simulated ↑",
   "own": "R2 of the own beat, real ↑",
   "own_p": "of its P wave, real ↑",
+  "effect": "effect of findings on real beats, of simulated ↑",
 }
 
 
@@ -67,6 +69,11 @@ CHANGES = {
     {},
     lambda: _without("add_other_beats", lambda rng, batch: batch),
   ),
+  "that share for pairs with themselves alone": (
+    {},
+    lambda: _without("_MIXED", 0.0),
+  ),
+  "latents always seen": ({}, lambda: _without("_HIDDEN", 0.0)),
   "straight way begins at zero": (
     {},
     lambda: _without("start", lambda config, data: {}),
@@ -105,14 +112,17 @@ def measure(config, arguments) -> dict:
       config, parts, {**frozen, "table": held.table.embeddings}, weights, put
     )
 
-  others = evaluate(load_split(arguments.test_latents, "train", kind="latent"))
+  simulated = load_split(arguments.test_latents, "train", kind="latent")
+  others = evaluate(simulated)
   real = load_split(folders(arguments.latents)[1], "validation", kind="latent")
   own = evaluate(dataclasses.replace(real, own_references=True))
+  shares = finding_effect.share_on_real(config.workdir, simulated, real)
   return {
     "top1": others["top1"],
     "other": others["beat_r2"],
     "own": own["beat_r2"],
     "own_p": own["p_wave_r2"],
+    "effect": float(np.mean([each.mean() for each in shares.values()])),
   }
 
 

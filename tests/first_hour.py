@@ -742,7 +742,7 @@ def page_gives_a_script(folder):
     age="",
     num_samples=2,
     seed=3,
-    steps=8,
+    steps=5,
     statement_guidance=own.statement_guidance,
     person_guidance=own.person_guidance,
     consistent_leads=False,
