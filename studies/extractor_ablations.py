@@ -73,7 +73,6 @@ CHANGES = {
     {},
     lambda: _without("_MIXED", 0.0),
   ),
-  "latents always seen": ({}, lambda: _without("_HIDDEN", 0.0)),
   "straight way begins at zero": (
     {},
     lambda: _without("start", lambda config, data: {}),
