@@ -38,7 +38,7 @@ _LEFT_OUT = (
 )
 
 
-def _reports(data: Dataset, count: int) -> dict[int, list[str]]:
+def reports_of(data: Dataset, count: int) -> dict[int, list[str]]:
   """{row: statements} of the first rows without any of those left out."""
   reports = {}
   for row in range(len(data)):
@@ -65,7 +65,7 @@ def effects(
     count: recordings, at most.
   """
   module = BaseExtractor(**hyper["model"])
-  reports = _reports(data, count)
+  reports = reports_of(data, count)
   rows, encoder = list(reports), get_encoder(data.table.encoder)
 
   def condition(more: Iterable[str] = ()):
