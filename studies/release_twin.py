@@ -66,15 +66,12 @@ comes with ECGTwin-JAX:
 
 ## Data, licence and training
 
-Denoiser: {patients:,} simulated patients with {recordings} recordings each, in
-its last steps 4,000 of them (simulator version {version}, seed {seed};
-split by patient 8:1:1), whom the extractor has not met, statements embedded by
-`{encoder}`. Autoencoder and base
-extractor are those of `real-small` and have met real recordings, too. Recipe:
-`configs/vae.py:small`, `configs/stage1.py:small`, `configs/rhythm.py:small` and
-`configs/stage2.py:small`; by one command, on simulated patients alone and with
-fewer steps, `python -m ecgtwin_jax.main --config=configs/stage2.py:small`; the
-commands of each part stand in studies/RESULTS.md. {note}
+Denoiser: {patients:,} simulated patients with {recordings} recordings each
+(simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
+extractor has not met, statements embedded by `{encoder}`. Autoencoder and base
+extractor are those of `real-small` and have met real recordings, too. One
+command, `python -m studies.train_shipped`, trains such a twin; the goes in
+which this one was trained stand in studies/RESULTS.md. {note}
 
 {licences}
 
@@ -133,8 +130,8 @@ model: simulated ones and PTB-XL. Denoiser: pairs of simulated patients whom the
 extractor has not met (10,000, seed 912, in its last steps 4,000 of them) and,
 as many in each batch, the 1,120 real recordings, each its own reference, with
 statements embedded by `{encoder}`.
-The commands of each part stand in studies/RESULTS.md.
-{note}
+One command, `python -m studies.train_shipped`, trains such a twin; the goes in
+which this one was trained stand in studies/RESULTS.md. {note}
 
 {licences}
 
@@ -169,12 +166,7 @@ For research on how such twins are trained and judged. A twentieth of PTB-XL
 and 31 patients are no finding about hearts. Not for clinical use; generated
 ECGs are synthetic and must not be used for diagnosis or treatment.
 
-A block that a person does not have is to be asked for in the simulator's words,
-the first 26 above: PTB-XL's were learned from recordings of people who have it.
-Of 18 patients of the half `validation`, one ECG each, "Right bundle branch
-block" is shown by 1.00, "complete right bundle branch block" by 0.06; "Left
-bundle branch block" by 0.78, "complete left bundle branch block" by 0.06; "1st
-degree A-V block" by 0.89, "first degree AV block" by 0.44.
+ASKED_TEXT
 """
 CARDS = {"simulated-small": CARD, "real-small": REAL_CARD}
 
