@@ -66,12 +66,13 @@ comes with ECGTwin-JAX:
 
 ## Data, licence and training
 
-Denoiser: {patients:,} simulated patients with {recordings} recordings each
-(simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
-extractor has not met, statements embedded by `{encoder}`. Autoencoder and base
-extractor are those of `real-small` and have met real recordings, too. One
-command, `python -m studies.train_shipped`, trains such a twin; the goes in
-which this one was trained stand in studies/RESULTS.md. {note}
+Denoiser: {patients:,} simulated patients with {recordings} recordings each, in
+its last steps 4,000 of them (simulator version {version}, seed {seed}; split by
+patient 8:1:1), whom the extractor has not met, statements embedded by
+`{encoder}`. The autoencoder is that of `real-small`, and the base extractor has
+met real recordings, too. One command, `python -m studies.train_shipped`, trains
+such a twin; the goes in which this one was trained stand in studies/RESULTS.md.
+{note}
 
 {licences}
 

@@ -63,8 +63,10 @@ def lay_beats(
 ) -> Float[jax.Array, "b l n"]:
   """Lays a beat at every R peak of a track; zeros where there is no track.
 
-  Up to 0.6 of an RR interval it is the beat before, from there on the next. A
-  beat that has no P wave by the track, where that says so, is laid without.
+  Up to 0.6 of an RR interval it is the beat before, from there on the next.
+  Before a beat that has no P wave by the track, where that says so, lies a line
+  from the end of the beat before to 60 ms before R: a step there would be read
+  as a P wave.
 
   Args:
     beat: 80 samples at 102.4 Hz, the R peak on sample 31.
@@ -79,14 +81,27 @@ def lay_beats(
   away = away[None, None] * (SECONDS / length)
   since = track[..., _SINCE, None] + away
   until = track[..., _UNTIL, None] - away
-  of_last = since < _OF_LAST * (since + until)
-  at = MEDIAN_R + MODEL_RATE * jnp.where(of_last, since, -until)
+  last = _OF_LAST * (since + until)
+  sketch = _read(beat, jnp.where(since < last, since, -until))
+  if track.shape[-1] > _P_WAVE:
+    first = jnp.minimum(last, (MEDIAN_SAMPLES - 1 - MEDIAN_R) / MODEL_RATE)
+    silent = (since > first) & (until > _BEFORE_QRS)
+    silent &= track[..., _P_WAVE, None] == 0
+    whole = jnp.maximum(since + until - _BEFORE_QRS - first, 1 / MODEL_RATE)
+    share = ((since - first) / whole)[..., None]
+    before = _read(beat, first)
+    after = _read(beat, jnp.full_like(first, -_BEFORE_QRS))
+    line = before + share * (after - before)
+    sketch = jnp.where(silent[..., None], line, sketch)
+  return sketch.reshape(rows, length, -1) * track[..., _GIVEN, None]
+
+
+def _read(
+  beat: Float[Array, "b 80 12"], time: Float[Array, "b l k"]
+) -> Float[jax.Array, "b l k 12"]:
+  """Beats at seconds from R, linear between samples, 0 outside of them."""
+  at = MEDIAN_R + MODEL_RATE * time
   samples = jnp.arange(MEDIAN_SAMPLES, dtype=at.dtype)[None, None, None]
   weight = jnp.maximum(1 - jnp.abs(at[..., None] - samples), 0)
-  sketch = weight.reshape(rows, -1, MEDIAN_SAMPLES) @ beat
-  sketch = sketch.reshape(rows, length, inside, -1)
-  if track.shape[-1] > _P_WAVE:
-    before_qrs = ~of_last & (until > _BEFORE_QRS)
-    silent = before_qrs & (track[..., _P_WAVE, None] == 0)
-    sketch = jnp.where(silent[..., None], 0, sketch)
-  return sketch.reshape(rows, length, -1) * track[..., _GIVEN, None]
+  read = weight.reshape(len(beat), -1, MEDIAN_SAMPLES) @ beat
+  return read.reshape(*time.shape, -1)
