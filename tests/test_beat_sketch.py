@@ -74,13 +74,41 @@ def test_a_beat_without_a_p_wave_is_laid_without():
     for p in (True, has_p)
   )
   at = (np.arange(1024) + 0.5) / RATE
-  p_wave = (at > 2.8 - 0.29) & (at < 2.8 - 0.07)
-  assert (whole[p_wave] > 0).all() and not some[p_wave].any()
-  kept = (at > 1.0) & (at < 2.8) & ~((at > 2.43) & (at < 2.75))
+  # A line from the beat's last sample to 60 ms before R.
+  ends = 1.9 + (79 - MEDIAN_R) / RATE, 2.8 - 0.06
+  p_wave = (at > ends[0]) & (at < ends[1])
+  values = 80, 1 + MEDIAN_R - 0.06 * RATE
+  line = np.interp(at[p_wave], ends, values)
+  np.testing.assert_allclose(some[p_wave], line, atol=1e-3)
+  assert np.abs(whole[p_wave] - line).max() > 10
+  kept = (at > 1.0) & (at < 2.8) & ~p_wave
   np.testing.assert_array_equal(some[kept], whole[kept])
   timing = track_of(*times, p_waves=has_p, kinds=False)
   untold = np.asarray(lay_beats(make_beat(), timing)).reshape(1024, 12)[:, 0]
-  assert (untold[p_wave] > 0).all()
+  np.testing.assert_array_equal(untold[p_wave], whole[p_wave])
+
+
+def test_a_line_between_fast_beats_is_as_short_as_it_has_to_be():
+  """At 150 bpm a beat reaches 0.24 s after R, and the line 0.34 s."""
+  times = 1.0, 1.4, 1.8
+  sketch = lay_beats(make_beat(), track_of(*times, p_waves=False))
+  signal = np.asarray(sketch).reshape(1024, 12)[:, 0]
+  at = (np.arange(1024) + 0.5) / RATE
+  between = (at > 1.4) & (at < 1.8)
+  place = MEDIAN_R + (at[between] - 1.4) * RATE
+  until = MEDIAN_R + (at[between] - 1.8) * RATE
+  ends = 0.6 * 0.4, 0.4 - 0.06
+  line = np.interp(
+    at[between] - 1.4,
+    ends,
+    (1 + MEDIAN_R + ends[0] * RATE, 1 + MEDIAN_R - 0.06 * RATE),
+  )
+  wanted = np.where(
+    at[between] - 1.4 < ends[0],
+    1 + place,
+    np.where(at[between] - 1.4 < ends[1], line, 1 + until),
+  )
+  np.testing.assert_allclose(signal[between], wanted, atol=2e-3)
 
 
 def test_no_track_has_no_sketch():
