@@ -115,8 +115,6 @@ def commands(
     **real,
     **parts,
     init_from=str(output / "stage2_simulated"),
-    steps=3000,
-    **{"optimizer.learning_rate": 1e-3},
   )
   return steps
 
