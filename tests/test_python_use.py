@@ -1,5 +1,7 @@
 """What a user of Python meets: types, names in print, hub, files of twins."""
 
+import dataclasses
+import inspect
 import json
 import os
 import pathlib
@@ -14,10 +16,12 @@ import numpy as np
 import pytest
 
 import ecgtwin_jax as et
+from configs import common
 from ecgtwin_jax.data import errors
 from ecgtwin_jax.data.ecg import SYNTHETIC
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.inference.results import Generated, Rows
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.jobs import outputs
 from helpers.user_script import SCRIPT, planted_lines
 
@@ -28,6 +32,14 @@ SMALL = twin_directory.shipped("simulated-small")
 @pytest.fixture(scope="module")
 def twin():
   return et.ECGTwin.from_pretrained("simulated-small")
+
+
+def test_python_and_commands_sample_alike():
+  """Three places name the defaults: a call, the settings, the commands."""
+  call = inspect.signature(et.ECGTwin.generate).parameters
+  config = common.generation().sampling.to_dict()
+  for field in dataclasses.fields(Settings):
+    assert call[field.name].default == field.default == config[field.name]
 
 
 def made(count=3, rate=100):

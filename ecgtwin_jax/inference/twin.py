@@ -318,7 +318,7 @@ class ECGTwin:
     *,
     num_samples: int = 8,
     sampler: str = "dpm++",
-    steps: int | None = 8,
+    steps: int | None = 5,
     eta: float | int | None = None,
     statement_guidance: float | int | None = None,
     person_guidance: float | int | None = None,
