@@ -97,11 +97,11 @@ def lay_beats(
 
 
 def _read(
-  beat: Float[Array, "b 80 12"], time: Float[Array, "b l k"]
-) -> Float[jax.Array, "b l k 12"]:
+  beat: Float[Array, "b 80 12"], time: Float[Array, "b l t"]
+) -> Float[jax.Array, "b l t 12"]:
   """Beats at seconds from R, linear between samples, 0 outside of them."""
   at = MEDIAN_R + MODEL_RATE * time
   samples = jnp.arange(MEDIAN_SAMPLES, dtype=at.dtype)[None, None, None]
   weight = jnp.maximum(1 - jnp.abs(at[..., None] - samples), 0)
-  read = weight.reshape(len(beat), -1, MEDIAN_SAMPLES) @ beat
+  read = weight.reshape(beat.shape[0], -1, MEDIAN_SAMPLES) @ beat
   return read.reshape(*time.shape, -1)

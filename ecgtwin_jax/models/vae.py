@@ -52,9 +52,9 @@ class GroupNorm(nn.Module):
     x = x.astype(jnp.float32)
 
     def of_group(a):
-      a = a.mean(axis=1).reshape(len(a), self.groups, -1)
+      a = a.mean(axis=1).reshape(a.shape[0], self.groups, -1)
       mean = a.mean(axis=-1, keepdims=True)
-      return jnp.broadcast_to(mean, a.shape).reshape(len(a), channels)
+      return jnp.broadcast_to(mean, a.shape).reshape(a.shape[0], channels)
 
     mean, square = of_group(x), of_group(x * x)
     variance = jnp.maximum(square - mean * mean, 0)
