@@ -1,6 +1,6 @@
 """How much of what a finding does to simulated beats it does to real ones.
 
-  python -m studies.finding_effect --base_extractor=real-small \\
+  python -m studies.finding_effect --base_extractor=RUN \\
     --simulated=LATENTS --real=LATENTS
 
 Takes recordings without the finding, nor fibrillation, pacing, premature
@@ -100,7 +100,7 @@ def share_on_real(
   """{finding: of each real recording, the share of the simulated effect}.
 
   Args:
-    base_extractor: a run, a checkpoint or a twin, by name or directory.
+    base_extractor: a run, a checkpoint of it or a twin directory.
     simulated: latents of simulated patients, whose mean effect is 1.
     real: latents of real ones.
     count: recordings of each, at most.

@@ -6,9 +6,9 @@ Runs the commands that --dry_run prints, one after the other: simulated cohorts
 and PTB-XL prepared, the autoencoder on both (and on --unreported recordings),
 latents, extractor, rhythm model, and two denoisers: of simulated pairs alone,
 `simulated`, and from it the one of real recordings too, `real`. Each command
-continues where it stopped, so this one does. Some three hours of one core for
-1,120 recordings of PTB-XL. The twins are stage2_simulated/twin and
-stage2_real/twin in the output; configs/evaluate.py judges them.
+continues where it stopped, so this one does. Hours of one core: the denoiser of
+simulated pairs takes 27 minutes of them. The twins are stage2_simulated/twin
+and stage2_real/twin in the output; configs/evaluate.py judges them.
 """
 
 import argparse

@@ -30,9 +30,7 @@ def test_shares_are_projections(monkeypatch):
   np.testing.assert_allclose(shares["lvh"], [0.25, -1])
 
 
-def test_recordings_that_have_a_finding_are_left_out(
-  chain, monkeypatch, capsys
-):
+def test_each_finding_is_added_alone(chain, monkeypatch, capsys):
   asked = []
   apply = BaseExtractor.apply
 
