@@ -150,9 +150,9 @@ chosen on validation patients.
 ## Measured
 
 On the 31 patients of PTB-XL with several recordings that are the half `test`
-(`--config.half=test`), of whom nothing was trained or chosen and at whom this
-twin has looked once, as those before it had; privacy on the same, beside the
-real recordings of the training; up to {conditions} target conditions each,
+(`--config.half=test`), of whom nothing was trained or chosen: this twin has
+looked at them twice, with eight steps and with five, those before it once;
+privacy on the same, beside the real recordings of the training; up to {conditions} target conditions each,
 sampling seed {evaluation_seed}; 95% intervals, which are wide, by bootstrap
 over patients; the evaluators were trained on simulated patients. Weights as
 trained, before they were rounded to half precision.
