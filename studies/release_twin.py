@@ -152,10 +152,11 @@ chosen on validation patients.
 On the 31 patients of PTB-XL with several recordings that are the half `test`
 (`--config.half=test`), of whom nothing was trained or chosen: this twin has
 looked at them twice, with eight steps and with five, those before it once;
-privacy on the same, beside the real recordings of the training; up to {conditions} target conditions each,
-sampling seed {evaluation_seed}; 95% intervals, which are wide, by bootstrap
-over patients; the evaluators were trained on simulated patients. Weights as
-trained, before they were rounded to half precision.
+privacy on the same, beside the real recordings of the training; up to
+{conditions} target conditions each, sampling seed {evaluation_seed}; 95%
+intervals, which are wide, by bootstrap over patients; the evaluators were
+trained on simulated patients. Weights as trained, before they were rounded to
+half precision.
 
 | measure | | value | 95% interval | baseline | reference | N | note |
 |---|---|---|---|---|---|---|---|
