@@ -63,9 +63,17 @@ def effects(
     variables: its weights.
     data: latents, with beats.
     count: recordings, at most.
+
+  Raises:
+    ValueError: every recording has one of what is left out, or no median beat.
   """
   module = BaseExtractor(**hyper["model"])
   reports = reports_of(data, count)
+  if not reports:
+    raise ValueError(
+      f"0 of {len(data)} recordings of {data.card['name']!r} have a median beat"
+      f" and none of {', '.join(_LEFT_OUT)}: one at least is needed"
+    )
   rows, encoder = list(reports), get_encoder(data.table.encoder)
 
   def condition(more: Iterable[str] = ()):

@@ -71,3 +71,11 @@ def test_whose_report_is_free_of_them(chain, split):
     "hypertrophy",
   ):
     assert word not in said
+
+
+def test_recordings_that_all_have_something_are_refused(chain, monkeypatch):
+  data = finding_effect.load_split(chain / "latents", "test", kind="latent")
+  monkeypatch.setattr(finding_effect, "finding", lambda *_: 1)
+  hyper = {"model": {}}
+  with pytest.raises(ValueError, match=f"0 of {len(data)} recordings of"):
+    finding_effect.effects(hyper, {}, data, 5)
