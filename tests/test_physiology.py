@@ -102,6 +102,23 @@ def test_no_p_wave_is_not_measured_and_never_replaced():
     assert np.isfinite(measured[MEASURES.index("qrs_ms")])
 
 
+@pytest.mark.parametrize("number", (1, 2, 4))
+def test_a_trough_before_qrs_is_no_p_wave_but_a_bump_is(number):
+  shown = show(number, "Atrial fibrillation", rate=70, noise=False)
+  signal = shown.ecg.resample(1024).signal
+  time = np.arange(1024) / 102.4
+
+  def add(height, before, width):
+    onsets = shown.fiducials.qrs_onset
+    apart = (time[:, None] - (onsets - before)[None]) / width
+    wave = height * np.exp(-(apart**2) / 2).sum(axis=1)
+    return measure_beat(read_ecg_beats(signal + wave[:, None]))[0]
+
+  # Between the end of T and the trough a straight line leaves a hump.
+  assert np.isnan(add(-0.08, before=0.01, width=0.03))
+  assert add(0.08, before=0.11, width=0.025) == pytest.approx(170, abs=30)
+
+
 def test_what_is_no_ecg_cannot_be_read():
   assert read_ecg_beats(np.zeros((1024, 12))) is None
   noise = np.random.default_rng(0).normal(size=(1024, 12))

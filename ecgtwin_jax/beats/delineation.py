@@ -28,7 +28,7 @@ _QRS_BEFORE, _QRS_AFTER = 0.12, 0.16  # s around the middle
 _P_LEVEL = 0.1  # of the P wave's height: where it begins
 _P_REACH = 0.12  # s from its peak within which P begins and ends
 _P_COHERENCE = 0.35  # correlation of P between beats, at least
-_P_SIZE = 0.015  # mV over leads (root mean square)
+_P_SIZE = 0.020  # mV over leads (root mean square) that it rises and falls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,25 +156,27 @@ def _find_p(x, onset, t_end, beats):
   stop = onset - round(0.008 * RATE)
   if stop - start < 0.08 * RATE:
     return nan
-  piece = scipy.ndimage.gaussian_filter1d(x[start:stop], 0.006 * RATE, axis=0)
+  smooth = scipy.ndimage.gaussian_filter1d(x[start:stop], 0.006 * RATE, axis=0)
   line = np.linspace(
-    piece[:10].mean(axis=0), piece[-5:].mean(axis=0), len(piece)
+    smooth[:10].mean(axis=0), smooth[-5:].mean(axis=0), len(smooth)
   )
-  piece = piece - line
-  _, _, rows = np.linalg.svd(piece, full_matrices=False)
-  wave = piece @ rows[0]
+  _, _, rows = np.linalg.svd(smooth - line, full_matrices=False)
+  wave = (smooth - line) @ rows[0]
   top = int(np.argmax(np.abs(wave)))
-  wave = wave * np.sign(wave[top])
+  sign = np.sign(wave[top])
+  wave = wave * sign
   if not 3 < top < len(wave) - 3:
     return nan
-  height = wave[top]
-  if height < _P_SIZE * math.sqrt(12):
+  reach = round(_P_REACH * RATE)
+  # Over a slope or before a trough the line finds a wave where none is.
+  itself = sign * (smooth @ rows[0])
+  before, after = itself[max(top - reach, 0) : top], itself[top : top + reach]
+  if itself[top] - max(before.min(), after.min()) < _P_SIZE * math.sqrt(12):
     return nan
   each = (beats.segments[:, start:stop] - line) @ rows[0]
   each = each - each.mean(axis=1, keepdims=True)
   if _coherence(each) < _P_COHERENCE:
     return nan
-  reach = round(_P_REACH * RATE)
   first = top - _foot(wave[max(top - reach, 0) : top + 1][::-1])
   last = top + _foot(wave[top : top + reach])
   return (start + first) / RATE, (start + top) / RATE, (start + last) / RATE
