@@ -43,6 +43,25 @@ _COLUMNS = (
   "strat_fold",
 )
 _SEXES = {"0": "M", "1": "F"}
+# Codes that say what MIMIC-IV-ECG's machine reports say, in the words of those:
+# a twin of several data sets then has one vector for one meaning.
+_MACHINE_WORDS = {
+  "1AVB": "1st degree A-V block",
+  "AFIB": "Atrial fibrillation",
+  "AFLT": "Atrial flutter",
+  "CLBBB": "Left bundle branch block",
+  "CRBBB": "Right bundle branch block",
+  "LAFB": "Left anterior fascicular block",
+  "LNGQT": "Prolonged QT interval",
+  "LVH": "Left ventricular hypertrophy",
+  "NORM": "Normal ECG",
+  "PAC": "Atrial premature complex",
+  "PVC": "Ventricular premature complex",
+  "SARRH": "Sinus arrhythmia",
+  "SBRAD": "Sinus bradycardia",
+  "SR": "Sinus rhythm",
+  "STACH": "Sinus tachycardia",
+}
 _FOLDS = {9: "validation", 10: "test"} | dict.fromkeys(range(1, 9), "train")
 
 
@@ -75,13 +94,14 @@ class PtbxlConfig(tfds.core.BuilderConfig):
 class Ptbxl(RowBuilder):
   """PTB-XL, with its own folds: 1-8 train, 9 validation, 10 test.
 
-  The statements are the English descriptions of the SCP codes, rhythm first,
-  then by likelihood; the free-text reports, partly German, are not used. A code
-  of likelihood 0 is present, its likelihood is not stated. Heart rates are
-  detected. Age 300 means over 89 and becomes 90.
+  The statements are the English descriptions of the SCP codes, or the words of
+  machine reports where those say the same, rhythm first, then by likelihood;
+  the free-text reports, partly German, are not used. A code of likelihood 0 is
+  present, its likelihood is not stated. Heart rates are detected. Age 300 means
+  over 89 and becomes 90.
   """
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   licence = "CC BY 4.0"
   builder_config: PtbxlConfig
 
@@ -97,10 +117,13 @@ class Ptbxl(RowBuilder):
 
   @functools.cached_property
   def codes(self) -> dict[str, tuple[bool, str]]:
-    """Whether a rhythm, and description, of each SCP code."""
+    """Whether a rhythm, and the words, of each SCP code."""
     path = pathlib.Path(self.builder_config.input) / _CODES
     return {
-      cells[""]: (not is_blank(cells["rhythm"]), cells["description"])
+      cells[""]: (
+        not is_blank(cells["rhythm"]),
+        _MACHINE_WORDS.get(cells[""], cells["description"]),
+      )
       for _, cells in read_table(path, ("", "description", "rhythm"))
       if not is_blank(cells["description"])
     }
@@ -160,14 +183,14 @@ class Ptbxl(RowBuilder):
 def parse_codes(
   cell: str, codes: dict[str, tuple[bool, str]]
 ) -> tuple[str, ...]:
-  """Returns the descriptions of SCP codes: rhythm first, then by likelihood.
+  """Returns the words of SCP codes: rhythm first, then by likelihood.
 
   Equally likely ones stand in the order of scp_statements.csv. A likelihood of
   0 means that none is stated, not that the code is absent.
 
   Args:
     cell: like {'NORM': 80.0, 'SR': 0.0}.
-    codes: whether a rhythm, and description, of each code.
+    codes: whether a rhythm, and the words, of each code.
 
   Raises:
     RecordingError: `statements`; the cell is no such dictionary, or a code is

@@ -1,11 +1,11 @@
-"""How often a person shows a finding that is asked for, in either wording.
+"""How often a person shows a finding that is asked for.
 
   python -m studies.asked_findings --twin=real-small --data=PTBXL
 
 Asks for one finding each of patients of the half `validation` who have neither
-fibrillation, paced beats, premature ventricular beats nor a left block, in the
-simulator's words and in PTB-XL's, at the reference's rate, age and sex, one ECG
-each. Writes asked_findings.md: the share whose ECG meets the criterion.
+fibrillation, paced beats, premature ventricular beats nor a left block, at the
+reference's rate, age and sex, one ECG each. Writes asked_findings.md: the share
+whose ECG meets the criterion.
 """
 
 import argparse
@@ -29,13 +29,6 @@ ASKED = {
   "av_block": ("Sinus rhythm", "1st degree A-V block"),
   "lvh": ("Sinus rhythm", "Left ventricular hypertrophy"),
 }
-# PTB-XL's words where they are others.
-PTBXL = {
-  "Left bundle branch block": "complete left bundle branch block",
-  "Right bundle branch block": "complete right bundle branch block",
-  "1st degree A-V block": "first degree AV block",
-}
-WORDINGS = {"the simulator's": {}, "PTB-XL's": PTBXL}
 LEFT_OUT = (
   "atrial_fibrillation",
   "pacing",
@@ -44,8 +37,8 @@ LEFT_OUT = (
 )
 
 
-def measure(twin, data) -> dict[str, dict[str, float]]:
-  """{wording: {criterion: share of the patients' ECGs that meet it}}."""
+def measure(twin, data) -> dict[str, float]:
+  """{criterion: share of the patients' ECGs that meet it}."""
   choice = generate_examples.choose(data, len(data), 4, seed=0)
   rows, now = [], []
   for row in np.unique(choice.references):
@@ -58,20 +51,15 @@ def measure(twin, data) -> dict[str, dict[str, float]]:
   )
   bases = twin.extract_bases(references, now)
   shares = {}
-  for wording, words in WORDINGS.items():
-    shares[wording] = {}
-    for criterion, asked in ASKED.items():
-      statements = tuple(words.get(one, one) for one in asked)
-      then = [Condition(statements, c.heart_rate, c.age, c.sex) for c in now]
-      zeros = [0] * len(rows)
-      made = twin.generate_rows(bases, then, zeros, zeros, Settings())
-      met = [
-        check_criteria(reading, condition)[criterion]
-        for reading, condition in zip(
-          read_ecgs(made.signals), then, strict=True
-        )
-      ]
-      shares[wording][criterion] = float(np.mean(met))
+  for criterion, asked in ASKED.items():
+    then = [Condition(asked, c.heart_rate, c.age, c.sex) for c in now]
+    zeros = [0] * len(rows)
+    made = twin.generate_rows(bases, then, zeros, zeros, Settings())
+    met = [
+      check_criteria(reading, condition)[criterion]
+      for reading, condition in zip(read_ecgs(made.signals), then, strict=True)
+    ]
+    shares[criterion] = float(np.mean(met))
   print(f"{len(rows)} patients")
   return shares
 
@@ -89,10 +77,8 @@ def main() -> None:
     evaluate.load_splits(arguments.data, splits), "validation"
   )
   shares = measure(load_twin(arguments.twin), data)
-  lines = ["| words | " + " | ".join(ASKED) + " |", "|---" * 7 + "|"]
-  for wording, row in shares.items():
-    cells = " | ".join(f"{row[name]:.2f}" for name in ASKED)
-    lines.append(f"| {wording} | {cells} |")
+  lines = ["| " + " | ".join(ASKED) + " |", "|---" * len(ASKED) + "|"]
+  lines.append("| " + " | ".join(f"{x:.2f}" for x in shares.values()) + " |")
   output = pathlib.Path(arguments.output)
   output.mkdir(parents=True, exist_ok=True)
   (output / "asked_findings.md").write_text("\n".join(lines) + "\n")

@@ -69,6 +69,10 @@ CHANGES = {
     {},
     lambda: _without("add_other_beats", lambda rng, batch: batch),
   ),
+  "that share for pairs with themselves alone": (
+    {},
+    lambda: _without("_MIXED", 0.0),
+  ),
   "straight way begins at zero": (
     {},
     lambda: _without("start", lambda config, data: {}),

@@ -168,12 +168,7 @@ For research on how such twins are trained and judged. A twentieth of PTB-XL
 and 31 patients are no finding about hearts. Not for clinical use; generated
 ECGs are synthetic and must not be used for diagnosis or treatment.
 
-A block that a person does not have is to be asked for in the simulator's words,
-the first 26 above: PTB-XL's were learned from recordings of people who have it.
-Of 18 patients of the half `validation`, one ECG each, "Right bundle branch
-block" is shown by 1.00, "complete right bundle branch block" by 0.06; "Left
-bundle branch block" by 0.83, "complete left bundle branch block" by 0.06; "1st
-degree A-V block" by 0.89, "first degree AV block" by 0.44.
+ASKED_TEXT
 """
 CARDS = {"simulated-small": CARD, "real-small": REAL_CARD}
 

@@ -33,6 +33,7 @@ def commands(
   *,
   sampling_rate: int = 500,
   unreported: str | None = None,
+  licence: str = "not stated",
   workers: int = 1,
 ) -> list[list[str]]:
   """Arguments of `python` for each step, in order.
@@ -42,6 +43,7 @@ def commands(
     output: folder of all data sets and runs.
     sampling_rate: of PTB-XL's records, 500 or 100 Hz.
     unreported: folder of WFDB records with recordings.csv, without reports.
+    licence: of those.
     workers: processes that prepare data.
   """
   at = {
@@ -73,7 +75,8 @@ def commands(
   prepare("ptbxl", "ptbxl", f"--input={ptbxl}", *single)
   shares = {"autoencoder": 1, "ptbxl": 1}
   if unreported is not None:
-    prepare("unreported", "wfdb_folder", f"--input={unreported}")
+    given = (f"--input={unreported}", f"--licence={licence}")
+    prepare("unreported", "wfdb_folder", *given)
     shares["unreported"] = 0.6
   train("vae", "vae", mix(at, **shares), steps=15_000)
   for name in latents:
@@ -126,6 +129,7 @@ def main() -> None:
   parser.add_argument("--ptbxl", required=True, help="with ptbxl_database.csv")
   parser.add_argument("--sampling_rate", type=int, default=500)
   parser.add_argument("--unreported", help="WFDB records with recordings.csv")
+  parser.add_argument("--licence", default="not stated", help="of those")
   parser.add_argument("--workers", type=int, default=1)
   parser.add_argument("--output", default="runs/shipped", type=pathlib.Path)
   parser.add_argument("--dry_run", action="store_true", help="print them")

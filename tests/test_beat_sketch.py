@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecgtwin_jax.constants import MEDIAN_R
+from ecgtwin_jax.constants import MEDIAN_R, PATIENT_MEAN, PATIENT_STD
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models import beat_rate
 from ecgtwin_jax.models.base_extractor import BEAT_SIZE, BaseExtractor
@@ -231,24 +231,45 @@ def test_a_given_denoiser_foretells_as_stage_1_does(
   )
 
 
-def test_only_what_is_a_pair_with_itself_gets_some_of_another_beat():
+def test_what_gets_a_share_of_another_beat():
   rng = np.random.default_rng(0)
-  beats = rng.standard_normal((2, 3, 80, 12)).astype(np.float32)
-  batch = {
-    "index": np.array([4, 5, 6]),
-    "reference_index": np.array([4, 1, 6]),
-    "median_beat": beats[0],
-    "reference_median_beat": beats[1],
-  }
+  rows, own = 200, np.arange(200) < 50
+  batch = {"index": np.arange(rows), "reference_index": 300 + np.arange(rows)}
+  batch["reference_index"][own] = batch["index"][own]
+  for prefix, rate in (("", 60), ("reference_", 90)):
+    patient = [(rate - PATIENT_MEAN[0]) / PATIENT_STD[0], np.nan, 0]
+    batch[prefix + "patient"] = np.tile(np.float32(patient), (rows, 1))
+    beats = rng.standard_normal((rows, 80, 12), np.float32)
+    batch[prefix + "median_beat"] = beats
   new = base_extractor.add_other_beats(jax.random.key(3), batch)
-  for row, other in ((0, 2), (2, 1)):
-    added = np.asarray(new["median_beat"][row] - beats[0, row])
-    share = added / beats[0, other]
-    np.testing.assert_allclose(share, share[0, 0], rtol=2e-3)
-    assert share[0, 0] != 0
-    same = np.asarray(new["reference_median_beat"][row] - beats[1, row])
-    np.testing.assert_allclose(same, added, atol=1e-5)
-  np.testing.assert_array_equal(new["median_beat"][1], beats[0, 1])
+  added = np.asarray(new["median_beat"] - batch["median_beat"])
+  mixed = np.abs(added).max(axis=(1, 2)) > 0
+  assert mixed[own].all()
+  assert 0.35 < mixed[~own].mean() < 0.65
+  other = np.roll(batch["median_beat"], 1, axis=0)
+  share = (added * other).sum(axis=(1, 2)) / (other**2).sum(axis=(1, 2))
+  np.testing.assert_allclose(added, share[:, None, None] * other, atol=1e-4)
+  assert 0.55 < share[mixed].std() < 0.85
+  # Both of a pair get the same, as it would be at their rates.
+  np.testing.assert_allclose(
+    new["reference_median_beat"] - batch["reference_median_beat"],
+    beat_rate.from_60_bpm(added, batch["reference_patient"]),
+    atol=1e-4,
+  )
+  np.testing.assert_array_equal(new["patient"], batch["patient"])
+
+
+def test_a_share_at_an_unknown_rate_is_finite():
+  rng = np.random.default_rng(0)
+  batch = {"index": np.arange(8), "reference_index": 8 + np.arange(8)}
+  for prefix in ("", "reference_"):
+    batch[prefix + "patient"] = np.full((8, 3), np.nan, np.float32)
+    beats = rng.standard_normal((8, 80, 12), np.float32)
+    batch[prefix + "median_beat"] = beats
+  new = base_extractor.add_other_beats(jax.random.key(0), batch)
+  assert np.isfinite(new["median_beat"]).all()
+  assert np.isfinite(new["reference_median_beat"]).all()
+  assert (new["median_beat"] != batch["median_beat"]).any()
 
 
 def test_another_width_than_stage_1_s_is_refused(stage_config):

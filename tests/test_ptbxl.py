@@ -79,10 +79,10 @@ def test_columns(found):
 
 def test_statements_are_rhythm_first_then_by_likelihood(found):
   assert found["859"]["statements"] == [
-    "atrial fibrillation",  # likelihood 0: not stated, so present
+    "Atrial fibrillation",  # likelihood 0: not stated, so present
     "non-diagnostic T abnormalities",  # 100
     "incomplete right bundle branch block",
-    "ventricular premature complex",
+    "Ventricular premature complex",
     "non-specific ST depression",  # 0
     "low amplitude T-waves",
   ]

@@ -20,7 +20,8 @@ Batches hold what `pipeline.gather_pairs` gives of each recording and its
 With `config.own_recordings` a patient's only recording is a pair with itself:
 nothing to tell apart, but its beat is to come back, with a share of another's
 added, so that base vectors hold the beats of hearts of which there is one
-recording each.
+recording each. Half of the pairs of two get such a share, too, so that what a
+condition does to a beat holds for all hearts (`add_other_beats`).
 """
 
 import functools
@@ -52,6 +53,7 @@ _SPREAD_ROWS = 4096  # recordings that the spread of median beats is taken from
 _CODE_SIZE = 0.5
 _NOISE = 0.05  # mV, below which a sample's spread says nothing
 _OTHER_BEAT = 0.7  # standard deviation of the share that is added to a beat
+_MIXED = 0.5  # of the pairs of two recordings get one, too
 _P_WAVE = slice(5, 25)  # samples of a median beat: 0.25 to 0.06 s before R
 _RIDGE = 1.0  # of the regression that looks for the heart rate in base vectors
 
@@ -304,15 +306,30 @@ def beat_losses(
 
 
 def add_other_beats(rng: Array, batch: Batch) -> Batch:
-  """Adds some of another row's beat to each that is a pair with itself.
+  """Adds some of another row's beat to both beats of pairs.
 
-  So that beats which are to come back cannot be learned by heart.
+  To each pair of a recording with itself, so that beats which are to come back
+  cannot be learned by heart. And to half of the others: what a condition does
+  to a beat, which they alone show, then holds for mixed hearts of both kinds.
+  Without it, beats of hearts that were only ever pairs with themselves come
+  back whatever is asked for.
   """
+  keys = jax.random.split(rng)
   own = batch["index"] == batch["reference_index"]
-  share = jnp.where(own, _OTHER_BEAT * jax.random.normal(rng, own.shape), 0)
-  added = share[:, None, None] * jnp.roll(batch["median_beat"], 1, axis=0)
+  mixed = own | jax.random.bernoulli(keys[0], _MIXED, own.shape)
+  share = _OTHER_BEAT * jax.random.normal(keys[1], own.shape)
+  share = jnp.where(mixed, share, 0)[:, None, None]
+  rates = {
+    prefix: jnp.nan_to_num(batch[prefix + "patient"])
+    for prefix in ("", "reference_")
+  }
+  beats = beat_rate.at_60_bpm(batch["median_beat"], rates[""])
+  added = share * jnp.roll(beats, 1, axis=0)
   names = "median_beat", "reference_median_beat"
-  return {**batch, **{name: batch[name] + added for name in names}}
+  return batch | {
+    name: batch[name] + beat_rate.from_60_bpm(added, patient)
+    for name, patient in zip(names, rates.values(), strict=True)
+  }
 
 
 def loss(

@@ -37,7 +37,7 @@ def test_each_reads_what_is_there_by_then(unreported, monkeypatch):
   monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
   made = set()
   for command in train_shipped.commands(
-    "PTBXL", pathlib.Path("out"), unreported=unreported
+    "PTBXL", pathlib.Path("out"), unreported=unreported, licence="CC0"
   ):
     written, read = made_and_read(command)
     assert written not in made and read <= made, command
@@ -45,8 +45,10 @@ def test_each_reads_what_is_there_by_then(unreported, monkeypatch):
     if "train" in command:
       assert flags.parse(command[2:]).workdir == written
     else:
-      with pytest.raises(Parsed):
+      with pytest.raises(Parsed) as parsed:
         data_prep.main(command[2:])
+      if written == "out/unreported":
+        assert parsed.value.args[0].licence == "CC0"
   assert "out/stage2_real" in made
   assert ("out/unreported" in made) == (unreported is not None)
 
