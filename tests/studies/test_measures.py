@@ -16,6 +16,7 @@ from studies import (
   edit_effect,
   guidance_effect,
   held_out,
+  p_waves,
 )
 from studies.edit_kinds import KINDS, distances, part_of
 
@@ -276,3 +277,27 @@ def test_each_finding_is_asked_for(chain, tmp_path, monkeypatch):
   assert table[2] == "| 0.00 | 0.00 | 0.00 | 1.00 | 0.00 | 0.00 |"
   patients, rest = divmod(len(asked), 6)
   assert patients > 0 and not rest
+
+
+def test_p_waves_are_counted_by_rhythm(chain, tmp_path, monkeypatch):
+  flags = [f"--twin={chain / 'stage2' / 'twin'}", f"--output={tmp_path}"]
+  flags += [f"--data={chain / 'simulated'}", "--most=4"]
+  monkeypatch.setattr(sys, "argv", ["p_waves", *flags])
+  p_waves.main()
+  lines = (tmp_path / "p_waves.md").read_text().splitlines()
+  cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+  assert cells[0][1:] == [
+    *("recorded", "decoded", "twins"),
+    "asked for fibrillation",
+  ]
+  assert cells[2][:2] == ["sinus rhythm", "4 of 4"]
+  assert cells[3][0] == "fibrillation" and cells[3][4] == ""
+  found, readable = map(int, cells[3][1].split(" of "))
+  assert found == 0 and readable > 0
+
+
+def test_p_waves_need_both_rhythms(chain):
+  data = load_split(str(chain / "simulated"), "test", kind="ecg")
+  twin = load_twin(str(chain / "stage2" / "twin"))
+  with pytest.raises(ValueError, match="no recording of sinus rhythm"):
+    p_waves.measure(twin, data.select(np.array([], int)), 3)
