@@ -5,10 +5,11 @@
 Runs the commands that --dry_run prints, one after the other: simulated cohorts
 and PTB-XL prepared, the autoencoder on both (and on --unreported recordings),
 latents, extractor, rhythm model, and two denoisers: of simulated pairs alone,
-`simulated`, and from it the one of real recordings too, `real`. Each command
-continues where it stopped, so this one does. Hours of one core: the denoiser of
-simulated pairs takes 27 minutes of them. The twins are stage2_simulated/twin
-and stage2_real/twin in the output; configs/evaluate.py judges them.
+`simulated` (in two goes), and from it the one of real recordings too, `real`.
+Each command continues where it stopped, so this one does. Two hours of one core
+to the twin of simulated pairs, half an hour more to the other. The twins are
+stage2_simulated/twin and stage2_real/twin in the output; configs/evaluate.py
+judges them.
 """
 
 import argparse
@@ -101,13 +102,19 @@ def commands(
     vae=at["vae"],
   )
   parts = {"base_extractor": at["stage1"], "rhythm": at["rhythm"]}
+  simulated = {"latents": latents["denoiser"], "vae": at["vae"]}
+  train("stage2", "stage2_first", at["denoiser"], **simulated, **parts)
+  # A second go, from the highest rate down again, for what one had not reached.
   train(
     "stage2",
     "stage2_simulated",
     at["denoiser"],
-    latents=latents["denoiser"],
-    vae=at["vae"],
+    **simulated,
     **parts,
+    init_from=str(output / "stage2_first"),
+    steps=6000,
+    seed=1,
+    **{"optimizer.learning_rate": 1e-3},
   )
   half = {"denoiser": 1, "ptbxl": 1}
   train(
