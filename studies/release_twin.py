@@ -59,20 +59,17 @@ Data Commons Attribution License 1.0
 from."""
 CARD = """# simulated-small
 
-An ECG digital twin whose denoiser and rhythm model were trained on simulated
-patients alone, so that what it does can be compared with a known truth. It
-comes with ECGTwin-JAX:
+An ECG digital twin whose denoiser was trained on simulated patients alone, so
+that what it does can be compared with a known truth. It comes with ECGTwin-JAX:
 `ecgtwin_jax.ECGTwin.from_pretrained("simulated-small")`.
 
 ## Data, licence and training
 
-Denoiser: {patients:,} simulated patients with {recordings} recordings each, in
-its last steps 4,000 of them (simulator version {version}, seed {seed}; split by
-patient 8:1:1), whom the extractor has not met, statements embedded by
-`{encoder}`. The autoencoder is that of `real-small`, and the base extractor has
-met real recordings, too. One command, `python -m studies.train_shipped`, trains
-such a twin; the goes in which this one was trained stand in studies/RESULTS.md.
-{note}
+Denoiser: {patients:,} simulated patients with {recordings} recordings each
+(simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
+extractor has not met, statements embedded by `{encoder}`. Autoencoder, base
+extractor and rhythm model have met real recordings, too. All parts are those of
+one command, `python -m studies.train_shipped`. {note}
 
 {licences}
 
@@ -151,12 +148,11 @@ chosen on validation patients.
 
 On the 31 patients of PTB-XL with several recordings that are the half `test`
 (`--config.half=test`), of whom nothing was trained or chosen: this twin has
-looked at them twice, with eight steps and with five, those before it once;
-privacy on the same, beside the real recordings of the training; up to
-{conditions} target conditions each, sampling seed {evaluation_seed}; 95%
-intervals, which are wide, by bootstrap over patients; the evaluators were
-trained on simulated patients. Weights as trained, before they were rounded to
-half precision.
+looked at them once, those before it three times; privacy on the same, beside
+the real recordings of the training; up to {conditions} target conditions each,
+sampling seed {evaluation_seed}; 95% intervals, which are wide, by bootstrap
+over patients; the evaluators were trained on simulated patients. Weights as
+trained, before they were rounded to half precision.
 
 | measure | | value | 95% interval | baseline | reference | N | note |
 |---|---|---|---|---|---|---|---|
@@ -167,8 +163,6 @@ half precision.
 For research on how such twins are trained and judged. A twentieth of PTB-XL
 and 31 patients are no finding about hearts. Not for clinical use; generated
 ECGs are synthetic and must not be used for diagnosis or treatment.
-
-ASKED_TEXT
 """
 CARDS = {"simulated-small": CARD, "real-small": REAL_CARD}
 
