@@ -69,7 +69,8 @@ Denoiser: {patients:,} simulated patients with {recordings} recordings each
 (simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
 extractor has not met, statements embedded by `{encoder}`. Autoencoder, base
 extractor and rhythm model have met real recordings, too. All parts are those of
-one command, `python -m studies.train_shipped`. {note}
+one command, `python -m studies.train_shipped`.
+{note}
 
 {licences}
 
@@ -129,7 +130,8 @@ extractor has not met (10,000, seed 912, in its last steps 4,000 of them) and,
 as many in each batch, the 1,120 real recordings, each its own reference, with
 statements embedded by `{encoder}`.
 One command, `python -m studies.train_shipped`, trains such a twin; the goes in
-which this one was trained stand in studies/RESULTS.md. {note}
+which this one was trained stand in studies/RESULTS.md.
+{note}
 
 {licences}
 
@@ -137,8 +139,8 @@ which this one was trained stand in studies/RESULTS.md. {note}
 |---|---|
 {parts}
 
-Stored in half precision. Unless asked otherwise it samples with {sampling},
-chosen on validation patients.
+Stored in half precision. Unless asked otherwise it samples with
+{sampling}, chosen on validation patients.
 
 ## Statements
 
@@ -200,7 +202,7 @@ def make_card(
     **options,
     licences=LICENCES,
     encoder=options["statement_encoder"],
-    note=note,
+    note="\n".join(textwrap.wrap(note, 80)),
     sampling=", ".join(f"`{name}={value}`" for name, value in own.items())
     or "guidance and temperature of 1",
     statements=list_statements(statements),
