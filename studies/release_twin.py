@@ -59,17 +59,19 @@ Data Commons Attribution License 1.0
 from."""
 CARD = """# simulated-small
 
-An ECG digital twin whose denoiser was trained on simulated patients alone, so
-that what it does can be compared with a known truth. It comes with ECGTwin-JAX:
+An ECG digital twin whose denoiser and rhythm model were trained on simulated
+patients alone, so that what it does can be compared with a known truth. It
+comes with ECGTwin-JAX:
 `ecgtwin_jax.ECGTwin.from_pretrained("simulated-small")`.
 
 ## Data, licence and training
 
-Denoiser: {patients:,} simulated patients with {recordings} recordings each
-(simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
-extractor has not met, statements embedded by `{encoder}`. Autoencoder, base
-extractor and rhythm model have met real recordings, too. All parts are those of
-one command, `python -m studies.train_shipped`.
+Denoiser: {patients:,} simulated patients with {recordings} recordings each, in
+its last steps 4,000 of them (simulator version {version}, seed {seed}; split by
+patient 8:1:1), whom the extractor has not met, statements embedded by
+`{encoder}`. The autoencoder is that of `real-small`, and the base extractor has
+met real recordings, too. One command, `python -m studies.train_shipped`, trains
+such a twin; the goes in which this one was trained stand in studies/RESULTS.md.
 {note}
 
 {licences}
