@@ -45,7 +45,7 @@ _COLUMNS = (
 _SEXES = {"0": "M", "1": "F"}
 # Codes that say what MIMIC-IV-ECG's machine reports say, in the words of those:
 # a twin of several data sets then has one vector for one meaning.
-_MACHINE_WORDS = {
+MACHINE_WORDS = {
   "1AVB": "1st degree A-V block",
   "AFIB": "Atrial fibrillation",
   "AFLT": "Atrial flutter",
@@ -122,7 +122,7 @@ class Ptbxl(RowBuilder):
     return {
       cells[""]: (
         not is_blank(cells["rhythm"]),
-        _MACHINE_WORDS.get(cells[""], cells["description"]),
+        MACHINE_WORDS.get(cells[""], cells["description"]),
       )
       for _, cells in read_table(path, ("", "description", "rhythm"))
       if not is_blank(cells["description"])

@@ -34,6 +34,12 @@ def test_it_makes_ecgs_at_about_the_rate_asked_for():
   assert np.abs(errors).max() < 3
 
 
+@pytest.mark.parametrize("name", ["real-small", "simulated-small"])
+def test_cards_have_lines_of_a_page(name):
+  lines = (SHIPPED.parent / name / "README.md").read_text().splitlines()
+  assert not [x for x in lines if len(x) > 100 and not x.startswith("|")]
+
+
 def test_it_is_small_and_its_card_has_figures_with_what_to_hold_against():
   assert sum(p.stat().st_size for p in SHIPPED.iterdir()) <= 12e6
   card = (SHIPPED / "README.md").read_text()

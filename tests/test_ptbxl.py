@@ -1,6 +1,8 @@
 """PTB-XL: twelve real recordings, and what happens to damaged tables."""
 
+import csv
 import datetime
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +14,8 @@ from data_prep.__main__ import main
 from ecgtwin_jax.data.dataset import load_split
 from ecgtwin_jax.data.errors import RecordingError
 from ecgtwin_jax.data.heart_rate import detect_heart_rate
+from ecgtwin_jax.inference import twin_directory
+from ecgtwin_jax.text.wording import reword
 from helpers.recordings import (
   PTBXL,
   card,
@@ -266,3 +270,13 @@ def test_command_line(tmp_path, capsys):
   assert "has no column 'patient_id'" in errors[5]
   assert len(errors) == 6
   assert not (tmp_path / "b").exists()
+
+
+def test_codes_in_the_words_of_machine_reports_say_the_same():
+  with open(PTBXL / "scp_statements.csv", newline="") as file:
+    described = {row[""]: row["description"] for row in csv.DictReader(file)}
+  folder = twin_directory.shipped("simulated-small")
+  known = json.loads((folder / "statements.json").read_text())["statements"]
+  assert len(ptbxl.MACHINE_WORDS) == 15
+  for code, words in ptbxl.MACHINE_WORDS.items():
+    assert reword(described[code], known).statements == (words,), code
