@@ -152,7 +152,7 @@ Stored in half precision. Unless asked otherwise it samples with
 
 On the 31 patients of PTB-XL with several recordings that are the half `test`
 (`--config.half=test`), of whom nothing was trained or chosen: this twin has
-looked at them once, those before it three times; privacy on the same, beside
+looked at them once, those before it four times; privacy on the same, beside
 the real recordings of the training; up to {conditions} target conditions each,
 sampling seed {evaluation_seed}; 95% intervals, which are wide, by bootstrap
 over patients; the evaluators were trained on simulated patients. Weights as
