@@ -34,6 +34,13 @@ def count(signals) -> str:
   return f"{found} of {len(readings)}"
 
 
+def count_twins(twin: ECGTwin, bases, conditions: list[Condition]) -> str:
+  """The same of one twin per base vector and condition."""
+  zeros = [0] * len(conditions)
+  made = twin.generate_rows(bases, conditions, zeros, zeros, Settings())
+  return count(made.signals)
+
+
 def measure(twin: ECGTwin, data: Dataset, most: int) -> dict[str, list[str]]:
   """{rhythm: counts as recorded, decoded, of twins, of those that fibrillate}.
 
@@ -58,23 +65,18 @@ def measure(twin: ECGTwin, data: Dataset, most: int) -> dict[str, list[str]]:
     now = [conditions[row] for row in rows]
     latents = np.stack([twin.networks.encode(ecg) for ecg in ecgs])
     bases = twin.extract_bases(ecgs, now)
-
-    def of_twins(asked, bases=bases):
-      zeros = [0] * len(asked)
-      return count(
-        twin.generate_rows(bases, asked, zeros, zeros, Settings()).signals
-      )
-
-    asked = [
-      Condition(("Atrial fibrillation",), c.heart_rate, c.age, c.sex)
-      for c in now
-    ]
     table[title] = [
       count(signals),
       count(twin.networks.decode(latents)),
-      of_twins(now),
-      of_twins(asked) if name == "sinus_rhythm" else "",
+      count_twins(twin, bases, now),
+      "",
     ]
+    if name == "sinus_rhythm":
+      asked = [
+        Condition(("Atrial fibrillation",), c.heart_rate, c.age, c.sex)
+        for c in now
+      ]
+      table[title][-1] = count_twins(twin, bases, asked)
   return table
 
 

@@ -7,9 +7,8 @@ and PTB-XL prepared, the autoencoder on both (and on --unreported recordings),
 latents, extractor, rhythm model, and two denoisers: of simulated pairs alone,
 `simulated` (in two goes), and from it the one of real recordings too, `real`.
 Each command continues where it stopped, so this one does. Two hours of one core
-to the twin of simulated pairs, half an hour more to the other. The twins are
-stage2_simulated/twin and stage2_real/twin in the output; configs/evaluate.py
-judges them.
+to the twin of simulated pairs. The twins are stage2_simulated/twin and
+stage2_real/twin in the output; configs/evaluate.py judges them.
 """
 
 import argparse
