@@ -391,7 +391,7 @@ class Networks:
     """Variables, on the mesh's devices."""
     if (name, mesh) not in self._placed:
       if mesh is None:
-        placed = jax.tree.map(jnp.asarray, self.variables[name])
+        placed = jax.device_put(self.variables[name])
       else:
         placed = jax.device_put(self.variables[name], sharding.replicated(mesh))
       self._placed[name, mesh] = placed
