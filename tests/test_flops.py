@@ -7,6 +7,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.models import layers
 from ecgtwin_jax.stages import base_extractor
 from ecgtwin_jax.training import flops
 
@@ -41,6 +42,17 @@ def test_a_strided_convolution_and_its_gradients_by_hand(groups):
   loss = lambda *x: convolve(*x).sum()  # noqa: E731
   both = count(jax.grad(loss, argnums=(0, 1)), signal, kernel) - forward
   np.testing.assert_allclose(both, 2 * forward, rtol=0.05)
+
+
+def test_what_a_platform_has_its_own_way_for_counts_once():
+  x, kernel = jnp.ones((2, 8, 128)), jnp.ones((3, 128, 256))
+  numbers = dict(dimension_numbers=("NWC", "WIO", "NWC"))
+
+  def wide(x, kernel):
+    return layers.convolve(x, kernel, (1,), ((1, 1),), **numbers)
+
+  # Six products for two outputs, also where a CPU makes four.
+  assert count(wide, x, kernel) == 2 * 3 * 2 * 8 * 128 * 256
 
 
 def test_loops_count_each_time_round_and_remat_twice():

@@ -1,5 +1,7 @@
 """Numbers by hand for the shared layers."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -199,3 +201,59 @@ def test_the_kernel_gradient_of_a_dense_is_one_product_of_two_matrices():
   ]
   assert len(products) == 2  # forward, and the kernel's gradient
   assert all(v.aval.ndim == 2 for e in products for v in e.invars)
+
+
+def _convolutions(channels, features, taps=3, dtype=jnp.float32, length=12):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(2, length, channels)), dtype)
+  kernel = rng.normal(size=(taps, channels, features)) / channels**0.5
+  return x, jnp.asarray(kernel, dtype)
+
+
+def _convolve(function, strides=(1,), padding=((1, 1),)):
+  numbers = dict(dimension_numbers=("NWC", "WIO", "NWC"))
+  return lambda x, kernel: function(x, kernel, strides, padding, **numbers)
+
+
+def test_a_wide_convolution_has_fewer_products_on_a_cpu_and_the_same_result():
+  x, kernel = _convolutions(128, 256)
+  ours = _convolve(layers.convolve)
+  plain = _convolve(jax.lax.conv_general_dilated)
+  expected = plain(x, kernel)
+  np.testing.assert_allclose(ours(x, kernel), expected, atol=1e-5)
+  # The first and the last output see a zero beside the ends.
+  moved = ours(x.at[:, 0].add(1), kernel) - expected
+  assert jnp.abs(moved[:, :2]).min() > 0 and jnp.abs(moved[:, 2:]).max() < 1e-5
+  hlo = jax.jit(ours).lower(x, kernel).as_text()
+  products, convolution = "stablehlo.dot_general", "stablehlo.convolution"
+  assert hlo.count(products) == 4 and convolution not in hlo
+  for platform in ("tpu", "cuda"):
+    exported = jax.export.export(jax.jit(ours), platforms=[platform])
+    text = exported(x, kernel).mlir_module()
+    assert text.count(convolution) == 1 and products not in text
+  of = functools.partial(jax.grad, argnums=(0, 1))
+  got, due = (
+    of(lambda *a, f=f: jnp.sin(f(*a)).sum())(x, kernel) for f in (ours, plain)
+  )
+  for ours_, theirs in zip(got, due, strict=True):
+    np.testing.assert_allclose(ours_, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("given", "strides", "padding"),
+  [
+    (dict(channels=127, features=256), (1,), ((1, 1),)),
+    (dict(channels=128, features=256, length=11), (1,), ((1, 1),)),
+    (dict(channels=128, features=256, dtype=jnp.bfloat16), (1,), ((1, 1),)),
+    (dict(channels=128, features=256, taps=1), (1,), ((0, 0),)),
+    (dict(channels=128, features=256), (2,), ((0, 1),)),
+    (dict(channels=128, features=256), (1,), ((0, 2),)),
+  ],
+)
+def test_any_other_convolution_is_jaxs_own(given, strides, padding):
+  x, kernel = _convolutions(**given)
+  texts = [
+    str(jax.make_jaxpr(_convolve(f, strides, padding))(x, kernel))
+    for f in (layers.convolve, jax.lax.conv_general_dilated)
+  ]
+  assert texts[0] == texts[1] and "conv_general_dilated" in texts[0]

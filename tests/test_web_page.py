@@ -17,7 +17,7 @@ import ecgtwin_jax as et
 from ecgtwin_jax.beats.rhythm import detect_rhythm_and_beat
 from ecgtwin_jax.data.conditions import MAX_STATEMENTS
 from ecgtwin_jax.inference import onnx_graph, web_page
-from ecgtwin_jax.models import rhythm
+from ecgtwin_jax.models import layers, rhythm
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNTIME = ROOT / "node_modules" / "onnxruntime-web"
@@ -44,6 +44,24 @@ def assert_near(got, expected):
   assert got.dtype == expected.dtype
   largest = np.nanmax(np.abs(expected)) if expected.size else 0
   np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * largest)
+
+
+def test_of_what_a_platform_has_its_own_way_for_the_common_one_is_taken():
+  onnx = pytest.importorskip("onnx", reason="onnx is not installed: .[onnx]")
+  rng = np.random.default_rng(0)
+  kernel = rng.standard_normal((3, 128, 256)).astype(np.float32) / 16
+
+  def wide(x):
+    numbers = dict(dimension_numbers=("NWC", "WIO", "NWC"))
+    return layers.convolve(x, kernel, (1,), ((1, 1),), **numbers)
+
+  x = rng.standard_normal((1, 6, 128)).astype(np.float32)
+  made = onnx_graph.convert(
+    wide, {"x": jax.ShapeDtypeStruct(x.shape, x.dtype)}, ["y"]
+  )
+  nodes = [node.op_type for node in onnx.load_from_string(made).graph.node]
+  assert nodes.count("Conv") == 1 and "MatMul" not in nodes
+  assert_near(run(made, {"x": x})[0], wide(x))
 
 
 def test_each_operator_means_what_jax_means():

@@ -17,6 +17,7 @@ from ecgtwin_jax.models.layers import (
   Array,
   MultiheadAttention,
   UpsampleConv,
+  convolve,
   torch_uniform,
 )
 
@@ -30,6 +31,7 @@ def _conv(features, width, dtype, name, strides=1, padding=None):
     strides=strides,
     padding=((width // 2, width // 2),) if padding is None else padding,
     kernel_init=torch_uniform,
+    conv_general_dilated=convolve,
     dtype=dtype,
     name=name,
   )

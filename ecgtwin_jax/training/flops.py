@@ -51,8 +51,11 @@ def count_flops(jaxpr: Any) -> float:
       total += _product_flops(equation)
     elif name == "conv_general_dilated":
       total += _convolution_flops(equation)
-    inner = sum(count_flops(p) for p in jaxprs_in_params(params))
-    total += inner * (params["length"] if name == "scan" else 1)
+    inner = [count_flops(p) for p in jaxprs_in_params(params)]
+    # One of the branches runs: at most the costliest, and on other platforms
+    # than a CPU that one (`models.layers.convolve`).
+    whole = max(inner) if name == "cond" else sum(inner)
+    total += whole * (params["length"] if name == "scan" else 1)
   return total
 
 
