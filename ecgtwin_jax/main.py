@@ -79,6 +79,8 @@ def _keep_compiled() -> None:
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     cache = os.path.join(home, "ecgtwin_jax", "jax")
     jax.config.update("jax_compilation_cache_dir", cache)
+    # Small ones, too: there are many, and each takes a moment of every command.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if jax.process_index() == 0:
       print(f"compiled programs are kept in {cache}", flush=True)
 

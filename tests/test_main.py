@@ -4,6 +4,7 @@ As a process of its own it trains in test_interruptions.py and test_devices.py.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -41,6 +42,20 @@ def test_help_needs_no_jax():
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
   assert out.stdout.strip() == "False"
+
+
+def test_small_programs_are_kept_compiled_as_well(tmp_path):
+  code = """
+import jax
+from ecgtwin_jax import main
+main._keep_compiled()
+jax.numpy.arange(3.0).sum().block_until_ready()
+"""
+  environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+  environment.pop("JAX_COMPILATION_CACHE_DIR")
+  command = [sys.executable, "-c", code]
+  subprocess.run(command, env=environment, check=True, cwd=ROOT)
+  assert any((tmp_path / "ecgtwin_jax" / "jax").iterdir())
 
 
 def test_a_stage_trains_from_the_entry_point(chain, tmp_path):
