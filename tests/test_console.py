@@ -52,6 +52,7 @@ ELSEWHERE = {
   "launch/gpu_slurm.sh": "test_launch.py",
   "launch/tpu_pod.sh": "test_launch.py",
   "python -m studies.simulated_against_real": "tests/studies",
+  "python -m benchmarks.slices": "test_slices.py",
   "python -m studies.train_shipped": "tests/studies",
 }
 JOBS = ("generate", "explain", "edit")  # that are run here
