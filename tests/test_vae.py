@@ -179,3 +179,17 @@ def test_errors():
     jax.eval_shape(eight.init, jax.random.key(0), _random(B, 28, LEADS))
   with pytest.raises(ValueError, match="channels=5 must be 3"):
     jax.eval_shape(decoder.init, jax.random.key(0), _random(B, L, 5))
+
+
+def test_wide_convolutions_have_a_way_of_their_own_on_a_cpu():
+  signal, latent = jnp.zeros((1, 64, 12)), jnp.zeros((1, 16, 4))
+  for module, given in (
+    (Encoder(widths=(128, 256), blocks=1, middle=1), signal),
+    (Decoder(widths=(128, 256), blocks=1, middle=1), latent),
+  ):
+    variables = jax.eval_shape(module.init, jax.random.key(0), given)
+    program = str(jax.make_jaxpr(module.apply)(variables, given))
+    wide = program.count("platform_index[")
+    every = program.count("conv_general_dilated[")
+    text = jax.jit(module.apply).lower(variables, given).as_text()
+    assert wide > 0 and text.count("stablehlo.convolution") == every - wide
