@@ -92,6 +92,7 @@ def test_each_operator_means_what_jax_means():
     return (
       *(taken, y, either, either.any(axis=0), sums, last, each, best),
       *(padded, whole, count, jnp.stack([rows, -rows], axis=1)),
+      jnp.unstack(x, axis=2)[3],
     )
 
   x = rng.standard_normal((1, 11, 5)).astype(np.float32)

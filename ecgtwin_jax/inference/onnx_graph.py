@@ -180,8 +180,12 @@ class _Graph:
     p, body = eqn.params, _Graph(self.onnx, self)
     if p["reverse"]:
       raise ValueError("a reverse scan has no operator here")
-    fixed, carry = p["num_consts"], p["num_carry"]
     jaxpr = p["jaxpr"].jaxpr
+    # What is read or made row by row has one axis more outside than inside;
+    # parameters that count these are not those of every version of JAX.
+    read = _more_axes(eqn.invars, jaxpr.invars)
+    carry = len(eqn.outvars) - _more_axes(eqn.outvars, jaxpr.outvars)
+    fixed = len(eqn.invars) - carry - read
     rows = jaxpr.invars[fixed:]
     names = [body.new_name() for _ in rows]
     made = body.run(jaxpr, p["jaxpr"].consts, inputs[:fixed] + names)
@@ -199,9 +203,13 @@ class _Graph:
       *inputs[fixed:],
       count=len(results),
       body=graph,
-      num_scan_inputs=len(rows) - carry,
+      num_scan_inputs=read,
     )
     return [values] if len(results) == 1 else values
+
+
+def _more_axes(outside, inside):
+  return sum(a.aval.ndim > b.aval.ndim for a, b in zip(outside, inside))
 
 
 def _is_key(aval):
@@ -354,6 +362,13 @@ def _stack(graph, eqn, *parts):
   return graph.add("Concat", *parts, axis=axis)
 
 
+def _unstack(graph, eqn, x):
+  axis, count = eqn.params["axis"], len(eqn.outvars)
+  parts = graph.add("Split", x, _integers(*[1] * count), count=count, axis=axis)
+  parts = parts if count > 1 else [parts]
+  return [graph.add("Squeeze", part, _integers(axis)) for part in parts]
+
+
 def _finite(graph, eqn, x):
   bad = graph.add("Or", graph.add("IsNaN", x), graph.add("IsInf", x))
   return graph.add("Not", bad)
@@ -390,6 +405,7 @@ _RULES = {
     "Concat", *parts, axis=eqn.params["dimension"]
   ),
   "stack": _stack,
+  "unstack": _unstack,
   "split": _split,
   "slice": _slice,
   "tile": lambda graph, eqn, x: graph.add(
