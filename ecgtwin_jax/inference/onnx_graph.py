@@ -209,7 +209,8 @@ class _Graph:
 
 
 def _more_axes(outside, inside):
-  return sum(a.aval.ndim > b.aval.ndim for a, b in zip(outside, inside))
+  pairs = zip(outside, inside, strict=True)
+  return sum(a.aval.ndim > b.aval.ndim for a, b in pairs)
 
 
 def _is_key(aval):
