@@ -281,3 +281,66 @@ def test_reach_moves_only_what_falls_short():
   limits = (("I", 1, 0.2), ("II", 1, 0.05), ("III", -1, 0.4))
   moved = waves.reach(dipole, leads, limits)
   np.testing.assert_allclose(moved, [0.3, 0.05, -0.4])
+
+
+def test_incomplete_right_block_ends_in_a_small_r_in_v1():
+  for number in PATIENTS:
+    usual, shown = (
+      show(number, "Sinus rhythm", *more)
+      for more in ((), ("Incomplete right bundle branch block",))
+    )
+    durations = qrs_durations(shown)
+    assert (durations >= 99).all() and (durations <= 117).all()
+    qrs, _, _ = read_beat(shown)
+    late = qrs[2 * len(qrs) // 3 :, LEAD["V1"]]
+    before = read_beat(usual)[0][-1, LEAD["V1"]]
+    assert late.max() > max(0.05, before)
+
+
+def test_slow_ventricles_have_a_qrs_between_110_and_130_ms():
+  statement = "Nonspecific intraventricular conduction delay"
+  for number in PATIENTS:
+    durations = qrs_durations(show(number, "Sinus rhythm", statement))
+    assert (durations > 110).all() and (durations < 130).all()
+
+
+def test_left_atrial_enlargement_is_a_long_p_that_ends_below_in_v1():
+  for number in PATIENTS:
+    ends, lengths = [], []
+    for more in ((), ("Left atrial enlargement",)):
+      simulation = show(number, "Sinus rhythm", *more)
+      marks, signal = simulation.fiducials, simulation.ecg.signal
+      onset, offset = marks.p_onset[2], marks.p_offset[2]
+      lengths.append(offset - onset)
+      start, late = (
+        round(t * simulation.ecg.sampling_rate)
+        for t in (onset, onset + 0.7 * (offset - onset))
+      )
+      ends.append(signal[late, LEAD["V1"]] - signal[start, LEAD["V1"]])
+      assert offset < marks.qrs_onset[2]
+    assert lengths[1] > 0.120 and lengths[1] > lengths[0]
+    assert ends[1] < ends[0] - 0.03
+
+
+@pytest.mark.parametrize(
+  ("statement", "lower"),
+  [
+    ("Nonspecific ST-T changes", (0.0, 0.6)),
+    ("ST depression", (0.2, 0.9)),
+    ("Lateral ST-T changes may be due to myocardial ischemia", (-2.0, -0.02)),
+  ],
+)
+def test_changes_of_st_and_t(statement, lower):
+  for number in PATIENTS:
+    (_, before_j, before_t), (_, j, t) = (
+      read_beat(show(number, "Sinus rhythm", *more))
+      for more in ((), (statement,))
+    )
+    lead = np.abs(before_t).argmax() if lower[0] >= 0 else LEAD["V5"]
+    share = t[lead] / before_t[lead]
+    if lower[0] >= 0:
+      assert lower[0] <= share <= lower[1]
+    else:
+      assert t[lead] < lower[1]
+    if statement != "Nonspecific ST-T changes":
+      assert (j - before_j)[[LEAD["V5"], LEAD["V6"]]].max() < -0.03

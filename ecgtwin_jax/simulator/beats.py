@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ecgtwin_jax.simulator.anatomy import LEAD_MATRIX, Patient
+from ecgtwin_jax.simulator.anatomy import AXES, LEAD_MATRIX, QRS, P, Patient, T
 from ecgtwin_jax.simulator.daily_variation import Day
 from ecgtwin_jax.simulator.qrs import build_qrs
 from ecgtwin_jax.simulator.repolarization import T_WIDTH, TANGENT, build_st_t
@@ -17,8 +17,12 @@ MARKS = (
   *("t_onset", "t_peak", "t_end"),
 )
 _ATRIA = (  # (center, width) in parts of the duration of P, dipole in mV
-  (0.37, 0.150, (0.030, 0.105, -0.045)),  # right
-  (0.63, 0.155, (0.065, 0.060, 0.050)),  # left
+  (0.37, 0.150, (0.104, 0.130, 0.052)),  # right
+  (0.63, 0.155, (0.075, 0.045, 0.195)),  # left
+)
+_LARGE_LEFT = (  # enlarged left atrium: later and more to the back
+  (0.30, 0.130, (0.104, 0.130, 0.052)),
+  (0.68, 0.140, (0.090, 0.045, 0.330)),
 )
 _ECTOPIC = (  # dipoles in parts of the ectopic one
   (0.15, 0.054, 0.30),
@@ -47,7 +51,7 @@ def build_beats(
   findings: frozenset[str],
   mean_rr: float,
   day: Day,
-  vectors: Float[np.ndarray, "9 3"],
+  vectors: Float[np.ndarray, "9 9"],
 ) -> dict[str, Beat]:
   """Shapes of the kinds of beat: "normal" or "paced", "pvc", "pac".
 
@@ -56,25 +60,28 @@ def build_beats(
     findings: Keys of the effects at work (see findings.CONDITIONS).
     mean_rr: Seconds; QT = QTc * RR^(1/3), and PR shortens at high rates.
     day: Today's changes.
-    vectors: Lead vectors at the habitual electrode places in the axes of the
-      dipoles. The sizes that statements promise are set through them.
+    vectors: Lead vectors at the habitual electrode places. The sizes that
+      statements promise are set through them.
   """
   leads = LEAD_MATRIX @ vectors
-  duration, qrs = build_qrs(patient, findings, day, leads)
+  duration, qrs = build_qrs(patient, findings, day, leads[:, QRS])
   qt = _interval_qt(patient, findings, mean_rr, day)
   wide_qt = qt + 0.6 * max(duration - 0.110, 0.0)
   st_t = build_st_t(patient, findings, day, leads, duration, wide_qt, qrs)
-  pr = _interval_pr(patient, findings, mean_rr, day)
+  p = _ATRIA, patient.p_duration, _interval_pr(patient, findings, mean_rr, day)
+  if "left_atrium" in findings:
+    longer = float(np.clip(patient.p_duration + 0.024, 0.122, 0.140))
+    p = _LARGE_LEFT, longer, max(p[2], longer + 0.012)
   if findings & {"fibrillation", "flutter"}:
     beats = {"normal": _beat(duration, qrs, st_t)}
   elif "pacing" in findings:
-    beats = {"paced": _beat(duration, qrs, st_t, _SPIKE)}
+    beats = {"paced": _beat(duration, join_waves([_SPIKE, qrs]), st_t)}
   else:
     beats = {
-      "normal": _beat(duration, qrs, st_t, *_build_p(patient, day, pr, 0.0))
+      "normal": _beat(duration, qrs, st_t, *_build_p(patient, day, *p, 0.0))
     }
   if "pac" in findings:
-    atria = _build_p(patient, day, pr, np.array(patient.atrial_focus))
+    atria = _build_p(patient, day, *p, np.array(patient.atrial_focus))
     beats["pac"] = _beat(duration, qrs, st_t, *atria)
   if "pvc" in findings:
     beats["pvc"] = _build_pvc(patient, qt)
@@ -88,8 +95,17 @@ def _beat(duration, qrs, st_t, atria=None, p_marks=(np.nan,) * 3):
   onset = st_t.center[-1] - TANGENT * st_t.left[-1]
   end = st_t.center[-1] + TANGENT * st_t.right[-1]
   marks = (*p_marks, 0.0, peak, duration, onset, st_t.center[-1], end)
-  parts = [part for part in (atria, qrs, st_t) if part is not None]
+  parts = [_place(qrs, QRS), _place(st_t, T)]
+  if atria is not None:
+    parts.append(_place(atria, P))
   return Beat(join_waves(parts), np.array(marks))
+
+
+def _place(waves, columns):
+  """Waves of one of the dipoles among the axes of all."""
+  dipole = np.zeros((len(waves.dipole), AXES))
+  dipole[:, columns] = waves.dipole
+  return dataclasses.replace(waves, dipole=dipole)
 
 
 def _interval_pr(patient, findings, mean_rr, day):
@@ -112,14 +128,14 @@ def _interval_qt(patient, findings, mean_rr, day):
   return qtc * max(mean_rr ** (1 / 3), mean_rr**0.5)
 
 
-def _build_p(patient, day, pr, focus):
+def _build_p(patient, day, table, duration, pr, focus):
   """P waves, and the marks of P: it begins `pr` before QRS."""
-  center, width, dipole = read_table(_ATRIA, patient.p_duration)
+  center, width, dipole = read_table(table, duration)
   dipole = (dipole + np.array(patient.p_bend)) * patient.p_size * day.p_size
   waves = Waves(center - pr, width, width, dipole + focus)
-  time = np.linspace(-pr, patient.p_duration - pr, 100)
+  time = np.linspace(-pr, duration - pr, 100)
   peak = time[np.argmax(np.linalg.norm(waves.at(time), axis=1))]
-  return waves, (-pr, peak, patient.p_duration - pr)
+  return waves, (-pr, peak, duration - pr)
 
 
 def _build_pvc(patient, qt):

@@ -27,11 +27,13 @@ class Effect:
   rates: tuple[int, int] = (20, 220)
 
 
-_NEED_P = ("av_block", "pac", "sinus_arrhythmia")
+_NEED_P = ("av_block", "pac", "sinus_arrhythmia", "left_atrium")
 _WALLS = ("inferior", "anterior")
 # What a paced QRS and its T hide.
-_HIDDEN = ("bundle", "axis", "voltage", *_WALLS, "lvh", "t_inversion")
+_HIDDEN = ("bundle", "axis", "voltage", *_WALLS, "lvh", "recovery")
 _RHYTHMS = ("fibrillation", "flutter", "pacing")
+# What has a T wave of its own.
+_OWN_RECOVERY = ("lbbb", "lvh", "inferior_acute", "anterior_acute")
 _ABNORMAL = (*_NEED_P, *_HIDDEN, *_RHYTHMS, "long_qt", "pvc")
 
 # The statements follow the wording of MIMIC-IV-ECG's machine reports.
@@ -53,7 +55,10 @@ CONDITIONS: dict[str, Effect] = {
   "1st degree A-V block": Effect("av_block", rates=(20, 130)),
   "Right bundle branch block": Effect("rbbb", "bundle"),
   "Left bundle branch block": Effect("lbbb", "bundle", ("axis", *_WALLS)),
+  "Incomplete right bundle branch block": Effect("incomplete_rbbb", "bundle"),
+  "Nonspecific intraventricular conduction delay": Effect("slow_qrs", "bundle"),
   "Left anterior fascicular block": Effect("lafb", "axis"),
+  "Left atrial enlargement": Effect("left_atrium"),
   "Left ventricular hypertrophy": Effect("lvh", excludes=("voltage",)),
   "Low QRS voltages": Effect("low_voltage", "voltage"),
   "Inferior infarct, possibly acute": Effect(
@@ -63,7 +68,12 @@ CONDITIONS: dict[str, Effect] = {
   "Inferior infarct, age undetermined": Effect("inferior_old", "inferior"),
   "Anterior infarct, age undetermined": Effect("anterior_old", "anterior"),
   "Anterolateral T wave inversion": Effect(
-    "t_inversion", excludes=("lbbb", "anterior_acute")
+    "t_inversion", "recovery", ("lbbb", "anterior_acute")
+  ),
+  "Nonspecific ST-T changes": Effect("flat_t", "recovery", _OWN_RECOVERY),
+  "ST depression": Effect("st_depression", "recovery", _OWN_RECOVERY),
+  "Lateral ST-T changes may be due to myocardial ischemia": Effect(
+    "ischemia", "recovery", _OWN_RECOVERY
   ),
   "Prolonged QT interval": Effect("long_qt", rates=(20, 140)),
   "Normal ECG": Effect(
@@ -134,33 +144,39 @@ def sample_condition(patient: Patient, rng: np.random.Generator) -> Condition:
   old = 1 / (1 + math.exp(-(patient.age - 65) / 9))  # 0 young .. 1 old
   man = patient.sex == "M"
   rhythms = {
-    "Sinus rhythm": 0.66,
-    "Sinus bradycardia": 0.12,
-    "Sinus tachycardia": 0.11,
-    "Atrial fibrillation": 0.01 + 0.09 * old,
-    "Atrial fibrillation with rapid ventricular response": 0.005 + 0.04 * old,
-    "Atrial flutter": 0.005 + 0.03 * old,
-    "Ventricular pacing": 0.002 + 0.05 * old,
+    "Sinus rhythm": 0.80,
+    "Sinus bradycardia": 0.06,
+    "Sinus tachycardia": 0.035,
+    "Atrial fibrillation": 0.01 + 0.06 * old,
+    "Atrial fibrillation with rapid ventricular response": 0.004 + 0.03 * old,
+    "Atrial flutter": 0.005 + 0.02 * old,
+    "Ventricular pacing": 0.002 + 0.03 * old,
   }
   weights = np.array(list(rhythms.values()))
   rhythm = str(rng.choice(list(rhythms), p=weights / weights.sum()))
   heart_rate = _sample_rate(patient, rhythm, rng)
   others = {
     "Sinus arrhythmia": 0.07 - 0.05 * old,
-    "Ventricular premature complex": 0.05 + 0.08 * old,
+    "Ventricular premature complex": 0.04 + 0.06 * old,
     "Atrial premature complex": 0.02 + 0.07 * old,
     "1st degree A-V block": 0.02 + 0.09 * old,
-    "Left bundle branch block": 0.01 + 0.05 * old,
-    "Right bundle branch block": 0.03 + 0.08 * old + 0.02 * man,
-    "Left anterior fascicular block": 0.01 + 0.06 * old,
+    "Left atrial enlargement": 0.02 + 0.02 * old,
+    "Left bundle branch block": 0.01 + 0.035 * old,
+    "Right bundle branch block": 0.02 + 0.04 * old + 0.01 * man,
+    "Incomplete right bundle branch block": 0.06,
+    "Nonspecific intraventricular conduction delay": 0.02 + 0.02 * old,
+    "Left anterior fascicular block": 0.01 + 0.10 * old,
     "Left ventricular hypertrophy": 0.05 + 0.06 * old,
-    "Low QRS voltages": 0.04 + 0.03 * old,
-    "Inferior infarct, possibly acute": 0.04 + 0.02 * man,
-    "Anterior infarct, possibly acute": 0.03 + 0.02 * man,
+    "Low QRS voltages": 0.03 + 0.01 * old,
+    "Inferior infarct, possibly acute": 0.02 + 0.01 * man,
+    "Anterior infarct, possibly acute": 0.02 + 0.01 * man,
     "Inferior infarct, age undetermined": 0.02 + 0.06 * old,
     "Anterior infarct, age undetermined": 0.01 + 0.06 * old,
-    "Anterolateral T wave inversion": 0.05 + 0.05 * old,
-    "Prolonged QT interval": 0.07 - 0.02 * man,
+    "Anterolateral T wave inversion": 0.03 + 0.02 * old,
+    "Nonspecific ST-T changes": 0.04 + 0.08 * old,
+    "ST depression": 0.02 + 0.04 * old,
+    "Lateral ST-T changes may be due to myocardial ischemia": 0.02 + 0.06 * old,
+    "Prolonged QT interval": 0.025 - 0.01 * man,
   }
   statements = [rhythm]
   for (statement, chance), draw in zip(others.items(), rng.random(len(others))):
@@ -198,7 +214,10 @@ def _sample_rate(patient, rhythm, rng):
   return float(np.clip(np.round(rng.normal(mean, spread)), low, high))
 
 
-_BORDERLINE = {"sinus_arrhythmia", "pac", "av_block", "lafb", "low_voltage"}
+_BORDERLINE = {
+  *("sinus_arrhythmia", "pac", "av_block", "lafb", "low_voltage"),
+  *("incomplete_rbbb", "left_atrium", "flat_t"),
+}
 
 
 def _summary(statements):

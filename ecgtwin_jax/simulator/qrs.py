@@ -15,10 +15,10 @@ AVL = LEADS.index("aVL")
 
 # (center, width) in parts of the duration of QRS, dipole in mV.
 _NORMAL = (
-  (0.18, 0.078, (-0.15, -0.02, -0.34)),  # septum
-  (0.37, 0.085, (0.50, 0.42, -0.28)),  # apex
-  (0.53, 0.095, (1.00, 0.68, 0.45)),  # left free wall
-  (0.74, 0.092, (-0.10, -0.22, 0.60)),  # base
+  (0.18, 0.078, (0.00, 0.00, -0.18)),  # septum
+  (0.37, 0.085, (0.56, 0.51, -0.36)),  # apex
+  (0.53, 0.095, (1.12, 0.71, 0.32)),  # left free wall
+  (0.74, 0.092, (-0.07, 0.00, 0.97)),  # base
 )
 _LEFT_ANTERIOR_BLOCK = (
   (0.18, 0.078, (-0.18, 0.28, -0.28)),
@@ -41,6 +41,7 @@ _PACED = (  # from the apex of the right ventricle
   (0.49, 0.084, (0.62, -0.78, 0.52)),
 )
 _RIGHT_BLOCK_END = (0.75, 0.090, (-0.38, 0.03, -0.62))
+_INCOMPLETE_END = (0.82, 0.070, (-0.20, 0.00, -0.34))
 _HYPERTROPHY = np.array([[0.1], [0.4], [1.0], [0.5]])  # growth of each part
 # Early forces without the wall that died: (wall, septum, apex).
 _DEAD_WALLS = (
@@ -55,6 +56,7 @@ _SIGNS = {
     0: (("I", 1, 0.04), ("V6", 1, 0.06), ("V1", -1, -0.20)),
     1: _LEFT,
     2: _LEFT,
+    3: (("I", 1, 0.0), ("V6", 1, 0.0)),
   },
   "lafb": {1: (("II", -1, -0.20),), 2: _AXIS, 3: (("II", -1, 0.25),)},
   "pacing": {
@@ -91,6 +93,8 @@ def build_qrs(
     table, duration = _PACED, patient.block_duration + 0.022
   else:
     table, duration = _NORMAL, narrow
+  if "slow_qrs" in findings:
+    duration = float(np.clip(duration + 0.036, 0.112, 0.128))
   center, width, dipole = read_table(table, duration)
   center[:4] += np.array(patient.qrs_timing) * duration
   dipole = dipole * patient.qrs_size
@@ -106,6 +110,9 @@ def build_qrs(
   if "rbbb" in findings:
     duration = patient.block_duration
     waves = _delay_right(patient, day, waves, leads)
+  elif "incomplete_rbbb" in findings:
+    duration = float(np.clip(narrow + 0.022, 0.100, 0.116))
+    waves = _delay_right_a_little(patient, day, waves, duration, leads)
   if "lvh" in findings:
     waves = _grow_left(patient, day, waves, duration, leads)
   elif "low_voltage" in findings:
@@ -140,6 +147,17 @@ def _delay_right(patient, day, waves, leads):
   width = np.append(waves.right, width)
   center = np.append(waves.center, center)
   return Waves(center, width, width, np.vstack([dipole, end]))
+
+
+def _delay_right_a_little(patient, day, waves, duration, leads):
+  """Incomplete block: a small r' in V1 after an otherwise usual QRS."""
+  center, width, end = read_table((_INCOMPLETE_END,), duration)
+  end = (end[0] + 0.3 * np.array(patient.block_bend)) * day.qrs_size
+  present = waves.at(center) @ leads.T
+  end = reach(end, leads, (("V1", 1, 0.12), ("I", -1, 0.0)), present[0])
+  width = np.append(waves.right, width)
+  center = np.append(waves.center, center)
+  return Waves(center, width, width, np.vstack([waves.dipole, end]))
 
 
 def _grow_left(patient, day, waves, duration, leads):

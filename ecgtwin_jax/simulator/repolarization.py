@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ecgtwin_jax.data.ecg import LEADS
-from ecgtwin_jax.simulator.anatomy import Patient
+from ecgtwin_jax.simulator.anatomy import QRS, Patient, T
 from ecgtwin_jax.simulator.daily_variation import Day
 from ecgtwin_jax.simulator.waves import Waves, reach
 
@@ -13,7 +13,7 @@ TANGENT = 2.0
 T_WIDTH = 0.105  # of the QT interval, after the peak
 _J_DELAY, _J_RISE = 0.010, 0.014  # s: the ST level is full a little after J
 _AT_J = float(np.exp(-0.5 * (_J_DELAY / _J_RISE) ** 2))
-_T = np.array([0.30, 0.24, -0.19])
+_T = np.array([0.41, 0.19, -0.18])
 # Direction of ST elevation, its usual largest size (mV), and what it promises
 # at J: (lead, sign, mV).
 _INJURY = {
@@ -34,20 +34,23 @@ _INJURY = {
 # What statements promise of T.
 _T_SIGNS = {
   "rbbb": (("V1", -1, 0.06),),
+  "ischemia": (("V5", -1, 0.04), ("V6", -1, 0.04)),
   "lbbb": (("I", -1, 0.08), ("V6", -1, 0.12), ("V1", 1, 0.10)),
-  "lvh": (("V5", -1, 0.12), ("V6", -1, 0.12)),
   "t_inversion": (
     *(("I", -1, 0.06), ("aVL", -1, 0.04)),
     *(("V4", -1, 0.14), ("V5", -1, 0.15), ("V6", -1, 0.12)),
   ),
 }
+# What statements promise of the ST level.
+_LOW_ST = tuple((lead, -1, 0.09) for lead in ("II", "V4", "V5", "V6"))
+_ST_SIGNS = {"st_depression": _LOW_ST, "ischemia": _LOW_ST[1:]}
 
 
 def build_st_t(
   patient: Patient,
   findings: frozenset[str],
   day: Day,
-  leads: Float[np.ndarray, "12 3"],
+  leads: Float[np.ndarray, "12 9"],
   duration: float,
   qt: float,
   qrs: Waves,
@@ -63,6 +66,7 @@ def build_st_t(
     qt: QT interval, seconds.
     qrs: What recovers.
   """
+  early, leads = leads[:, QRS], leads[:, T]
   # A fast heart's T waves are lower.
   slower = float(np.clip(3.0 * (qt - 0.40), -0.35, 0.2))
   size = patient.t_size * day.t_size * (1 + slower)
@@ -71,12 +75,14 @@ def build_st_t(
   if findings & {"lbbb", "pacing"}:
     # T and ST point away from a QRS that spread by the wrong way.
     area = qrs.right @ qrs.dipole / qrs.right.sum()
-    t, st = -0.55 * area * day.t_size, -0.16 * area
+    t, st = -0.55 * area * day.t_size, -0.12 * area
   if "rbbb" in findings:
     t = t - 0.24 * qrs.dipole[-1]
   if "lvh" in findings:
-    t = np.array([-0.20, 0.04, -0.06]) * day.t_size + 0.4 * day.t_bend
-    st = np.array([-0.07, 0.0, -0.05])
+    strain = max(2 * day.severity - 1, 0.0)  # half of them have none
+    inverted = np.array([-0.24, 0.04, 0.06]) * day.t_size
+    t = (1 - strain) * t + strain * inverted
+    st = (1 - strain) * st + strain * np.array([-0.07, 0.0, -0.05])
   if "inferior_old" in findings:
     t = t - np.array([0.0, 0.34, 0.0]) * size
   if "anterior_old" in findings:
@@ -85,12 +91,21 @@ def build_st_t(
     depth = (0.75 + 0.5 * day.severity) * np.sqrt(patient.t_size)
     t = np.array([-0.33, 0.08, 0.10]) * depth + patient.t_bend
     st, skew = 0.15 * t, 1.1
+  if "flat_t" in findings:
+    t, st = (0.15 + 0.3 * (1 - day.severity)) * t, 0.0 * t
+  if findings & {"st_depression", "ischemia"}:
+    st = np.array([-0.09, -0.06, 0.05]) * (0.8 + 0.8 * day.severity)
+    t = 0.6 * t
+  if "ischemia" in findings:
+    t = np.array([-0.10, -0.02, 0.06]) * (0.6 + 0.8 * day.severity)
   if "low_voltage" in findings:
     t, st = 0.6 * t, 0.6 * st
   for key in sorted(_T_SIGNS.keys() & findings):
     t = reach(t, leads, _T_SIGNS[key])
+  for key in sorted(_ST_SIGNS.keys() & findings):
+    st = reach(st, leads, _ST_SIGNS[key])
   for key in sorted(_INJURY.keys() & findings):
-    at_j = leads @ (qrs.at(np.array([duration]))[0] + _AT_J * st)
+    at_j = early @ qrs.at(np.array([duration]))[0] + _AT_J * leads @ st
     injury = _build_injury(key, patient, day, leads, at_j)
     t, st = t + 1.15 * injury, st + injury / _AT_J
   right = T_WIDTH * qt

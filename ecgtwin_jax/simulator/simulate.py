@@ -4,10 +4,10 @@
 true twin of a simulated patient is known: the same patient under another
 condition. It is a test bench for twins, not a claim about hearts.
 
-The heart is one dipole moving in three dimensions, a sum of Gaussian waves
-(after McSharry et al. 2003 in time; after Dower et al. 1980 in space), seen by
-nine electrodes. Noise acts on electrodes, so that III = II - I and the
-augmented leads hold.
+The heart is three dipoles, of the atria, the ventricles and their recovery,
+moving in three dimensions, sums of Gaussian waves (after McSharry et al. 2003
+in time; after Dower et al. 1980 in space), seen by nine electrodes. Noise acts
+on electrodes, so that III = II - I and the augmented leads hold.
 """
 
 import dataclasses
@@ -22,9 +22,10 @@ from ecgtwin_jax.constants import SECONDS
 from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import ECG
 from ecgtwin_jax.simulator.anatomy import (
+  AXES,
   LEAD_MATRIX,
+  P,
   Patient,
-  heart_turn,
   lead_vectors,
   sample_patient,
 )
@@ -139,9 +140,8 @@ def simulate(
   findings = find_effects(condition)
   seeds = rng.integers(2**63, size=3)
   heart, rhythm_rng, noise_rng = map(np.random.default_rng, seeds)
-  turn = heart_turn(patient)
   day = draw_day(heart)
-  habit = lead_vectors(patient) @ turn.T
+  habit = lead_vectors(patient)
   rhythm = draw_rhythm(
     patient, findings, condition.heart_rate, SECONDS, rhythm_rng
   )
@@ -150,11 +150,10 @@ def simulate(
   dipole = _add_waves(rhythm, beats, samples, sampling_rate)
   if findings & {"fibrillation", "flutter"}:
     time = np.arange(samples) / sampling_rate
-    dipole += _atrial_waves(patient, rhythm, time, rhythm_rng)
+    dipole[:, P] += _atrial_waves(patient, rhythm, time, rhythm_rng)
   if noise:
     shift = np.clip(noise_rng.normal(0.0, 0.5, (9, 3)), -1.2, 1.2)
-    vectors = lead_vectors(patient, shift) @ turn.T
-    signal = dipole @ (LEAD_MATRIX @ vectors).T
+    signal = dipole @ (LEAD_MATRIX @ lead_vectors(patient, shift)).T
     signal += (
       _electrode_noise(samples, sampling_rate, noise_rng) @ LEAD_MATRIX.T
     )
@@ -165,7 +164,7 @@ def simulate(
 
 
 def _add_waves(rhythm, beats, samples, rate):
-  """(samples, 3) dipole: every wave of every beat, near its support only."""
+  """(samples, 9) dipoles: every wave of every beat, near its support only."""
   swell = 1 + _BREATH_SWELL * np.sin(rhythm.breath)
   center, left, right, dipole = [], [], [], []
   for kind, beat in beats.items():
@@ -174,7 +173,7 @@ def _add_waves(rhythm, beats, samples, rate):
     center.append((onset[:, None] + waves.center).ravel())
     left.append(np.tile(waves.left, len(onset)))
     right.append(np.tile(waves.right, len(onset)))
-    dipole.append((swell[chosen, None, None] * waves.dipole).reshape(-1, 3))
+    dipole.append((swell[chosen, None, None] * waves.dipole).reshape(-1, AXES))
   # No wave narrower than the sampling can hold (the pacing spike).
   narrowest = 0.4 / rate
   every = Waves(
@@ -198,7 +197,7 @@ def _add_waves(rhythm, beats, samples, rate):
   return np.stack(
     [
       np.bincount(index, height * every.dipole[wave, axis], samples)
-      for axis in range(3)
+      for axis in range(AXES)
     ],
     axis=1,
   )
@@ -231,20 +230,28 @@ def _atrial_waves(patient, rhythm, time, rng):
 
 
 def _electrode_noise(samples, rate, rng):
-  """(s, 9) mV: baseline wander, muscle noise (20..150 Hz), some mains hum."""
-  wander, muscle, hum = np.exp(rng.normal(0.0, 0.5, 3)) * (0.025, 0.006, 0.0015)
+  """(s, 9) mV: baseline wander, muscle noise (1..150 Hz), some mains hum."""
+  wander, muscle, hum = np.exp(rng.normal(0.0, (0.6, 0.35, 0.5))) * (
+    0.052,
+    0.017,
+    0.0015,
+  )
   basis = _wander_basis(samples, rate)
   slow = rng.standard_normal((basis.shape[1], 9)) * rng.uniform(0.5, 1.5, 9)
   noise = basis @ (wander * slow)
   # Muscle noise and hum are drawn as spectra and turned into time together.
   frequency = scipy.fft.rfftfreq(samples, 1 / rate)
-  low, high = np.searchsorted(frequency, (20.0, min(150.0, rate / 2)))
+  low, high = np.searchsorted(frequency, (1.0, min(150.0, rate / 2)))
   spectrum = np.zeros((9, len(frequency)), np.complex64)
   band = rng.standard_normal((9, high - low, 2), dtype=np.float32)
   level = np.exp(rng.normal(0.0, 0.4, 9)).astype(np.float32)
+  falling = (20 / frequency[low:high]).astype(np.float32) ** 0.5
   scale = muscle * samples / np.sqrt(4 * max(high - low, 1))
   spectrum[:, low:high] = (
-    np.float32(scale) * level[:, None] * band.view(np.complex64)[:, :, 0]
+    np.float32(scale)
+    * level[:, None]
+    * falling
+    * band.view(np.complex64)[:, :, 0]
   )
   mains = round((50.0, 60.0)[int(rng.integers(2))] * SECONDS)
   if mains < len(frequency) - 1:
@@ -261,8 +268,8 @@ def _wander_basis(samples, rate):
   for half_turns in range(1, 13, 2):
     angle = np.pi * half_turns * time / SECONDS
     columns += [
-      np.sin(angle) / half_turns**0.5,
-      np.cos(angle) / half_turns**0.5,
+      np.sin(angle) / half_turns**0.9,
+      np.cos(angle) / half_turns**0.9,
     ]
   basis = np.stack(columns, axis=1)
   basis.flags.writeable = False

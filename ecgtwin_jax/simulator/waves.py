@@ -16,15 +16,16 @@ class Waves:
   Attributes:
     center: (w,) seconds.
     left, right: (w,) widths before and after the center, seconds.
-    dipole: (w, 3) mV towards (left, down, back).
+    dipole: (w, 3) mV towards (left, down, back); of a whole beat (w, 9), the
+      columns of anatomy.QRS, P and T.
   """
 
   center: Float[np.ndarray, " waves"]
   left: Float[np.ndarray, " waves"]
   right: Float[np.ndarray, " waves"]
-  dipole: Float[np.ndarray, "waves 3"]
+  dipole: Float[np.ndarray, "waves axes"]
 
-  def at(self, time: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t 3"]:
+  def at(self, time: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t axes"]:
     """The sum of the waves at each time, mV."""
     distance = time[:, None] - self.center
     width = np.where(distance < 0, self.left, self.right)
