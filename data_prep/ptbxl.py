@@ -51,16 +51,21 @@ MACHINE_WORDS = {
   "AFLT": "Atrial flutter",
   "CLBBB": "Left bundle branch block",
   "CRBBB": "Right bundle branch block",
+  "IRBBB": "Incomplete right bundle branch block",
+  "IVCD": "Nonspecific intraventricular conduction delay",
   "LAFB": "Left anterior fascicular block",
+  "LAO/LAE": "Left atrial enlargement",
   "LNGQT": "Prolonged QT interval",
   "LVH": "Left ventricular hypertrophy",
   "NORM": "Normal ECG",
+  "NST_": "Nonspecific ST-T changes",
   "PAC": "Atrial premature complex",
   "PVC": "Ventricular premature complex",
   "SARRH": "Sinus arrhythmia",
   "SBRAD": "Sinus bradycardia",
   "SR": "Sinus rhythm",
   "STACH": "Sinus tachycardia",
+  "STD_": "ST depression",
 }
 _FOLDS = {9: "validation", 10: "test"} | dict.fromkeys(range(1, 9), "train")
 
@@ -101,7 +106,7 @@ class Ptbxl(RowBuilder):
   over 89 and becomes 90.
   """
 
-  VERSION = tfds.core.Version("1.1.0")
+  VERSION = tfds.core.Version("1.2.0")
   licence = "CC BY 4.0"
   builder_config: PtbxlConfig
 

@@ -5,7 +5,7 @@
 Runs the commands that --dry_run prints, one after the other: simulated cohorts
 and PTB-XL prepared, the autoencoder on both (and on --unreported recordings),
 latents, extractor, rhythm model, and two denoisers: of simulated pairs alone,
-`simulated` (in two goes), and from it the one of real recordings too, `real`.
+`simulated`, and from it the one of real recordings too, `real`.
 Each command continues where it stopped, so this one does. Two hours of one core
 to the twin of simulated pairs. The twins are stage2_simulated/twin and
 stage2_real/twin in the output; configs/evaluate.py judges them.
@@ -102,18 +102,13 @@ def commands(
   )
   parts = {"base_extractor": at["stage1"], "rhythm": at["rhythm"]}
   simulated = {"latents": latents["denoiser"], "vae": at["vae"]}
-  train("stage2", "stage2_first", at["denoiser"], **simulated, **parts)
-  # A second go, from the highest rate down again, for what one had not reached.
   train(
     "stage2",
     "stage2_simulated",
     at["denoiser"],
     **simulated,
     **parts,
-    init_from=str(output / "stage2_first"),
-    steps=6000,
-    seed=1,
-    **{"optimizer.learning_rate": 1e-3},
+    steps=20_000,
   )
   half = {"denoiser": 1, "ptbxl": 1}
   train(
@@ -124,6 +119,8 @@ def commands(
     **real,
     **parts,
     init_from=str(output / "stage2_simulated"),
+    steps=5_000,
+    seed=1,
   )
   return steps
 
