@@ -117,8 +117,9 @@ def test_flutter_waves_are_no_p_waves(rate):
 
 
 def test_wide_low_pvcs_in_fast_fibrillation_are_found():
-  (recording,) = cohort_recordings(7, 1, 1, sampling_rate=RATE)
+  (recording,) = cohort_recordings(7, 71, 1, sampling_rate=RATE)
   assert "Ventricular premature complex" in recording.condition.statements
+  assert recording.condition.heart_rate > 100
   true, found = match(recording)["kind"].T
   assert (true == 1).sum() == 3
   np.testing.assert_array_equal(found, true)

@@ -109,7 +109,13 @@ def test_the_labels_are_those_of_the_shipped_classifier():
 
 
 def test_each_statement_of_the_simulator_has_its_label():
-  without = {"Sinus rhythm", "Sinus arrhythmia"}
+  without = {
+    *("Sinus rhythm", "Sinus arrhythmia", "Left atrial enlargement"),
+    "Incomplete right bundle branch block",
+    *("Nonspecific intraventricular conduction delay", "ST depression"),
+    "Nonspecific ST-T changes",
+    "Lateral ST-T changes may be due to myocardial ischemia",
+  }
   names = [name for name in findings.LABELS if name != "abnormal"]
   for statement in CONDITIONS:
     found = [n for n in names if findings.finding(n, [statement])]

@@ -85,7 +85,7 @@ def test_statements_are_rhythm_first_then_by_likelihood(found):
   assert found["859"]["statements"] == [
     "Atrial fibrillation",  # likelihood 0: not stated, so present
     "non-diagnostic T abnormalities",  # 100
-    "incomplete right bundle branch block",
+    "Incomplete right bundle branch block",
     "Ventricular premature complex",
     "non-specific ST depression",  # 0
     "low amplitude T-waves",
