@@ -87,7 +87,7 @@ def test_statements_are_rhythm_first_then_by_likelihood(found):
     "non-diagnostic T abnormalities",  # 100
     "Incomplete right bundle branch block",
     "Ventricular premature complex",
-    "non-specific ST depression",  # 0
+    "ST depression",  # 0
     "low amplitude T-waves",
   ]
 
