@@ -18,7 +18,7 @@ from ecgtwin_jax.evaluation.privacy import privacy
 from ecgtwin_jax.evaluation.readings import Readings
 from ecgtwin_jax.evaluation.verdict import give_verdicts
 
-SMALL = benchmark.Task(seed=5, patients=8, targets=2, samples=2, training=16)
+SMALL = benchmark.Task(seed=5, patients=8, targets=2, samples=2, training=40)
 # What figures of beats and of replay alone can name.
 QUICK = (
   "replayer",
