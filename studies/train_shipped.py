@@ -5,7 +5,7 @@
 Runs the commands that --dry_run prints, one after the other: simulated cohorts
 and PTB-XL prepared, the autoencoder on both (and on --unreported recordings),
 latents, extractor, rhythm model, and two denoisers: of simulated pairs alone,
-`simulated`, and from it the one of real recordings too, `real`.
+`simulated`, and of as many real recordings in each batch, `real`.
 Each command continues where it stopped, so this one does. Two hours of one core
 to the twin of simulated pairs. The twins are stage2_simulated/twin and
 stage2_real/twin in the output; configs/evaluate.py judges them.
@@ -108,7 +108,7 @@ def commands(
     at["denoiser"],
     **simulated,
     **parts,
-    steps=20_000,
+    steps=13_000,
   )
   half = {"denoiser": 1, "ptbxl": 1}
   train(
@@ -118,9 +118,7 @@ def commands(
     latents=mix(latents, **half),
     **real,
     **parts,
-    init_from=str(output / "stage2_simulated"),
-    steps=5_000,
-    seed=1,
+    steps=10_000,
   )
   return steps
 
