@@ -44,9 +44,9 @@ CARD = """# Evaluators trained on simulated patients
 Networks that a twin is evaluated with, kept apart from it: trained on
 {patients:,} simulated patients of seed {seed} (four recordings each, simulator
 version {version}), whom no twin of this package has met, with nothing of the
-generator in them. A test bench with a known truth, no claim about hearts. Weights are
-stored in half precision. Their verdicts on recordings of real people mean
-nothing: train evaluators of your own there.
+generator in them. A test bench with a known truth, no claim about hearts.
+Weights are stored in half precision. Their verdicts on recordings of real
+people mean nothing: train evaluators of your own there.
 {note}
 
 | part | parameters | made by |
