@@ -68,9 +68,8 @@ ECGTwin-JAX: `ecgtwin_jax.ECGTwin.from_pretrained("simulated-small")`.
 Denoiser: {patients:,} simulated patients with {recordings} recordings each
 (simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
 extractor has not met, statements embedded by `{encoder}`. Autoencoder, base
-extractor and rhythm model are those of `real-small` and have met real
-recordings, too. All parts are those of one command, `python -m
-studies.train_shipped`, each trained from nothing in one go.
+extractor and rhythm model have met recordings of PTB-XL, too. All parts are
+those of one command, `python -m studies.train_shipped`.
 {note}
 
 {licences}
@@ -126,11 +125,12 @@ Autoencoder: simulated recordings (10,000 patients, seed 77) and real ones of
 1,120 patients of PTB-XL and 575 without a report. Base extractor: simulated
 pairs (16,000 patients, seeds 0 and 7) and, a quarter of each batch, the 1,120
 recordings of PTB-XL, each a pair with itself (`config.own_recordings`). Rhythm
-model: simulated ones and PTB-XL. Denoiser: that of `simulated-small` (pairs of
-4,000 simulated patients, seed 912, whom the extractor has not met), trained on
-with as many of the 1,120 real recordings in each batch, each its own reference,
-statements embedded by `{encoder}`. All parts are those of one command,
-`python -m studies.train_shipped`. Simulator version 2.0.0.
+model: simulated ones and PTB-XL. Denoiser: pairs of simulated patients whom the
+extractor has not met (10,000, seed 912, in its last steps 4,000 of them) and,
+as many in each batch, the 1,120 real recordings, each its own reference, with
+statements embedded by `{encoder}`.
+One command, `python -m studies.train_shipped`, trains such a twin; the goes in
+which this one was trained stand in studies/RESULTS.md.
 {note}
 
 {licences}
@@ -150,7 +150,7 @@ Stored in half precision. Unless asked otherwise it samples with
 
 On the 31 patients of PTB-XL with several recordings that are the half `test`
 (`--config.half=test`), of whom nothing was trained or chosen: this twin has
-looked at them once, those before it five times; privacy on the same, beside
+looked at them once, those before it four times; privacy on the same, beside
 the real recordings of the training; up to {conditions} target conditions each,
 sampling seed {evaluation_seed}; 95% intervals, which are wide, by bootstrap
 over patients; the evaluators were trained on simulated patients. Weights as

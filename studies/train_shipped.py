@@ -5,7 +5,7 @@
 Runs the commands that --dry_run prints, one after the other: simulated cohorts
 and PTB-XL prepared, the autoencoder on both (and on --unreported recordings),
 latents, extractor, rhythm model, and two denoisers: of simulated pairs alone,
-`simulated`, and of as many real recordings in each batch, `real`.
+`simulated` (in two goes), and of as many real recordings, `real`.
 Each command continues where it stopped, so this one does. Two hours of one core
 to the twin of simulated pairs. The twins are stage2_simulated/twin and
 stage2_real/twin in the output; configs/evaluate.py judges them.
@@ -104,11 +104,23 @@ def commands(
   simulated = {"latents": latents["denoiser"], "vae": at["vae"]}
   train(
     "stage2",
-    "stage2_simulated",
+    "stage2_first",
     at["denoiser"],
     **simulated,
     **parts,
     steps=13_000,
+  )
+  # A second go, from a high rate down again, for what one had not reached.
+  train(
+    "stage2",
+    "stage2_simulated",
+    at["denoiser"],
+    **simulated,
+    **parts,
+    init_from=str(output / "stage2_first"),
+    steps=4500,
+    seed=1,
+    **{"optimizer.learning_rate": 1e-3},
   )
   half = {"denoiser": 1, "ptbxl": 1}
   train(
