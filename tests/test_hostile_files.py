@@ -410,7 +410,8 @@ def state(change):
     record = json.loads((path / "statements.json").read_text())
     change(record)
     (path / "statements.json").write_text(json.dumps(record))
-    np.save(path / "statements.npy", np.zeros((26, record["width"])))
+    count = len(record["statements"])
+    np.save(path / "statements.npy", np.zeros((count, record["width"])))
     index = json.loads((path / "twin.json").read_text())
     for name in index["table"]:
       data = (path / name).read_bytes()
