@@ -131,6 +131,8 @@ as many in each batch, the 1,120 real recordings, each its own reference, with
 statements embedded by `{encoder}`.
 One command, `python -m studies.train_shipped`, trains such a twin; the goes in
 which this one was trained stand in studies/RESULTS.md.
+Simulated patients and the evaluators below are those of version 1 of the
+simulator.
 {note}
 
 {licences}
