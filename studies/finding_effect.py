@@ -31,6 +31,8 @@ FINDINGS = {
 }
 _LEFT_OUT = (
   *FINDINGS,
+  "incomplete_right_bundle_branch_block",
+  "intraventricular_delay",
   "atrial_fibrillation",
   "atrial_flutter",
   "pacing",
