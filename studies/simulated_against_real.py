@@ -5,9 +5,9 @@
 
 One recording of every real patient beside one of as many simulated patients,
 read by the same delineation. Real patients with several recordings are left
-out: they judge twins. Tables as CSV and Markdown, and a picture. The search for
-the simulator's wave sizes saw the training split alone: --splits=validation,test
-measures it on the others.
+out: they judge twins. Tables as CSV and Markdown, and a picture. The search
+for the simulator's wave sizes saw the training split alone:
+--splits=validation,test measures it on the others.
 """
 
 import argparse
