@@ -22,6 +22,7 @@ from ecgtwin_jax.evaluation.metric import number
 from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.text.statements import StatementTable
 from ecgtwin_jax.training import checkpoint
+from ecgtwin_jax.training.metric_writer import read_metrics
 
 # What a card says of each: key in metrics.jsonl and its meaning.
 FOUND = {
@@ -65,33 +66,34 @@ Not a medical device.
 """
 
 
-def read_last(run: pathlib.Path, key: str) -> float:
-  """The last value of a metric in a training's log.
+def describe(run: pathlib.Path) -> str:
+  """What the last evaluation of a part's training found.
+
+  Args:
+    run: its workdir, which has the name of the part.
 
   Raises:
-    KeyError: the log has none.
+    ValueError: the log has no evaluation with all of it.
   """
-  values = [
-    row[key]
-    for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    if key in row
-  ]
-  if not values:
-    raise KeyError(f"{run}/metrics.jsonl has no {key!r}")
-  return values[-1]
+  meaning = FOUND[run.name]
+  found = [x for x in read_metrics(run).values() if meaning.keys() <= x.keys()]
+  if not found:
+    raise ValueError(
+      f"{run}/metrics.jsonl has no evaluation with {', '.join(meaning)}"
+    )
+  said = (f"{text}: {number(found[-1][key])}" for key, text in meaning.items())
+  return f"{run.name}: {'; '.join(said)}."
 
 
-def make_card(runs: pathlib.Path, weights: dict, options: dict, note: str):
+def make_card(
+  runs: pathlib.Path, weights: dict, options: dict, note: str
+) -> str:
   """The card of evaluators: their sizes, and what their trainings found."""
   rows, found = [], []
   for part, (_, variables) in weights.items():
     size = sum(x.size for x in jax.tree.leaves(variables["params"]))
     rows.append(f"| {part} | {size:,} | configs/{part}.py:small |")
-    said = "; ".join(
-      f"{meaning}: {number(read_last(runs / part, key))}"
-      for key, meaning in FOUND[part].items()
-    )
-    line = f"{part}: {said}."
+    line = describe(runs / part)
     found.append(
       textwrap.fill(line, 80, initial_indent="- ", subsequent_indent="  ")
     )

@@ -5,7 +5,7 @@
 Runs the commands that --dry_run prints, one after the other: simulated cohorts
 and PTB-XL prepared, the autoencoder on both (and on --unreported recordings),
 latents, extractor, rhythm model, and two denoisers: of simulated pairs alone,
-`simulated` (in two goes), and of as many real recordings, `real`.
+`simulated` (in two goes), and of real recordings in half of each batch, `real`.
 Each command continues where it stopped, so this one does. Two hours of one core
 to the twin of simulated pairs. The twins are stage2_simulated/twin and
 stage2_real/twin in the output; configs/evaluate.py judges them.
@@ -110,7 +110,7 @@ def commands(
     **parts,
     steps=13_000,
   )
-  # A second go, from a high rate down again, for what one had not reached.
+  # A second go, from half the rate down again, for what one had not reached.
   train(
     "stage2",
     "stage2_simulated",

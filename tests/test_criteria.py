@@ -51,7 +51,7 @@ def test_a_criterion_is_met_where_it_is_shown_and_not_elsewhere(criterion):
   assert np.mean(shown) >= 0.8
   # Voltages alone: of PTB-XL's recordings without hypertrophy 0.10 meet it, of
   # simulated ones 0.15.
-  assert np.mean(plain) <= (0.2 if criterion == "lvh" else 0.1)
+  assert np.mean(plain) <= (0.17 if criterion == "lvh" else 0.1)
 
 
 def test_nothing_is_met_by_what_cannot_be_read():

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ecgtwin_jax.data.ecg import LEADS
 from ecgtwin_jax.simulator.anatomy import Patient
 from ecgtwin_jax.simulator.daily_variation import Day
-from ecgtwin_jax.simulator.waves import Waves, reach, read_table
+from ecgtwin_jax.simulator.waves import Waves, join_waves, reach, read_table
 
 V1, V3, V5 = map(LEADS.index, ("V1", "V3", "V5"))
 AVL = LEADS.index("aVL")
@@ -144,9 +144,7 @@ def _delay_right(patient, day, waves, leads):
     ("V1", 1, max(0.35, 1.15 * early.max() + 0.06)),  # R' above r
   )
   end = reach(end, leads, limits, (left.at(center) @ leads.T)[0])
-  width = np.append(waves.right, width)
-  center = np.append(waves.center, center)
-  return Waves(center, width, width, np.vstack([dipole, end]))
+  return join_waves([left, Waves(center, width, width, end[None])])
 
 
 def _delay_right_a_little(patient, day, waves, duration, leads):
@@ -155,9 +153,7 @@ def _delay_right_a_little(patient, day, waves, duration, leads):
   end = (end[0] + 0.3 * np.array(patient.block_bend)) * day.qrs_size
   present = waves.at(center) @ leads.T
   end = reach(end, leads, (("V1", 1, 0.12), ("I", -1, 0.0)), present[0])
-  width = np.append(waves.right, width)
-  center = np.append(waves.center, center)
-  return Waves(center, width, width, np.vstack([waves.dipole, end]))
+  return join_waves([waves, Waves(center, width, width, end[None])])
 
 
 def _grow_left(patient, day, waves, duration, leads):
