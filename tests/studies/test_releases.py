@@ -50,7 +50,7 @@ def test_recordings_are_near_others_of_their_kind(tmp_path):
   ) as file:
     rows = list(csv.DictReader(file))
   assert len(rows) == 87 and rows[0]["real_n"] == "80"
-  assert np.mean([float(row["ratio"]) <= 2 for row in rows]) > 0.8
+  assert np.mean([float(row["ratio"]) <= 2 for row in rows]) > 0.95
 
 
 def test_only_the_splits_that_are_named_are_read(tmp_path):
