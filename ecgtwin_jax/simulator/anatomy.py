@@ -54,8 +54,8 @@ _HEART_POSITION = np.array([2.5, 0.0, -4.0])
 # leads of real ECGs show, through one dipole's law, and are not anatomy.
 _SOURCES = (
   ((0.0, 0.0, 0.0), 1.0),
-  ((-6.9, -3.1, 6.4), 0.81),
-  ((-0.4, -3.4, -0.5), 0.35),
+  ((-9.6, -2.8, 5.8), 0.58),
+  ((-0.7, -2.6, -0.4), 0.38),
 )
 _HEART_SIZE = 4.0  # cm: no point, so that near electrodes do not see too much
 # Makes the dipole law as strong as Dower's vectors at V2..V6 (cm^2).
@@ -93,6 +93,7 @@ class Patient:
     block_duration: QRS in a bundle branch block, seconds.
     block_bend: What is added to the blocked and the paced dipoles, mV.
     injury_bend: What is added to the direction of ST elevation.
+    st_bend: What is added to the ST level, mV.
     hypertrophy: Voltages in left ventricular hypertrophy; 1 is the criterion.
     fibrillation: (size in mV, waves per second) of fibrillatory waves.
   """
@@ -126,6 +127,7 @@ class Patient:
   block_duration: float
   block_bend: Vector
   injury_bend: Vector
+  st_bend: Vector
   hypertrophy: float
   fibrillation: tuple[float, float]
 
@@ -178,31 +180,31 @@ def sample_patient(
     age=age,
     sex=sex,
     heart_rate=normal(71 - 2 * man, 9, 54, 96),
-    heart_position=vector(1.1, 1.6, 1.3),
+    heart_position=vector(1.45, 1.71, 1.03),
     heart_rotation=(
-      float(rng.normal(0.0, 0.15)),
-      float(rng.normal(0.06, 0.35)),
-      float(np.clip(rng.normal(-0.28 - 0.05 * decades, 0.25), -1.2, 0.7)),
+      float(rng.normal(0.01, 0.12)),
+      float(rng.normal(0.06, 0.33)),
+      float(np.clip(rng.normal(-0.23 - 0.05 * decades, 0.23), -1.2, 0.7)),
     ),
-    electrode_offset=tuple(vector(1.2) for _ in ELECTRODES),
+    electrode_offset=tuple(vector(1.37, 1.37, 1.11) for _ in ELECTRODES),
     p_duration=normal(0.102 + 0.002 * decades, 0.009, 0.080, 0.118),
-    pr_interval=normal(0.177 + 0.004 * decades, 0.026, 0.122, 0.197),
+    pr_interval=normal(0.174 + 0.004 * decades, 0.024, 0.132, 0.197),
     qrs_duration=normal(0.078 + 0.006 * man, 0.009, 0.062, 0.108),
     qtc=normal(0.387 - 0.010 * man + 0.002 * decades, 0.018, 0.335, 0.435),
-    p_size=normal(0.96, 0.13, 0.5, 1.6),
-    qrs_size=normal(0.90 + 0.10 * man - 0.02 * decades, 0.10, 0.55, 1.45),
-    t_size=normal(0.95 + 0.20 * man - 0.05 * decades, 0.22, 0.3, 1.8),
-    limb_size=normal(1.0, 0.14, 0.7, 1.4),
-    qrs_bend=tuple(map(vector, (0.07, 0.09, 0.18, 0.18))),
+    p_size=normal(0.82, 0.13, 0.5, 1.6),
+    qrs_size=normal(0.75 + 0.10 * man - 0.02 * decades, 0.09, 0.55, 1.45),
+    t_size=normal(0.73 + 0.20 * man - 0.05 * decades, 0.17, 0.3, 1.8),
+    limb_size=normal(1.1, 0.1, 0.7, 1.4),
+    qrs_bend=tuple(map(vector, (0.07, 0.04, 0.2, 0.18))),
     qrs_timing=tuple(
       np.clip(
-        rng.normal(0, 0.05, 4), (-0.02, -0.08, -0.08, -0.08), 0.04
+        rng.normal(0, 0.074, 4), (-0.02, -0.08, -0.08, -0.08), 0.04
       ).tolist()
     ),
-    p_bend=vector(0.016, 0.022, 0.022),
-    t_bend=vector(0.09, 0.02, 0.05),
+    p_bend=vector(0.038, 0.035, 0.005),
+    t_bend=vector(0.13, 0.037, 0.039),
     t_skew=normal(1.55, 0.2, 1.1, 2.0),
-    st_level=normal(0.02 + 0.05 * man - 0.01 * decades, 0.14, -0.4, 0.45),
+    st_level=normal(-0.004 + 0.05 * man - 0.01 * decades, 0.106, -0.4, 0.45),
     respiration=normal(0.25, 0.035, 0.16, 0.34),
     respiratory_rr=normal(0.026 - 0.006 * decades, 0.008, 0.006, 0.06),
     ectopic_dipole=tuple(ectopic.tolist()),
@@ -213,6 +215,7 @@ def sample_patient(
     block_bend=vector(0.10),
     injury_bend=vector(0.12),
     hypertrophy=normal(1.22, 0.10, 1.08, 1.5),
+    st_bend=vector(0.037, 0.038, 0.038),
     fibrillation=(normal(0.07, 0.025, 0.03, 0.14), normal(6.3, 0.7, 5, 8)),
   )
 

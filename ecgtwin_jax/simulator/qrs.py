@@ -15,10 +15,10 @@ AVL = LEADS.index("aVL")
 
 # (center, width) in parts of the duration of QRS, dipole in mV.
 _NORMAL = (
-  (0.18, 0.078, (0.00, 0.00, -0.18)),  # septum
-  (0.37, 0.085, (0.56, 0.51, -0.36)),  # apex
-  (0.53, 0.095, (1.12, 0.71, 0.32)),  # left free wall
-  (0.74, 0.092, (-0.07, 0.00, 0.97)),  # base
+  (0.18, 0.078, (-0.04, 0.02, -0.18)),  # septum
+  (0.37, 0.085, (0.66, 0.21, -0.42)),  # apex
+  (0.53, 0.095, (1.29, 0.9, 0.41)),  # left free wall
+  (0.74, 0.092, (-0.02, 0.07, 1.2)),  # base
 )
 _LEFT_ANTERIOR_BLOCK = (
   (0.18, 0.078, (-0.18, 0.28, -0.28)),
@@ -42,6 +42,8 @@ _PACED = (  # from the apex of the right ventricle
 )
 _RIGHT_BLOCK_END = (0.75, 0.090, (-0.38, 0.03, -0.62))
 _INCOMPLETE_END = (0.82, 0.070, (-0.20, 0.00, -0.34))
+# Of the limits of hypertrophy: above that, what is beyond shrinks by the power.
+_USUAL_VOLTAGE, _HELD = 0.94, 0.62
 _HYPERTROPHY = np.array([[0.1], [0.4], [1.0], [0.5]])  # growth of each part
 # Early forces without the wall that died: (wall, septum, apex).
 _DEAD_WALLS = (
@@ -117,6 +119,8 @@ def build_qrs(
     waves = _grow_left(patient, day, waves, duration, leads)
   elif "low_voltage" in findings:
     waves = _shrink(day, waves, duration, leads)
+  elif not findings & {"lbbb", "pacing"}:
+    waves = _hold_back(patient, waves, duration, leads)
   return duration, waves
 
 
@@ -159,8 +163,6 @@ def _delay_right_a_little(patient, day, waves, duration, leads):
 def _grow_left(patient, day, waves, duration, leads):
   """Hypertrophy: left forces grow over Sokolow's or Cornell's limit."""
   target = max(patient.hypertrophy * day.qrs_size, 1.06)
-  cornell = 2.8 if patient.sex == "M" else 2.0
-  time = np.linspace(0.0, duration, 60)
   # Where V5 and V1 see most of it, so that no other lead grows out of bounds.
   way = leads[V5] - leads[V1]
   way = 1.2 * _HYPERTROPHY * way / np.linalg.norm(way)
@@ -169,16 +171,24 @@ def _grow_left(patient, day, waves, duration, leads):
     dipole = waves.dipole.copy()
     dipole[:4] += growth * way
     grown = dataclasses.replace(waves, dipole=dipole)
-    low, high = _extremes(grown.at(time) @ leads.T)
-    reached = max(
-      (max(high[V5:]) - low[V1]) / 3.5, (high[AVL] - low[V3]) / cornell
-    )
+    reached = _voltage(patient, grown, duration, leads)
     growth = max(growth + 1.3 * (target - reached), 0.0)
   return grown
 
 
-def _extremes(signal):
-  return signal.min(axis=0), signal.max(axis=0)
+def _hold_back(patient, waves, duration, leads):
+  """Voltages that a report would have called hypertrophy are rarely normal."""
+  voltage = _voltage(patient, waves, duration, leads)
+  factor = max(voltage / _USUAL_VOLTAGE, 1.0) ** -_HELD
+  return dataclasses.replace(waves, dipole=factor * waves.dipole)
+
+
+def _voltage(patient, waves, duration, leads):
+  """Sokolow's or Cornell's voltage, whichever is the more of its limit."""
+  signal = waves.at(np.linspace(0.0, duration, 60)) @ leads.T
+  low, high = signal.min(axis=0), signal.max(axis=0)
+  cornell = 2.8 if patient.sex == "M" else 2.0
+  return max((max(high[V5:]) - low[V1]) / 3.5, (high[AVL] - low[V3]) / cornell)
 
 
 def _shrink(day, waves, duration, leads):

@@ -13,7 +13,7 @@ TANGENT = 2.0
 T_WIDTH = 0.105  # of the QT interval, after the peak
 _J_DELAY, _J_RISE = 0.010, 0.014  # s: the ST level is full a little after J
 _AT_J = float(np.exp(-0.5 * (_J_DELAY / _J_RISE) ** 2))
-_T = np.array([0.41, 0.19, -0.18])
+_T = np.array([0.495, 0.215, -0.183])
 # Direction of ST elevation, its usual largest size (mV), and what it promises
 # at J: (lead, sign, mV).
 _INJURY = {
@@ -71,7 +71,8 @@ def build_st_t(
   slower = float(np.clip(3.0 * (qt - 0.40), -0.35, 0.2))
   size = patient.t_size * day.t_size * (1 + slower)
   t = (_T + np.array(patient.t_bend) + day.t_bend) * size
-  st, skew = patient.st_level * t, patient.t_skew
+  st = patient.st_level * t + np.array(patient.st_bend)
+  skew = patient.t_skew
   if findings & {"lbbb", "pacing"}:
     # T and ST point away from a QRS that spread by the wrong way.
     area = qrs.right @ qrs.dipole / qrs.right.sum()

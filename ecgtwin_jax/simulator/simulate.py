@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 _SUPPORT = 4.0  # widths of a Gaussian that are computed: beyond is < 0.0004
-_BREATH_SWELL = 0.025  # how much beats swell and shrink with the breath
+_BREATH_SWELL = 0.015  # how much beats swell and shrink with the breath
 _YEAR = 365.25 * 86400.0
 
 
@@ -231,9 +231,9 @@ def _atrial_waves(patient, rhythm, time, rng):
 
 def _electrode_noise(samples, rate, rng):
   """(s, 9) mV: baseline wander, muscle noise (1..150 Hz), some mains hum."""
-  wander, muscle, hum = np.exp(rng.normal(0.0, (0.6, 0.35, 0.5))) * (
+  wander, muscle, hum = np.exp(rng.normal(0.0, (0.6, 0.36, 0.5))) * (
     0.052,
-    0.017,
+    0.0187,
     0.0015,
   )
   basis = _wander_basis(samples, rate)
@@ -245,7 +245,8 @@ def _electrode_noise(samples, rate, rng):
   spectrum = np.zeros((9, len(frequency)), np.complex64)
   band = rng.standard_normal((9, high - low, 2), dtype=np.float32)
   level = np.exp(rng.normal(0.0, 0.4, 9)).astype(np.float32)
-  falling = (20 / frequency[low:high]).astype(np.float32) ** 0.5
+  part = frequency[low:high]
+  falling = ((20 / part) ** 0.42 / (1 + (part / 43) ** 6)).astype(np.float32)
   scale = muscle * samples / np.sqrt(4 * max(high - low, 1))
   spectrum[:, low:high] = (
     np.float32(scale)
