@@ -49,6 +49,7 @@ def get_config(variant="base"):
     # The usual beat that stage 1 foretells, laid at the track's R peaks: the
     # width of stage 1's tokens; 0: none.
     beat_sketch=256,
+    beat_gates=2,  # of what foretells it, those of stage 1
   )
   config.schedule = dict(
     steps=1000,  # from clean latents to noise
@@ -111,6 +112,7 @@ def get_config(variant="base"):
           "model.latent_channels": 4,
           "model.beat_track": "none",
           "model.beat_sketch": 0,
+          "model.beat_gates": 0,
           "prediction": "noise",
           "loss_weighting": "uniform",
           "timesteps": (1, 998),

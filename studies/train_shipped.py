@@ -5,10 +5,11 @@
 Runs the commands that --dry_run prints, one after the other: simulated cohorts
 and PTB-XL prepared, the autoencoder on both (and on --unreported recordings),
 latents, extractor, rhythm model, and two denoisers: of simulated pairs alone,
-`simulated` (in two goes), and of real recordings in half of each batch, `real`.
-Each command continues where it stopped, so this one does. Two hours of one core
-to the twin of simulated pairs. The twins are stage2_simulated/twin and
-stage2_real/twin in the output; configs/evaluate.py judges them.
+`simulated`, and of real recordings in half of each batch, `real`. Autoencoder
+and first denoiser go twice: from a lower rate down again, for what the first go
+had not reached. Each command continues where it stopped, so this one does. The
+twins are stage2_simulated/twin and stage2_real/twin in the output;
+configs/evaluate.py judges them.
 """
 
 import argparse
@@ -21,10 +22,13 @@ import sys
 # the extractor has not met, as those will be who use the twin.
 COHORTS = {
   "autoencoder": (10_000, 77),
-  "extractor": (8_000, 0),
-  "more": (8_000, 7),
-  "denoiser": (4_000, 912),
+  "extractor": (8_000, 101),
+  "second": (8_000, 107),
+  "third": (8_000, 111),
+  "fourth": (8_000, 117),
+  "denoiser": (5_000, 913),
 }
+EXTRACTOR = ("extractor", "second", "third", "fourth")
 
 
 def commands(
@@ -51,8 +55,7 @@ def commands(
     for name in (*COHORTS, "ptbxl", "unreported", "vae", "stage1", "rhythm")
   }
   latents = {
-    name: f"{at[name]}_latents"
-    for name in ("extractor", "more", "denoiser", "ptbxl")
+    name: f"{at[name]}_latents" for name in (*EXTRACTOR, "denoiser", "ptbxl")
   }
   steps = []
 
@@ -78,10 +81,19 @@ def commands(
     given = (f"--input={unreported}", f"--licence={licence}")
     prepare("unreported", "wfdb_folder", *given)
     shares["unreported"] = 0.6
-  train("vae", "vae", mix(at, **shares), steps=15_000)
+  train("vae", "vae_first", mix(at, **shares), steps=15_000)
+  train(
+    "vae",
+    "vae",
+    mix(at, **shares),
+    init_from=str(output / "vae_first"),
+    steps=7000,
+    seed=1,
+    **{"optimizer.learning_rate": 6e-4},
+  )
   for name in latents:
     prepare(name, "encode", f"--data={at[name]}", f"--vae={at['vae']}")
-  both = {"extractor": 2, "more": 2, "ptbxl": 1.25}
+  both = dict.fromkeys(EXTRACTOR, 1) | {"ptbxl": 1.25}
   real = {"vae": at["vae"], "own_recordings": True}
   train(
     "stage1",
@@ -89,8 +101,8 @@ def commands(
     mix(at, **both),
     latents=mix(latents, **both),
     **real,
-    steps=2500,
-    **{"optimizer.weight_decay": 0.1},
+    steps=5000,
+    **{"optimizer.weight_decay": 0.01},
   )
   # Without shares: recordings count alike.
   train(
@@ -110,7 +122,6 @@ def commands(
     **parts,
     steps=13_000,
   )
-  # A second go, from half the rate down again, for what one had not reached.
   train(
     "stage2",
     "stage2_simulated",
@@ -118,9 +129,8 @@ def commands(
     **simulated,
     **parts,
     init_from=str(output / "stage2_first"),
-    steps=4500,
-    seed=1,
-    **{"optimizer.learning_rate": 1e-3},
+    steps=20_000,
+    seed=2,
   )
   half = {"denoiser": 1, "ptbxl": 1}
   train(

@@ -17,6 +17,7 @@ from ecgtwin_jax.models.denoiser import BEAT_TRACKS
 MAX_SIZE = 1 << 16  # of any number of a model
 _REPEATS = (
   *("depth", "levels", "level_blocks", "blocks", "middle", "resampler_depth"),
+  "beat_gates",
 )
 
 

@@ -139,6 +139,9 @@ class IdentityTokens(nn.Module):
 class UnderCondition(nn.Module):
   """W4 x + W3 (h + MLP h), h = gelu(W1 x + W2 LN condition): x seen under it.
 
+  With `gates` so many blocks follow, h += W5 (gelu(W6 LN h + W7 c) (1 + W8 c))
+  with c = LN condition: what a condition does to a beat is a product of both.
+
   What goes straight through holds for hearts that are unlike those of the
   training. It is drawn as zero; stage 1 puts principal components in its place.
   """
@@ -146,6 +149,7 @@ class UnderCondition(nn.Module):
   hidden: int
   features: int
   last_init: Callable = layers.torch_uniform
+  gates: int = 0
 
   @nn.compact
   def __call__(
@@ -159,6 +163,12 @@ class UnderCondition(nn.Module):
     h = dense(self.hidden, "input")(x)
     h = nn.gelu(h + dense(self.hidden, "condition")(condition))
     h += layers.MLP(self.hidden, nn.gelu, layers.torch_uniform, name="mlp")(h)
+    for i in range(self.gates):
+      normed = nn.LayerNorm(epsilon=1e-5, name=f"norm_{i}")(h)
+      change = dense(self.hidden, f"change_{i}")(normed)
+      change += dense(self.hidden, f"change_condition_{i}")(condition)
+      gate = 1 + dense(self.hidden, f"gate_{i}")(condition)
+      h += dense(self.hidden, f"add_{i}", layers.zeros)(nn.gelu(change) * gate)
     direct = layers.Dense(
       self.features, use_bias=False, kernel_init=layers.zeros, name="direct"
     )
@@ -199,6 +209,7 @@ class BaseExtractor(nn.Module):
   resampler_depth: int = 1
   median_beat: bool = False
   beat_width: int = 256  # of what reads the beat at once, and predicts another
+  beat_gates: int = 0  # blocks of these in which the condition is a factor
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -223,9 +234,14 @@ class BaseExtractor(nn.Module):
         self.dtype,
       )
     if self.median_beat:
-      self.beat_reading = UnderCondition(self.beat_width, self.base_width)
+      self.beat_reading = UnderCondition(
+        self.beat_width, self.base_width, gates=self.beat_gates
+      )
       self.beat_head = UnderCondition(
-        self.beat_width, MEDIAN_SAMPLES * len(LEADS), layers.zeros
+        self.beat_width,
+        MEDIAN_SAMPLES * len(LEADS),
+        layers.zeros,
+        self.beat_gates,
       )
 
   def tokens(

@@ -38,6 +38,7 @@ class ForetoldBeat(nn.Module):
 
   width: int  # of a statement's token
   hidden: int = 256
+  gates: int = 0
 
   @nn.compact
   def __call__(
@@ -52,7 +53,10 @@ class ForetoldBeat(nn.Module):
     )(statements, mask, patient)
     condition = masked_mean(tokens, mask)
     beat = UnderCondition(
-      self.hidden, MEDIAN_SAMPLES * len(LEADS), name="beat_head"
+      self.hidden,
+      MEDIAN_SAMPLES * len(LEADS),
+      gates=self.gates,
+      name="beat_head",
     )(base, condition)
     beat = beat.reshape(-1, MEDIAN_SAMPLES, len(LEADS))
     return beat_rate.from_60_bpm(beat, patient)

@@ -99,6 +99,7 @@ class Denoiser(nn.Module):
       the same moment of other beats, by the track.
     beat_sketch: Width of the statements' tokens by which the person's usual
       beat is foretold, to be laid at the R peaks of the track; 0: it is not.
+    beat_gates: Blocks of what foretells it in which the condition is a factor.
     remat: Keep less for the gradient and compute it again; dit keeps what its
       products give.
 
@@ -121,6 +122,7 @@ class Denoiser(nn.Module):
   beat_track: str = "none"
   beat_attention: bool = False
   beat_sketch: int = 0
+  beat_gates: int = 0
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -193,9 +195,9 @@ class Denoiser(nn.Module):
         name="track_embedding",
       )(track)
       if self.beat_sketch:
-        beat = ForetoldBeat(self.beat_sketch, name="foretold_beat")(
-          base, statements, mask, patient
-        )
+        beat = ForetoldBeat(
+          self.beat_sketch, gates=self.beat_gates, name="foretold_beat"
+        )(base, statements, mask, patient)
         h = layers.Dense(
           2 * self.width,
           kernel_init=layers.xavier,

@@ -192,6 +192,12 @@ def _foretold_beat(config, extractor, params):
       f"{extractor.beat_width}, which must be {ForetoldBeat.hidden} where "
       f"config.model.beat_sketch={asked} is not 0"
     )
+  if extractor.beat_gates != config.model.beat_gates:
+    raise ValueError(
+      f"config.model.beat_gates={config.model.beat_gates} must be "
+      f"{extractor.beat_gates}, as in config.base_extractor="
+      f"{config.base_extractor!r}"
+    )
   return {name: params[name] for name in ("statement_tokens", "beat_head")}
 
 
