@@ -7,8 +7,8 @@
 Expect validation/top1, retrieval of a patient's other recording among held-out
 patients, far above validation/top1_chance, and validation/beat_r2, the share of
 that recording's median beat which base vector and condition give, far above
-validation/beat_r2_of_nobody, what the condition gives alone: after 2,500 steps
-of `small`, ten minutes on one core, 0.97 of 512 patients, 0.85 and 0.54.
+validation/beat_r2_of_nobody, what the condition gives alone: after 10,000 steps
+of `small`, 14 minutes of two cores, 0.98 of 512 patients, 0.79 and 0.34.
 """
 
 import ml_collections
@@ -53,7 +53,7 @@ def get_config(variant="base"):
   small = {
     "model.width": 64,
     "model.heads": 4,
-    "model.depth": 1,
+    "model.depth": 0,  # blocks cost half of the time and gave nothing
     "model.latent_patch": 8,
   }
   return common.finish(
@@ -94,15 +94,15 @@ def get_config(variant="base"):
         # The shipped twin, `simulated-small`.
         "small": {
           **small,
+          "beat_weight": 4.0,
           "batch_size": 256,
           "steps": 800,
           "log_every": 25,
           "eval_every": 200,
           "checkpoint_every": 100,
-          "optimizer.muon": True,  # 400 steps do what AdamW needs 800 for
-          "optimizer.learning_rate": 4e-3,
+          "optimizer.learning_rate": 2e-3,
           "optimizer.final_learning_rate": 5e-5,
-          "optimizer.weight_decay": 1e-3,
+          "optimizer.weight_decay": 0.1,
           "optimizer.warmup_steps": 40,
           "optimizer.clip_norm": 1.0,
           "optimizer.ema": 0.98,

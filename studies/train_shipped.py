@@ -93,17 +93,22 @@ def commands(
   )
   for name in latents:
     prepare(name, "encode", f"--data={at[name]}", f"--vae={at['vae']}")
-  both = dict.fromkeys(EXTRACTOR, 1) | {"ptbxl": 1.25}
+  both = dict.fromkeys(EXTRACTOR, 1)
   real = {"vae": at["vae"], "own_recordings": True}
-  train(
-    "stage1",
-    "stage1",
-    mix(at, **both),
-    latents=mix(latents, **both),
-    **real,
-    steps=5000,
-    **{"optimizer.weight_decay": 0.01},
-  )
+  for name, shares, keys in (
+    ("stage1", both, {"vae": at["vae"]}),
+    # Beats of others, which real recordings are given a share of, cost the
+    # simulated ones: each denoiser has an extractor of its own.
+    ("stage1_real", both | {"ptbxl": 1.25}, real),
+  ):
+    train(
+      "stage1",
+      name,
+      mix(at, **shares),
+      latents=mix(latents, **shares),
+      **keys,
+      steps=10_000,
+    )
   # Without shares: recordings count alike.
   train(
     "rhythm",
@@ -112,7 +117,8 @@ def commands(
     latents=f"{latents['extractor']},{latents['ptbxl']}",
     vae=at["vae"],
   )
-  parts = {"base_extractor": at["stage1"], "rhythm": at["rhythm"]}
+  rhythm = {"rhythm": at["rhythm"]}
+  parts = rhythm | {"base_extractor": at["stage1"]}
   simulated = {"latents": latents["denoiser"], "vae": at["vae"]}
   train(
     "stage2",
@@ -129,7 +135,7 @@ def commands(
     **simulated,
     **parts,
     init_from=str(output / "stage2_first"),
-    steps=20_000,
+    steps=10_500,
     seed=2,
   )
   half = {"denoiser": 1, "ptbxl": 1}
@@ -138,8 +144,9 @@ def commands(
     "stage2_real",
     mix(at, **half),
     latents=mix(latents, **half),
+    base_extractor=str(output / "stage1_real"),
     **real,
-    **parts,
+    **rhythm,
     steps=10_000,
   )
   return steps

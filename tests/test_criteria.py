@@ -47,11 +47,12 @@ def met_by_sinus_rhythm(number):
 def test_a_criterion_is_met_where_it_is_shown_and_not_elsewhere(criterion):
   statements, rate = SHOWN[criterion]
   shown = [met(number, statements, rate)[criterion] for number in range(12)]
-  plain = [met_by_sinus_rhythm(n)[criterion] for n in range(12)]
+  several = 200 if criterion in ("lvh", "st_elevation") else 12
+  plain = [met_by_sinus_rhythm(n)[criterion] for n in range(several)]
   assert np.mean(shown) >= 0.8
-  # Voltages alone: of PTB-XL's recordings without hypertrophy 0.10 meet it, of
-  # simulated ones 0.15.
-  assert np.mean(plain) <= (0.17 if criterion == "lvh" else 0.1)
+  # Of 1,001 recordings of PTB-XL without infarct, block and hypertrophy 0.08
+  # meet the voltages, 0.08 ST elevation.
+  assert np.mean(plain) <= 0.1
 
 
 def test_nothing_is_met_by_what_cannot_be_read():
@@ -94,7 +95,9 @@ def test_a_generator_that_ignores_the_text_is_at_the_baseline():
   for name in ("bradycardia", "tachycardia"):
     assert obeying[f"criterion_{name}_share"].value > 0.9
     assert ignoring[f"criterion_{name}_share"].value < 0.4
-    assert obeying[f"criterion_{name}_unasked_share"].value < 0.1
+    # In sinus rhythm hearts may beat 52 times a minute, as those of PTB-XL.
+    unasked = obeying[f"criterion_{name}_unasked_share"]
+    assert unasked.value <= unasked.reference + 0.02
 
 
 def test_generated_as_real_is_as_real():
