@@ -122,6 +122,7 @@ def get_config(variant="base"):
         },
         "smoke": {
           **small,
+          "model.depth": 1,
           "model.token_width": 8,
           "batch_size": 16,
           "steps": 4,

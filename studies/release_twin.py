@@ -67,9 +67,9 @@ ECGTwin-JAX: `ecgtwin_jax.ECGTwin.from_pretrained("simulated-small")`.
 
 Denoiser: {patients:,} simulated patients with {recordings} recordings each
 (simulator version {version}, seed {seed}; split by patient 8:1:1), whom the
-extractor has not met, statements embedded by `{encoder}`. Autoencoder, base
-extractor and rhythm model have met recordings of PTB-XL, too. All parts are
-those of one command, `python -m studies.train_shipped`.
+extractor has not met, statements embedded by `{encoder}`. Autoencoder and
+rhythm model have met recordings of PTB-XL, too. One command trains all parts,
+`python -m studies.train_shipped`.
 {note}
 
 {licences}
