@@ -101,6 +101,15 @@ def test_an_equal_report_is_no_wrong_answer():
   ]
   keys = clip_score.report_keys(conditions)
   assert keys[0] == keys[1] != keys[2]
+  block = "Right bundle branch block"
+  reports = (
+    (block,),
+    (block, "Abnormal ECG"),
+    ("Normal ECG",),
+    ("Sinus rhythm",),
+  )
+  short = clip_score.report_keys([Condition(r, 70) for r in reports])
+  assert short == [(block,), (block,), (), ("Sinus rhythm",)]
   texts = np.eye(3)[[0, 0, 1]]
   share = clip_score.retrieve(texts[:, None], texts, keys)
   np.testing.assert_array_equal(share[1], 1)

@@ -461,6 +461,12 @@ def names_sinus_rhythm(statement: str) -> bool:
   return any(finding(name, [statement]) == 1 for name in _SINUS)
 
 
+def names_conclusion(statement: str) -> bool:
+  """Whether a statement sums up a report ("Abnormal ECG"), and no more."""
+  read = {name for name, value in read_statement(statement).items() if value}
+  return bool(read) and read <= _SUMMARIES.keys()
+
+
 def normality(statements: Sequence[str]) -> int:
   """Whether a report calls its ECG normal (0) or abnormal (1); -1: unclear.
 

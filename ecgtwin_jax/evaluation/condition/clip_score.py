@@ -21,6 +21,7 @@ from ecgtwin_jax.evaluation.metric import (
   missing,
 )
 from ecgtwin_jax.evaluation.resampling import mean_of_others
+from ecgtwin_jax.text.findings import names_conclusion
 
 CANDIDATES = 100  # reports
 TOPS = (1, 5)
@@ -261,8 +262,15 @@ def _retrieval_metrics(projections, seed):
 
 
 def report_keys(conditions: Sequence[Condition]) -> list[tuple[str, ...]]:
-  """Equal for reports of the same statements, whatever their order."""
-  return [tuple(sorted(c.statements)) for c in conditions]
+  """Equal for reports of the same statements, whatever their order.
+
+  A conclusion ("Abnormal ECG") follows from the statements before it: with it
+  and without it a report is the same.
+  """
+  return [
+    tuple(sorted(s for s in c.statements if not names_conclusion(s)))
+    for c in conditions
+  ]
 
 
 def retrieve(
