@@ -146,6 +146,32 @@ def test_what_goes_straight_through_is_added_and_begins_at_zero():
   )
 
 
+def test_gated_blocks_add_nothing_at_first_and_multiply_by_the_condition():
+  x, condition = _random(6, B, 7), _random(7, B, 2)
+  plain, gated = (UnderCondition(hidden=3, features=5, gates=n) for n in (0, 1))
+  params = gated.init(jax.random.key(0), x, condition)["params"]
+  own = plain.init(jax.random.key(0), x, condition)["params"]
+  assert params.keys() - own.keys() == {
+    *("norm_0", "change_0", "change_condition_0", "gate_0", "add_0")
+  }
+  shared = {name: params[name] for name in own}
+  first = plain.apply({"params": shared}, x, condition)
+  np.testing.assert_array_equal(
+    gated.apply({"params": params}, x, condition), first
+  )
+  add = {"kernel": _random(8, 3, 3), "bias": jnp.zeros(3)}
+  open_gate = jax.tree.map(jnp.zeros_like, params["gate_0"])
+  closed = {**open_gate, "bias": -jnp.ones(3)}  # 1 + gate is 0
+  shown = {
+    name: gated.apply(
+      {"params": {**params, "add_0": add, "gate_0": gate}}, x, condition
+    )
+    for name, gate in (("open", open_gate), ("closed", closed))
+  }
+  np.testing.assert_allclose(shown["closed"], first, atol=1e-6)
+  assert np.abs(shown["open"] - first).max() > 1e-3
+
+
 def test_the_predicted_beat_depends_on_person_and_condition():
   base = _random(5, B, 15)
   beat = read(base, *ARGS[1:], method="predict_beat")

@@ -278,6 +278,12 @@ def test_another_width_than_stage_1_s_is_refused(stage_config):
     denoiser.load_data(config)
 
 
+def test_other_gates_than_stage_1_s_are_refused(stage_config):
+  config = stage_config("stage2", **{"model.beat_gates": 1})
+  with pytest.raises(ValueError, match="beat_gates=1 must be 2"):
+    denoiser.load_data(config)
+
+
 def test_another_width_of_what_foretells_is_refused(stage_config, monkeypatch):
   monkeypatch.setattr(ForetoldBeat, "hidden", 128)
   with pytest.raises(ValueError, match="beat_width=256, which must be 128"):

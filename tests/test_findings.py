@@ -184,3 +184,18 @@ def test_auroc_by_hand_and_by_sklearn():
   scores = np.append(scores, 100.0)
   answers = np.append(answers, -1)
   np.testing.assert_allclose(findings.auroc(scores, answers), want)
+
+
+@pytest.mark.parametrize(
+  ("statement", "expected"),
+  [
+    ("Abnormal ECG", True),
+    ("Normal ECG except for rate", True),
+    ("Borderline ECG", True),
+    ("Sinus rhythm", False),
+    ("Abnormal ECG: right bundle branch block", False),
+    ("mumps", False),
+  ],
+)
+def test_what_is_a_conclusion(statement, expected):
+  assert findings.names_conclusion(statement) is expected

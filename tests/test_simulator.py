@@ -12,6 +12,7 @@ from ecgtwin_jax.data.conditions import Condition
 from ecgtwin_jax.data.ecg import LEADS
 from ecgtwin_jax.data.heart_rate import detect_beats
 from ecgtwin_jax.simulator import findings, simulate
+from ecgtwin_jax.text.findings import names_conclusion
 from studies.recording_measures import measure, simulate_recordings
 
 RATES = {
@@ -255,3 +256,29 @@ def test_measures_lie_where_those_of_real_recordings_do():
     ("wander_0.05_0.25hz_uv", 37, 10),
   ):
     assert np.nanmedian(measured[name]) == pytest.approx(real, abs=near), name
+
+
+def test_three_reports_in_ten_end_without_a_conclusion():
+  ends = [
+    simulate.cohort_recordings(3, number, 1)[0].condition.statements[-1]
+    for number in range(200)
+  ]
+  share = np.mean([names_conclusion(end) for end in ends])
+  assert share == pytest.approx(0.7, abs=0.1)
+
+
+def test_a_persons_own_st_level_shows_in_the_leads():
+  patient = simulate.cohort_patient(5, 0)
+  shown = [
+    simulate.simulate(
+      dataclasses.replace(patient, st_bend=(level, 0.0, 0.0)),
+      Condition(("Sinus rhythm",), 60.0),
+      np.random.default_rng(0),
+      False,
+    )
+    for level in (0.0, 0.1)
+  ]
+  at = round(500 * (shown[0].fiducials.qrs_offset[1] + 0.02))
+  rise = (shown[1].ecg.signal - shown[0].ecg.signal)[at]
+  assert rise[LEADS.index("I")] > 0.03 and rise[LEADS.index("V6")] > 0.03
+  assert rise[LEADS.index("aVR")] < -0.03
