@@ -4,7 +4,7 @@
   python -m ecgtwin_jax.main --config=configs/evaluate.py \\
     --config.twin=runs/small/stage2/twin --config.levels="('privacy',)" \\
     --workdir=runs/small/privacy
-  python -m data_prep simulated --patients 200 --seed 4077 --output runs/unseen
+  python -m data_prep simulated --patients 200 --seed 4177 --output runs/unseen
   python -m ecgtwin_jax.main --config=configs/evaluate.py \\
     --config.twin=runs/small/stage2/twin --config.data=runs/unseen \\
     --config.splits="('train', 'validation', 'test')" \\
