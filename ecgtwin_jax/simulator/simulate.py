@@ -230,7 +230,7 @@ def _atrial_waves(patient, rhythm, time, rng):
 
 
 def _electrode_noise(samples, rate, rng):
-  """(s, 9) mV: baseline wander, muscle noise (1..150 Hz), some mains hum."""
+  """(s, 9) mV: wander, muscle noise (most of it 1..43 Hz), some mains hum."""
   wander, muscle, hum = np.exp(rng.normal(0.0, (0.6, 0.36, 0.5))) * (
     0.052,
     0.0187,
