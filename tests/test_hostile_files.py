@@ -343,11 +343,11 @@ def widen(path):
   change_index(path, change)
 
 
-def deepen(path):
+def deepen(part, key):
   def change(parts):
-    parts["denoiser"]["hyper"]["model"]["depth"] = 5000
+    parts[part]["hyper"]["model"][key] = 5000
 
-  change_index(path, change)
+  return lambda path: change_index(path, change)
 
 
 def name_another_part(path):
@@ -436,7 +436,8 @@ def cut(path):
     (nest, "is damaged"),
     (grow, "has 1099511627776 bytes, must be at most"),
     (widen, "width=1000000000 must be in 0..65536"),
-    (deepen, r"more blocks than \d+ arrays"),
+    (deepen("denoiser", "depth"), r"more blocks than \d+ arrays"),
+    (deepen("base_extractor", "beat_gates"), r"more blocks than \d+ arrays"),
     (name_another_part, "its parts must be of vae, base_extractor"),
     (put_other_weights, "the rhythm's arrays are not those"),
     (cut, "rhythm.safetensors is damaged"),

@@ -248,10 +248,13 @@ def test_measures_lie_where_those_of_real_recordings_do():
     ("qtcf_ms", 383, 8),
     ("axis_deg", 23, 15),
     ("p_I_mv", 0.10, 0.02),
+    ("p_aVL_mv", 0.05, 0.02),
     ("p_V6_mv", 0.08, 0.02),
+    ("r_I_mv", 0.77, 0.12),
     ("r_V5_mv", 1.31, 0.15),
     ("s_V1_mv", 0.81, 0.15),
     ("t_II_mv", 0.23, 0.04),
+    ("t_aVR_mv", -0.22, 0.03),
     ("noise_5_15hz_uv", 10.9, 2),
     ("wander_0.05_0.25hz_uv", 37, 10),
   ):
