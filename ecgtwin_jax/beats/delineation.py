@@ -22,9 +22,10 @@ from ecgtwin_jax.beats.median_beat import RATE, Beats, find_median_beat
 from ecgtwin_jax.data.ecg import MODEL_RATE
 
 _SMOOTH = 0.004  # s: standard deviation that slopes are smoothed with
-_STILL = 0.09  # of the steepest slope: below it QRS has not begun or is over
+_STILL = 0.09  # of the steepest slope: below it QRS is over
+_STIR = 0.03  # of it, above the stillest place before: there QRS begins
 _QUIET = 0.012  # s that it has to stay below
-_QRS_BEFORE, _QRS_AFTER = 0.12, 0.16  # s around the middle
+_QRS_BEFORE, _QRS_AFTER = 0.15, 0.16  # s around the middle
 _P_LEVEL = 0.1  # of the P wave's height: where it begins
 _P_REACH = 0.12  # s from its peak within which P begins and ends
 _P_COHERENCE = 0.35  # correlation of P between beats, at least
@@ -106,10 +107,11 @@ def _find_qrs(speed, middle):
   quiet = round(_QUIET * RATE)
   half = quiet // 2
   run = scipy.ndimage.maximum_filter1d(speed, quiet)
-  before = np.flatnonzero(run[first:top] < _STILL * speed[top])
+  stillest = run[first : max(top, first + 1)].min()
+  before = np.flatnonzero(run[first:top] <= stillest + _STIR * speed[top])
   after = np.flatnonzero(run[top : last + quiet] < _STILL * speed[top])
   # A pacemaker's spike rings at a low sampling rate, and is never still.
-  if not len(before) or not len(after):
+  if stillest >= _STILL * speed[top] or not len(before) or not len(after):
     return None
   return first + before[-1] + half, top + after[0] - half
 
@@ -153,7 +155,7 @@ def _find_p(x, onset, t_end, beats):
   if not math.isfinite(t_end):
     return nan
   start = round(max(t_end * RATE - gap + 0.01 * RATE, onset - 0.36 * RATE, 0))
-  stop = onset - round(0.008 * RATE)
+  stop = onset - round(0.004 * RATE)
   if stop - start < 0.08 * RATE:
     return nan
   smooth = scipy.ndimage.gaussian_filter1d(x[start:stop], 0.006 * RATE, axis=0)

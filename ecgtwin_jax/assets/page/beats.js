@@ -234,14 +234,18 @@ function removeWander(leads, middles) {
 function findQrs(beat) {
   const slopes = beat.map((x) => gaussian(x, 2, { slope: true }));
   const speed = slopes[0].map((_, i) => norm(slopes.map((x) => x[i])));
-  const [first, last] = [BEFORE - 60, BEFORE + 80];
+  const [first, last] = [BEFORE - 75, BEFORE + 80];
   const top = first + argmax(speed.slice(first, last));
-  const quiet = (i) => range(6).every((k) =>
-    speed[clip(i - 3 + k, speed.length)] < 0.09 * speed[top]);
-  let [onset, offset] = [top - 1, top];
-  while (onset >= first && !quiet(onset)) onset--;
-  while (offset < last + 6 && !quiet(offset)) offset++;
-  return onset < first || offset >= last + 6 ? null : [onset + 3, offset - 3];
+  const fastest = (i) => Math.max(...range(6).map((k) =>
+    speed[clip(i - 3 + k, speed.length)]));
+  const before = range(top - first).map((k) => fastest(first + k));
+  const stillest = Math.min(...before), still = 0.09 * speed[top];
+  const quiet = stillest + 0.03 * speed[top];
+  const onset = first + before.findLastIndex((x) => x <= quiet);
+  let offset = top;
+  while (offset < last + 6 && fastest(offset) >= still) offset++;
+  return stillest >= still || offset >= last + 6
+    ? null : [onset + 3, offset - 3];
 }
 
 // The second derivatives of a cubic spline through samples.
