@@ -24,9 +24,10 @@ from ecgtwin_jax.data.ecg import MODEL_RATE
 _SMOOTH = 0.004  # s: standard deviation that slopes are smoothed with
 _STILL = 0.09  # of the steepest slope: below it QRS is over
 _STIR = 0.03  # of it, above the stillest place before: there QRS begins
-_QUIET = 0.012  # s that it has to stay below
+_QUIET_BEFORE, _QUIET_AFTER = 0.012, 0.020  # s that it has to stay so
 _QRS_BEFORE, _QRS_AFTER = 0.15, 0.16  # s around the middle
-_P_LEVEL = 0.1  # of the P wave's height: where it begins
+_P_START, _P_LEVEL = 0.2, 0.1  # of the P wave's height: where it begins, ends
+_P_EARLIER = 0.008  # s before that level that P begins
 _P_REACH = 0.12  # s from its peak within which P begins and ends
 _P_COHERENCE = 0.35  # correlation of P between beats, at least
 _P_SIZE = 0.020  # mV over leads (root mean square) that it rises and falls
@@ -104,16 +105,15 @@ def _find_qrs(speed, middle):
   first = max(middle - round(_QRS_BEFORE * RATE), 0)
   last = middle + round(_QRS_AFTER * RATE)
   top = first + int(np.argmax(speed[first:last]))
-  quiet = round(_QUIET * RATE)
-  half = quiet // 2
-  run = scipy.ndimage.maximum_filter1d(speed, quiet)
-  stillest = run[first : max(top, first + 1)].min()
-  before = np.flatnonzero(run[first:top] <= stillest + _STIR * speed[top])
-  after = np.flatnonzero(run[top : last + quiet] < _STILL * speed[top])
+  before, after = round(_QUIET_BEFORE * RATE), round(_QUIET_AFTER * RATE)
+  calm = scipy.ndimage.maximum_filter1d(speed, before)[first : top + 1]
+  starts = np.flatnonzero(calm[:-1] <= calm.min() + _STIR * speed[top])
+  over = scipy.ndimage.maximum_filter1d(speed, after)[top : last + after]
+  ends = np.flatnonzero(over < _STILL * speed[top])
   # A pacemaker's spike rings at a low sampling rate, and is never still.
-  if stillest >= _STILL * speed[top] or not len(before) or not len(after):
+  if calm.min() >= _STILL * speed[top] or not len(starts) or not len(ends):
     return None
-  return first + before[-1] + half, top + after[0] - half
+  return first + starts[-1] + before // 2, top + ends[0] - after // 2
 
 
 def _find_t(x, onset, offset, beats):
@@ -179,15 +179,21 @@ def _find_p(x, onset, t_end, beats):
   each = each - each.mean(axis=1, keepdims=True)
   if _coherence(each) < _P_COHERENCE:
     return nan
-  first = top - _foot(wave[max(top - reach, 0) : top + 1][::-1])
-  last = top + _foot(wave[top : top + reach])
-  return (start + first) / RATE, (start + top) / RATE, (start + last) / RATE
+  # It begins in the right atrium, in another direction than most of it has.
+  rise = np.linalg.norm(smooth - line, axis=1)[max(top - reach, 0) : top + 1]
+  first = top - _foot(rise[::-1], _P_START) - round(_P_EARLIER * RATE)
+  last = top + _foot(wave[top : top + reach], _P_LEVEL)
+  return (
+    (start + max(first, 0)) / RATE,
+    (start + top) / RATE,
+    (start + last) / RATE,
+  )
 
 
-def _foot(fall):
-  """Samples from the top of a wave to where it has come down."""
+def _foot(fall, level):
+  """Samples from the top of a wave to where it has come down to a level."""
   low = fall.min()
-  return int(np.flatnonzero(fall <= low + _P_LEVEL * (fall[0] - low))[0])
+  return int(np.flatnonzero(fall <= low + level * (fall[0] - low))[0])
 
 
 def _coherence(each):

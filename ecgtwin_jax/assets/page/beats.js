@@ -236,16 +236,16 @@ function findQrs(beat) {
   const speed = slopes[0].map((_, i) => norm(slopes.map((x) => x[i])));
   const [first, last] = [BEFORE - 75, BEFORE + 80];
   const top = first + argmax(speed.slice(first, last));
-  const fastest = (i) => Math.max(...range(6).map((k) =>
-    speed[clip(i - 3 + k, speed.length)]));
-  const before = range(top - first).map((k) => fastest(first + k));
-  const stillest = Math.min(...before), still = 0.09 * speed[top];
-  const quiet = stillest + 0.03 * speed[top];
-  const onset = first + before.findLastIndex((x) => x <= quiet);
+  const fastest = (i, n) => Math.max(...range(n).map((k) =>
+    speed[clip(i - n / 2 + k, speed.length)]));
+  const before = range(top - first).map((k) => fastest(first + k, 6));
+  const calmest = Math.min(...before), still = 0.09 * speed[top];
+  const onset = first
+    + before.findLastIndex((x) => x <= calmest + 0.03 * speed[top]);
   let offset = top;
-  while (offset < last + 6 && fastest(offset) >= still) offset++;
-  return stillest >= still || offset >= last + 6
-    ? null : [onset + 3, offset - 3];
+  while (offset < last + 10 && fastest(offset, 10) >= still) offset++;
+  return calmest >= still || offset >= last + 10
+    ? null : [onset + 3, offset - 5];
 }
 
 // The second derivatives of a cubic spline through samples.
