@@ -14,7 +14,7 @@ from ecgtwin_jax.constants import MEDIAN_R, MEDIAN_SAMPLES, SECONDS
 from ecgtwin_jax.data.ecg import MODEL_RATE
 from ecgtwin_jax.data.heart_rate import detect_beats_by_energy
 
-VERSION = 4  # raised when the beats that are found change: encode tells by it
+VERSION = 5  # raised when the beats that are found change: encode tells by it
 MAX_BEATS = 48  # of a recording: 288 bpm for 10 s
 KINDS = ("usual", "pvc", "pac", "paced")
 _USUAL, _PVC, _PAC, _PACED = range(len(KINDS))
