@@ -1,12 +1,12 @@
 """Where the waves of a median beat begin and end, from all leads together.
 
 The evaluation's `check_chain` measures the error on simulated ECGs, where the
-marks are known, and it stands beside each figure: on 60 recordings the spread of
-PR, QRS and QT is 4, 6 and 5 ms. On 200 real ones, against cardiologists (LUDB,
-`studies/ludb.py`), it is 8, 12 and 27 ms, and that of neurokit2 0.3.0 is 39, 21
-and 33 ms (cwt) or 26, 30 and 38 ms (dwt). There T ends 12 ms early; cwt is more
-exact at the end of T, SD 25 against 28 ms, but finds 82 of 100 of them, against
-94.
+marks are known, and it stands beside each figure: on 60 recordings the spread
+of PR, QRS and QT is 4, 6 and 5 ms. On 200 real ones, against cardiologists
+(LUDB, `studies/ludb.py`), it is 8, 12 and 27 ms, and that of neurokit2 0.3.0 is
+39, 21 and 33 ms (cwt) or 26, 30 and 38 ms (dwt). There T ends 12 ms early; cwt
+is more exact at the end of T, SD 25 against 28 ms, but finds 82 of 100 of them,
+against 94.
 """
 
 import dataclasses
