@@ -82,6 +82,41 @@ def test_intervals_are_the_simulators_within_the_stated_tolerance():
     assert check[name].n >= 40, name
 
 
+def test_wide_left_blocks_are_read():
+  errors = []
+  for number in range(30):
+    shown = show(number, "Sinus rhythm", "Left bundle branch block")
+    marks = shown.fiducials
+    true = 1000 * float((marks.qrs_offset - marks.qrs_onset)[0])
+    assert true > 119
+    errors.append(measure_beat(read(shown))[1] - true)
+  assert np.isfinite(errors).all()
+  assert np.abs(errors).max() < 50
+  assert np.abs(errors).mean() < 12
+
+
+@pytest.mark.parametrize(
+  ("number", "name"),
+  [(17, "pr_ms"), (16, "pr_ms"), (20, "qrs_ms")],
+  ids=["P turns", "P turns, in an infarct", "QRS ends slowly"],
+)
+def test_the_slow_part_of_a_wave_belongs_to_it(number, name):
+  recording = simulate.cohort_recordings(4, number, 2)[number == 16]
+  marks, kept = recording.fiducials, recording.fiducials.kind == "normal"
+  first = marks.p_onset if name == "pr_ms" else marks.qrs_offset
+  true = 1000 * abs(float(np.median((marks.qrs_onset - first)[kept])))
+  read_as = measure_beat(read(recording))[MEASURES.index(name)]
+  assert read_as == pytest.approx(true, abs=12)
+
+
+def test_where_it_is_never_still_before_qrs_nothing_is_read():
+  shown = show(2, "Sinus rhythm", noise=False).ecg.resample(1024).signal
+  assert read_ecg_beats(shown) is not None
+  time = np.arange(1024) / 102.4
+  ringing = 0.15 * np.sin(2 * np.pi * 30 * time)[:, None]
+  assert read_ecg_beats(shown + ringing) is None
+
+
 def test_pr_follows_the_patient():
   for number in range(4):
     plain = measure_beat(read(show(number, "Sinus rhythm")))[0]
