@@ -288,12 +288,22 @@ class _Run:
     for draft in self.folder.glob(".row_*"):
       shutil.rmtree(draft)  # of a run that was killed
     rows = len(self.requests) + len(self.failures)
-    missing = [r for r in self.requests if not self._is_there(r)]
+    missing = [not self._is_there(request) for request in self.requests]
     opened = self._open_requests(missing)
-    line = ((each, i) for each in opened for i in range(each.request.n))
-    total = sum(request.n for request in missing)
+    total = sum(r.n for r, lacks in zip(self.requests, missing) if lacks)
+    # Each ECG has its place in a batch, whatever was there before: with the
+    # place its last bits change.
+    ends = itertools.accumulate(request.n for request in self.requests)
+    starts = {r.number: end - r.n for r, end in zip(self.requests, ends)}
+    line = (
+      (starts[each.request.number] + i, each, i)
+      for each in opened
+      for i in range(each.request.n)
+    )
+    size = self.config.batch_size
     with tqdm(total=total, unit=" ECG") as self.progress:
-      while batch := list(itertools.islice(line, self.config.batch_size)):
+      for _, batch in itertools.groupby(line, lambda row: row[0] // size):
+        batch = [(at % size, each, i) for at, each, i in batch]
         self._generate(batch)
         self.progress.update(len(batch))
     self.failures.sort(key=lambda failure: failure.number)
@@ -307,18 +317,21 @@ class _Run:
     self._report(summary)
     return summary
 
-  def _open_requests(self, requests: list[Request]) -> Iterator[_OpenRequest]:
+  def _open_requests(self, missing: list[bool]) -> Iterator[_OpenRequest]:
     """Reads what requests name and extracts base vectors, a batch at a time."""
-    while requests:
-      size = self.config.batch_size
-      block, requests = requests[:size], requests[size:]
-      opened = [p for p in map(self._open, block) if p is not None]
+    size = self.config.batch_size
+    for first in range(0, len(self.requests), size):
+      block = zip(self.requests[first : first + size], missing[first:])
+      block = [self._open(r) if lacks else None for r, lacks in block]
+      opened = [each for each in block if each is not None]
       if opened:
+        filled = [each or opened[0] for each in block]
         bases = self.twin.extract_bases(
-          [p.reference for p in opened], [p.now for p in opened], **self.batch
+          [p.reference for p in filled], [p.now for p in filled], **self.batch
         )
-        for each, base in zip(opened, bases, strict=True):
-          each.base = base
+        for each, base in zip(block, bases, strict=True):
+          if each is not None:
+            each.base = base
       yield from opened
 
   def _open(self, request: Request) -> _OpenRequest | None:
@@ -350,18 +363,21 @@ class _Run:
     target = self.twin.state_rhythm(target)
     return _OpenRequest(request, reference.resample(), now, target, remarks)
 
-  def _generate(self, batch: list[tuple[_OpenRequest, int]]) -> None:
-    """Generates a batch, and writes the rows that are whole with it."""
+  def _generate(self, batch: list[tuple[int, _OpenRequest, int]]) -> None:
+    """Generates a batch by places, and writes the rows that are whole by it."""
+    filled = [batch[0][1:]] * self.config.batch_size
+    for at, opened, i in batch:
+      filled[at] = opened, i
     rows = self.twin.generate_rows(
-      [opened.base for opened, _ in batch],
-      [opened.target for opened, _ in batch],
-      [opened.request.seed for opened, _ in batch],
-      [i for _, i in batch],
+      [opened.base for opened, _ in filled],
+      [opened.target for opened, _ in filled],
+      [opened.request.seed for opened, _ in filled],
+      [i for _, i in filled],
       self.settings,
-      beats=[opened.request.beats for opened, _ in batch],
+      beats=[opened.request.beats for opened, _ in filled],
       **self.batch,
     )
-    for k, (opened, _) in enumerate(batch):
+    for k, opened, _ in batch:
       opened.signals.append(rows.signals[k])
       opened.residuals.append(float(rows.residuals[k]))
       if rows.beats is not None:
