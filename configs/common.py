@@ -152,6 +152,8 @@ def generation() -> ml_collections.ConfigDict:
     person_guidance=ml_collections.config_dict.placeholder(float),
     # Factor of the noise; None: the twin's own.
     temperature=ml_collections.config_dict.placeholder(float),
+    # Factor of what all beats of it have in common; None: the twin's own.
+    shape_temperature=ml_collections.config_dict.placeholder(float),
     x0_limit="clip",  # of latents out of range; or "dynamic", "none"
     consistent_leads=False,  # limb leads that add up exactly
   )

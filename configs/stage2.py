@@ -68,7 +68,10 @@ def get_config(variant="base"):
   # How the twin samples where nothing else is asked for: chosen on validation
   # patients after a training, 1 before.
   config.sampling = dict(
-    statement_guidance=1.0, person_guidance=1.0, temperature=1.0
+    statement_guidance=1.0,
+    person_guidance=1.0,
+    temperature=1.0,
+    shape_temperature=1.0,
   )
   config.base_entry_mask = 0.0  # share of the base vector's entries set to 0
   # Recordings without a pair are pairs with themselves.

@@ -104,7 +104,7 @@ class Context:
       kind.rule,
       round(threshold * plan.schedule.steps),
       own_maps,
-      networks.draw_noise(plan, rngs),
+      networks.draw_noise(plan, rngs, inputs[0].track),
       rngs,
       *inputs,
       kind.row,

@@ -4,7 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from ecgtwin_jax.models.beat_track import BEAT_TRACKS, beat_track
+from ecgtwin_jax.models.beat_track import (
+  BEAT_TRACKS,
+  beat_track,
+  common_to_beats,
+)
 
 NONE = np.nan
 compute = jax.jit(beat_track, static_argnums=(3, 4))
@@ -88,3 +92,31 @@ def test_rows_do_not_depend_on_each_other_or_on_padding(length):
       np.testing.assert_array_equal(alone[0], whole[row])
     else:
       np.testing.assert_array_equal(whole[row], 0)
+
+
+def test_what_beats_have_in_common_is_their_mean_place_by_place():
+  # Every 16 positions of 128 a beat: places come back exactly.
+  time = 0.4 + 1.25 * np.arange(8, dtype=np.float32)[None]
+  none = np.zeros((1, 8), np.int8)
+  regular = beat_track(time, none, none)
+  rng = np.random.default_rng(0)
+  noise = rng.standard_normal((1, 128, 64)).astype(np.float32)
+  common = common_to_beats(noise, regular)
+  mean = np.tile(noise.reshape(8, 16, 64).mean(axis=0), (8, 1))[None]
+  np.testing.assert_allclose(common, mean, atol=1e-4)
+  np.testing.assert_allclose(common_to_beats(mean, regular), mean, atol=1e-4)
+  nothing = np.zeros_like(regular)
+  assert not np.asarray(common_to_beats(noise, nothing)).any()
+  timing = common_to_beats(noise, regular[:, :, :8])
+  np.testing.assert_array_equal(timing, common)
+
+
+def test_a_premature_beat_has_nothing_in_common_with_usual_ones():
+  time = 0.4 + 1.25 * np.arange(8, dtype=np.float32)[None]
+  kind = np.array([[0, 0, 0, 1, 0, 0, 2, 0]], np.int8)
+  told = np.asarray(beat_track(time, kind, 0 * kind))
+  premature = told[0, :, 8] > 0
+  assert 8 <= premature.sum() <= 24
+  values = np.where(premature, 100.0, 1.0)[None, :, None].astype(np.float32)
+  expected = np.where(premature, 0.0, 1.0)[None, :, None]
+  np.testing.assert_allclose(common_to_beats(values, told), expected, atol=1e-5)

@@ -83,6 +83,7 @@ def both(chain, tmp_path_factory):
   folder = tmp_path_factory.mktemp("export")
   settings = dict(sampler="sde-dpm++", steps=3, consistent_leads=True)
   settings |= dict(person_guidance=1.5, statement_guidance=1.2, temperature=0.9)
+  settings |= dict(shape_temperature=0.3)
   return folder / "twin", *exported_and_here(twin, folder, **settings)
 
 

@@ -34,6 +34,30 @@ def test_it_makes_ecgs_at_about_the_rate_asked_for():
   assert np.abs(errors).max() < 3
 
 
+def test_a_shape_temperature_draws_less_of_the_beat_and_as_much_of_the_rest():
+  twin = et.ECGTwin.from_pretrained("simulated-small")
+  base = twin.extract_base(example_ecg(), NOW)
+  rows = np.round(102.4 * (0.6 + 0.8 * np.arange(1, 11))).astype(int)
+  beats = " ".join(f"{0.6 + 0.8 * i:.1f}" for i in range(12))
+
+  def draw(factor):
+    out = twin.generate(
+      base,
+      et.Condition(["Sinus rhythm"], 75, 60, "F"),
+      num_samples=16,
+      beats=beats,
+      temperature=1.0,
+      shape_temperature=factor,
+    )
+    pieces = np.stack([out.signals[:, r - 25 : r + 50] for r in rows], axis=1)
+    mean = pieces.mean(axis=1)
+    return mean.std(axis=0).mean(), (pieces - mean[:, None]).std()
+
+  shape, rest = np.array(draw(0.2)) / draw(1.0)
+  assert shape < 0.7
+  assert 0.85 < rest < 1.15
+
+
 @pytest.mark.parametrize("name", ["real-small", "simulated-small"])
 def test_cards_have_lines_of_a_page(name):
   lines = (SHIPPED.parent / name / "README.md").read_text().splitlines()

@@ -116,14 +116,14 @@ def test_guidance_of_one_is_plain_sampling_and_more_is_not(twin, base):
 def test_a_twin_has_a_guidance_and_a_temperature_of_its_own(chain, base):
   kwargs = dict(num_samples=2, steps=3)
   twin = et.ECGTwin.from_checkpoint(chain / "stage2" / "twin")
-  asked = dict(person_guidance=3.0, temperature=0.5)
+  asked = dict(person_guidance=3.0, temperature=0.5, shape_temperature=0.2)
   want = twin.generate(base, THEN, **asked, **kwargs)
   plain = twin.generate(base, THEN, **kwargs)
   twin.hyper["denoiser"]["sampling"] = asked
   own = twin.generate(base, THEN, **kwargs)
   np.testing.assert_array_equal(own.latents, want.latents)
   assert any("temperature: 0.5" in line for line in own.ecgs[0].comments)
-  ones = dict(person_guidance=1.0, temperature=1.0)
+  ones = dict(person_guidance=1.0, temperature=1.0, shape_temperature=1.0)
   again = twin.generate(base, THEN, **ones, **kwargs)
   np.testing.assert_array_equal(again.latents, plain.latents)
 
@@ -133,7 +133,8 @@ def test_a_temperature_of_0_leaves_one_twin_and_given_noise_is_kept(twin, base):
   one, other = twin.generate(base, THEN, temperature=0, **kwargs).latents
   np.testing.assert_allclose(one, other, atol=1e-5)
   drawn = np.random.default_rng(0).normal(size=(2, 128, 8)).astype(np.float32)
-  given = twin.generate(base, THEN, noise=drawn, temperature=0.5, **kwargs)
+  lower = dict(temperature=0.5, shape_temperature=0.2)
+  given = twin.generate(base, THEN, noise=drawn, **lower, **kwargs)
   whole = twin.generate(base, THEN, noise=drawn, **kwargs)
   np.testing.assert_array_equal(given.latents, whole.latents)
 
@@ -275,6 +276,8 @@ def test_wrong_arguments_are_named(twin, base):
     twin.generate(base, THEN, person_guidance=np.nan)
   with pytest.raises(ValueError, match=r"temperature=3 must be in 0\.\.2"):
     twin.generate(base, THEN, temperature=3)
+  with pytest.raises(ValueError, match=r"shape_temperature=-1 must be in 0"):
+    twin.generate(base, THEN, shape_temperature=-1)
   with pytest.raises(ValueError, match="temperature='low' must be in"):
     twin.settings(temperature="low").plan(twin.hyper["denoiser"])
   with pytest.raises(ValueError, match="person_guidance='a lot' must be fin"):

@@ -99,6 +99,11 @@ def test_the_shipped_twin_of_before_is_told_of_no_beats(
   monkeypatch.setattr(networks.Networks, "reads_beats", False)
   with pytest.raises(ValueError, match=r"must be None: .* told of none"):
     twin.generate(base, SINUS, num_samples=1, steps=2, beats="1 2 3")
+  hyper = dict(twin.hyper["denoiser"], model={"beat_track": "none"})
+  told = r"shape_temperature=0.5 must be 1: this twin is told of no beats"
+  with pytest.raises(ValueError, match=told):
+    twin.settings(shape_temperature=0.5).plan(hyper)
+  assert twin.settings(shape_temperature=1).plan(hyper).shape_temperature == 1
 
 
 def test_an_edit_has_the_beats_of_its_source_as_far_as_it_can(twin, base):

@@ -150,7 +150,7 @@ def rows_of(arguments, seed):
 
 def check_programs(twin):
   made = web_page.programs(twin, twin.settings())
-  assert {"extract", "sample", "decode", "rhythm"} == set(made)
+  assert {"extract", "noise", "sample", "decode", "rhythm"} == set(made)
   for name, (function, arguments, results) in made.items():
     data = onnx_graph.convert(function, arguments, results)
     for seed in range(2):
@@ -258,7 +258,7 @@ def page(tmp_path_factory):
     assert errors == []
 
 
-NUMBERS = """async ([text, now, then, noise, uniforms]) => {
+NUMBERS = """async ([text, now, then, normals, uniforms]) => {
   const { loadTwin } = await import("./twin.js");
   const { readCsv } = await import("./page.js");
   const { findMedianBeat, resample } = await import("./beats.js");
@@ -269,7 +269,8 @@ NUMBERS = """async ([text, now, then, noise, uniforms]) => {
     at, twin.card.filter, twin.card.rate);
   const base = await twin.extract(leads, twin.condition(...now));
   const given = {
-    noise: Float32Array.from(noise), uniforms: Float32Array.from(uniforms),
+    normals: Float32Array.from(normals),
+    uniforms: Float32Array.from(uniforms),
   };
   const row = twin.condition(...then);
   const started = performance.now();
@@ -288,7 +289,7 @@ def test_the_browser_makes_what_the_package_makes(page, tmp_path):
   ecg = et.example_ecg()
   ecg.write(tmp_path / "ecg.csv")
   rng = np.random.default_rng(3)
-  noise = 0.5 * rng.standard_normal((1, 128, 8)).astype(np.float32)
+  normals = rng.standard_normal((1, 128, 8)).astype(np.float32)
   uniforms = rng.uniform(size=(1, 49, 4)).astype(np.float32)
   now = [NOW.statements, 82, 81, "F"]
   got = tab.evaluate(
@@ -297,7 +298,7 @@ def test_the_browser_makes_what_the_package_makes(page, tmp_path):
       (tmp_path / "ecg.csv").read_text(),
       json.loads(json.dumps(now)),
       [list(THEN.statements), 80, None, None],
-      noise.ravel().tolist(),
+      normals.ravel().tolist(),
       uniforms.ravel().tolist(),
     ],
   )
@@ -315,8 +316,8 @@ def test_the_browser_makes_what_the_package_makes(page, tmp_path):
   row = {"statements": statements, "mask": mask, "patient": patient}
   row |= {"usual": np.float32([0.75]), "rate": np.float32([80])}
   row |= {"premature": np.array([[True, False]]), "uniforms": uniforms}
-  row |= {"noise": noise, "base": np.float32([got["base"]])}
-  for name in ("rhythm", "sample", "decode"):
+  row |= {"normals": normals, "base": np.float32([got["base"]])}
+  for name in ("rhythm", "noise", "sample", "decode"):
     function, arguments, results = made[name]
     values = function(*(row[x] for x in arguments))
     values = values if isinstance(values, tuple) else (values,)

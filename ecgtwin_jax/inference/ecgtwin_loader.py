@@ -115,7 +115,6 @@ class Twin:
     row = self.condition(statements, heart_rate, **who)
     condition = [np.broadcast_to(x, (count, *x.shape)) for x in row]
     keys = np.full(count, seed, np.uint32), np.arange(count, dtype=np.uint32)
-    noise = self._noise(*keys) if noise is None else noise
     beats = ()
     if self.card["beats"]:
       numbers = self._numbers(statements)
@@ -129,6 +128,7 @@ class Twin:
       rows += (np.resize(premature, (count, 2)),)
       rows = (np.resize(x, (full, *x.shape[1:])) for x in rows)
       beats = [np.asarray(x)[:count] for x in self._rhythm(*rows)]
+    noise = self._noise(*keys, *beats) if noise is None else noise
     base = np.broadcast_to(base, (count, len(base)))
     latents = self._sample(noise, *keys, base, *condition, *beats)
     return np.asarray(self._decode(latents))

@@ -206,8 +206,9 @@ def programs(
       beats if sees_beat else {},
     )
 
-  def draw_noise(seed, number):
-    return sampling.draw_noise(sampling.fold(seed, number), plan, size)
+  def draw_noise(seed, number, *rhythm):
+    track = sampling.make_tracks(kinds, *rhythm) if rhythm else None
+    return sampling.draw_noise(sampling.fold(seed, number), plan, size, track)
 
   def draw_rhythm(seed, number, *rest):
     *condition, usual, rate, premature = rest
@@ -260,7 +261,7 @@ def programs(
     found["rhythm"] = draw_rhythm, (*keys, *condition, rate, rate, premature)
   return found | {
     "extract": (extract, (signal, beat, ((), np.int8), *condition)),
-    "noise": (draw_noise, keys),
+    "noise": (draw_noise, (*keys, *times)),
     "sample": (sample, (latent, *keys, base, *condition, *times)),
     "decode": (decode, (latent,)),
   }

@@ -150,11 +150,14 @@ class Networks:
     self._placed = {}
 
   def draw_noise(
-    self, plan: sampling.SamplingPlan, rngs: Key[Array, " n"]
+    self,
+    plan: sampling.SamplingPlan,
+    rngs: Key[Array, " n"],
+    track: Float[Array, "n 128 f"] | None,
   ) -> Float[np.ndarray, "n 128 c"]:
-    """The latents that sampling starts from, one per key."""
+    """The latents that sampling starts from, one per key and beat track."""
     shape = (LATENT_LENGTH, self.modules["denoiser"].latent_channels)
-    return np.asarray(sampling.draw_noise(rngs, plan, shape))
+    return np.asarray(sampling.draw_noise(rngs, plan, shape, track))
 
   @property
   def reads_beats(self) -> bool:

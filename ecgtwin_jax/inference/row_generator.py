@@ -76,24 +76,26 @@ class RowGenerator:
     """One ECG per row; see ECGTwin.generate_rows."""
     plan = self._plan(settings)
     rngs = sampling.make_keys(seeds, numbers)
-    if noise is None:
-      noise = self.networks.draw_noise(plan, rngs)
-    noise = noise.astype(np.float32)
     rhythms = self._choose_rhythms(conditions, rngs, beats)
     latents = []
     # In pieces here, too: an embedded report takes 55 kB.
     for rows in sampling.chunks(len(bases), batch_size):
+      inputs = self._inputs(
+        [bases[i] for i in rows],
+        [conditions[i] for i in rows],
+        rhythms and [rhythms[i] for i in rows],
+      )
+      if noise is None:
+        start = self.networks.draw_noise(plan, rngs[rows], inputs.track)
+      else:
+        start = noise[rows].astype(np.float32)
       latents.append(
         self.networks.sample(
           plan,
           settings.strengths,
-          noise[rows],
+          start,
           rngs[rows],
-          self._inputs(
-            [bases[i] for i in rows],
-            [conditions[i] for i in rows],
-            rhythms and [rhythms[i] for i in rows],
-          ),
+          inputs,
           batch_size=batch_size,
           mesh=mesh,
         )
@@ -113,7 +115,7 @@ class RowGenerator:
   ) -> tuple[Rows, Rows]:
     """Sources and their edits, which share noise, early steps and beats."""
     plan = self._plan(settings)
-    rngs, noise = self._start(plan, num_samples, seed)
+    rngs = sampling.make_keys([seed] * num_samples, range(num_samples))
     bases = [base] * num_samples
     before = [condition] * num_samples
     after = [change.condition] * num_samples
@@ -128,14 +130,15 @@ class RowGenerator:
         None if beats is not None else lambda: self.draw_rhythms(after, rngs),
         seed,
       )
+    inputs = self._inputs(bases, before, rhythms)
     source, edited = self.networks.sample_edit(
       plan,
       change.rule,
       round(change.threshold * plan.schedule.steps),
       change.attention == "own",
-      noise,
+      self.networks.draw_noise(plan, rngs, inputs.track),
       rngs,
-      self._inputs(bases, before, rhythms),
+      inputs,
       self._inputs(bases, after, changed),
       change.row,
       change.weight,
@@ -159,17 +162,18 @@ class RowGenerator:
     """The attention of generated ECGs over the statements, and the ECGs."""
     plan = self._plan(settings)
     counted = sampling.steps_between(plan, between)
-    rngs, noise = self._start(plan, num_samples, seed)
+    rngs = sampling.make_keys([seed] * num_samples, range(num_samples))
     conditions = [condition] * num_samples
     rhythms = self._choose_rhythms(
       conditions, rngs, _for_each(beats, num_samples)
     )
+    inputs = self._inputs([base] * num_samples, conditions, rhythms)
     latents, attention = self.networks.sample(
       plan,
       settings.strengths,
-      noise,
+      self.networks.draw_noise(plan, rngs, inputs.track),
       rngs,
-      self._inputs([base] * num_samples, conditions, rhythms),
+      inputs,
       weights=tuple(map(float, counted)),
     )
     return attention, self._decode(latents, rhythms, settings)
@@ -247,11 +251,6 @@ class RowGenerator:
 
   def _plan(self, settings: Settings) -> SamplingPlan:
     return settings.plan(self.hyper["denoiser"])
-
-  def _start(self, plan: SamplingPlan, num_samples: int, seed: int) -> tuple:
-    """Keys of samples 0..num_samples - 1, and the noise they start from."""
-    rngs = sampling.make_keys([seed] * num_samples, range(num_samples))
-    return rngs, self.networks.draw_noise(plan, rngs)
 
   def _decode(
     self, latents, rhythms, settings: Settings, mesh: Mesh | None = None

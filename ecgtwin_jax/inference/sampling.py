@@ -26,14 +26,17 @@ from ecgtwin_jax.diffusion.schedule import (
   predicted_noise,
 )
 from ecgtwin_jax.models import rhythm
-from ecgtwin_jax.models.beat_track import beat_track
+from ecgtwin_jax.models.beat_track import beat_track, common_to_beats
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 
 MAX_SEED = 2**32 - 1
 _RHYTHM = MAX_SEED  # of a row's key: noise is numbered by steps, from 0 up
 X0_LIMITS = ("clip", "dynamic", "none")
 # What a twin may have of its own: numbers, 1 unless it says so.
-OWN = ("statement_guidance", "person_guidance", "temperature")
+OWN = (
+  *("statement_guidance", "person_guidance"),
+  *("temperature", "shape_temperature"),
+)
 # Source: Saharia et al. 2022 (Imagen), dynamic thresholding.
 DYNAMIC_QUANTILE = 0.995
 RULES = {
@@ -57,6 +60,7 @@ class SamplingPlan(NamedTuple):
     quantile: quantile of dynamic thresholding; None: static thresholding.
     prediction: what the network's output stands for, "noise" or "v".
     temperature: factor of the noise to start from.
+    shape_temperature: factor of what of it is common to all beats.
     statements: whether statement_guidance is other than 1.
     person: whether person_guidance is other than 1.
   """
@@ -69,6 +73,7 @@ class SamplingPlan(NamedTuple):
   quantile: float | None
   prediction: str
   temperature: float | int
+  shape_temperature: float | int
   statements: bool
   person: bool
 
@@ -83,7 +88,7 @@ class SamplingPlan(NamedTuple):
 class Settings:
   """How to sample, in the user's words.
 
-  Where guidance or temperature are None, the twin's own count, which were
+  Where guidance or temperatures are None, the twin's own count, which were
   chosen after its training (hyper-parameter "sampling"), or else 1.
 
   Attributes:
@@ -98,6 +103,10 @@ class Settings:
     temperature: factor of the noise that is drawn to start from; 1 samples as
       trained, less varies less from sample to sample. Noise that a sampler
       adds later is not scaled.
+    shape_temperature: factor, beside `temperature`, of what this noise has in
+      common at the same place of all beats, of which the shape of the beats is
+      made: less draws less of what the reference leaves open of them, and
+      leaves noise and wander as they are. Of a twin that is told of beats.
     x0_limit: thresholding of predicted clean latents beyond the range measured
       in training: "clip" is static; "dynamic" scales each latent so that 99.5%
       of it lies within; or "none".
@@ -111,6 +120,7 @@ class Settings:
   statement_guidance: float | int | None = None
   person_guidance: float | int | None = None
   temperature: float | int | None = None
+  shape_temperature: float | int | None = None
   x0_limit: str = "clip"
   consistent_leads: bool = False
 
@@ -141,10 +151,18 @@ class Settings:
         that guidance could compare with.
     """
     chosen = self.for_twin(hyper)
-    temperature, strengths = chosen.temperature, chosen.strengths
+    strengths = chosen.strengths
     check_strengths(*strengths, hyper.get("dropout", {}))
-    if not isinstance(temperature, numbers.Real) or not 0 <= temperature <= 2:
-      raise ValueError(f"{temperature=} must be in 0..2")
+    for name in ("temperature", "shape_temperature"):
+      factor = getattr(chosen, name)
+      if not isinstance(factor, numbers.Real) or not 0 <= factor <= 2:
+        raise ValueError(f"{name}={factor!r} must be in 0..2")
+    beats = hyper["model"].get("beat_track", "none")
+    if beats == "none" and chosen.shape_temperature != 1:
+      raise ValueError(
+        f"shape_temperature={chosen.shape_temperature!r} must be 1: this twin "
+        "is told of no beats (config.model.beat_track='none')"
+      )
     if self.sampler not in samplers.SAMPLERS:
       raise ValueError(
         f"sampler={self.sampler!r} must be one of "
@@ -179,7 +197,8 @@ class Settings:
       clip=clip,
       quantile=DYNAMIC_QUANTILE if self.x0_limit == "dynamic" else None,
       prediction=prediction,
-      temperature=temperature,
+      temperature=chosen.temperature,
+      shape_temperature=chosen.shape_temperature,
       statements=strengths[0] != 1,
       person=strengths[1] != 1,
     )
@@ -194,6 +213,7 @@ class SamplingOptions(TypedDict, total=False):
   statement_guidance: float | int | None
   person_guidance: float | int | None
   temperature: float | int | None
+  shape_temperature: float | int | None
   x0_limit: str
   consistent_leads: bool
 
@@ -346,11 +366,32 @@ def decode(
   return decoder.apply(variables, latents)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def draw_noise(
-  rngs: Key[Array, " n"], plan: SamplingPlan, shape: tuple[int, int]
+  rngs: Key[Array, " n"],
+  plan: SamplingPlan,
+  shape: tuple[int, int],
+  track: Float[Array, "n l f"] | None = None,
 ) -> Float[Array, "n l c"]:
-  """The latents that sampling starts from, one per key."""
+  """The latents that sampling starts from, one per key and beat track."""
   noise = samplers.draw_noise(rngs, shape, plan.schedule.steps)
+  return temper(noise, plan, track)
+
+
+def temper(
+  noise: Float[Array, "n l c"],
+  plan: SamplingPlan,
+  track: Float[Array, "n l f"] | None,
+) -> Float[Array, "n l c"]:
+  """Standard normal noise at the plan's temperatures.
+
+  The denoiser makes a recording's beats of what noise has in common at the same
+  place of all of them, and draws there what the reference leaves open of the
+  person; of the rest it makes muscle noise, wander and how beats differ.
+  """
+  if track is not None and plan.shape_temperature != 1:
+    common = common_to_beats(noise, track)
+    noise = noise - (1 - plan.shape_temperature) * common
   return plan.temperature * noise
 
 

@@ -323,6 +323,7 @@ class ECGTwin:
     statement_guidance: float | int | None = None,
     person_guidance: float | int | None = None,
     temperature: float | int | None = None,
+    shape_temperature: float | int | None = None,
     x0_limit: str = "clip",
     consistent_leads: bool = False,
     seed: int = 0,
@@ -343,17 +344,21 @@ class ECGTwin:
       eta: noise of ddim, 0..1 (None: 0), or of sde-dpm++, 0..2 (None: 1).
       statement_guidance: scale of classifier-free guidance by the statements; 1
         samples as trained, more follows the statements more closely. None,
-        here and in the next two: the twin's own, chosen after its training.
+        here and in the next three: the twin's own, chosen after its training.
       person_guidance: scale of classifier-free guidance by the base vector; 1
         samples as trained, more follows the person more closely.
       temperature: factor of the noise that is drawn to start from; 1 samples as
         trained, less varies less from sample to sample.
+      shape_temperature: factor, beside `temperature`, of what all beats of that
+        noise have in common: less draws less of what the reference leaves open
+        of the shape of beats, and leaves noise and wander as they are. 1 for a
+        twin that is told of no beats.
       x0_limit: thresholding of predicted clean latents: "clip" (static),
         "dynamic" or "none"; see sampling.Settings.
       consistent_leads: projects on ECGs whose limb leads add up exactly.
       seed: sample i depends on (seed, i) alone.
-      noise: the latents to start from, in place of drawn ones; a sampled rhythm
-        still is the seed's.
+      noise: the latents to start from, in place of drawn ones, which no
+        temperature changes; a sampled rhythm still is the seed's.
       beats: when the beats of every sample fall: times of R peaks in seconds,
         pairs of a time and a kind ("usual", "pvc", "pac", "paced"), a text
         such as "0.4 1.2 pvc@2.0 4.2", or an earlier sample's `out.beats[0]`.
@@ -380,6 +385,7 @@ class ECGTwin:
       statement_guidance=statement_guidance,
       person_guidance=person_guidance,
       temperature=temperature,
+      shape_temperature=shape_temperature,
       x0_limit=x0_limit,
       consistent_leads=consistent_leads,
     )

@@ -105,9 +105,11 @@ def programs(
       " steps, which a page cannot: take dpm++, or ddim with eta=0"
     )
   modules, variables = twin.networks.modules, twin.networks.variables
+  kinds = modules["denoiser"].beat_track == "kinds"
   no_key = np.zeros(1, np.uint32)
   extract, inputs = found["extract"]
   sample, (noise, _, _, base, *rest) = found["sample"]
+  _, (_, _, *rhythm_of) = found["noise"]
   decode, latents = found["decode"]
 
   def draw_rhythm(uniforms, statements, mask, patient, usual, rate, premature):
@@ -118,6 +120,10 @@ def programs(
       *(statements, mask, patient, usual, MAX_BEATS),
     )
     return export.all_as_stated(columns, premature, rate)
+
+  def temper(noise, *rhythm_of):
+    track = sampling.make_tracks(kinds, *rhythm_of) if rhythm_of else None
+    return sampling.temper(noise, plan, track)
 
   def from_noise(noise, base, *rest):
     return sample(noise, no_key, no_key, base, *rest)
@@ -139,6 +145,11 @@ def programs(
       from_noise,
       _rows(["noise", "base", *said, *times], [noise, base, *rest]),
       ["latents"],
+    ),
+    "noise": (
+      temper,
+      _rows(["normals", *times], [noise, *rhythm_of]),
+      ["noise"],
     ),
     "decode": (decode, _rows(["latents"], latents), ["ecg"]),
   }

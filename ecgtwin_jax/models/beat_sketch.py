@@ -23,11 +23,16 @@ from ecgtwin_jax.models.base_extractor import (
   UnderCondition,
   masked_mean,
 )
+from ecgtwin_jax.models.beat_track import (
+  GIVEN,
+  OF_LAST,
+  P_WAVE,
+  SINCE,
+  UNTIL,
+)
 from ecgtwin_jax.models.layers import Array
 
-_SINCE, _UNTIL, _GIVEN, _P_WAVE = 2, 3, 7, 11  # channels of a beat track
 _BEFORE_QRS = 0.06  # s before R: so far reaches a P wave
-_OF_LAST = 0.6  # of an RR interval: so far reaches the beat that began it
 
 
 class ForetoldBeat(nn.Module):
@@ -83,21 +88,21 @@ def lay_beats(
   inside = MODEL_SAMPLES // length
   away = (jnp.arange(inside) + 0.5) / inside - 0.5
   away = away[None, None] * (SECONDS / length)
-  since = track[..., _SINCE, None] + away
-  until = track[..., _UNTIL, None] - away
-  last = _OF_LAST * (since + until)
+  since = track[..., SINCE, None] + away
+  until = track[..., UNTIL, None] - away
+  last = OF_LAST * (since + until)
   sketch = _read(beat, jnp.where(since < last, since, -until))
-  if track.shape[-1] > _P_WAVE:
+  if track.shape[-1] > P_WAVE:
     first = jnp.minimum(last, (MEDIAN_SAMPLES - 1 - MEDIAN_R) / MODEL_RATE)
     silent = (since > first) & (until > _BEFORE_QRS)
-    silent &= track[..., _P_WAVE, None] == 0
+    silent &= track[..., P_WAVE, None] == 0
     whole = jnp.maximum(since + until - _BEFORE_QRS - first, 1 / MODEL_RATE)
     share = ((since - first) / whole)[..., None]
     before = _read(beat, first)
     after = _read(beat, jnp.full_like(first, -_BEFORE_QRS))
     line = before + share * (after - before)
     sketch = jnp.where(silent[..., None], line, sketch)
-  return sketch.reshape(rows, length, -1) * track[..., _GIVEN, None]
+  return sketch.reshape(rows, length, -1) * track[..., GIVEN, None]
 
 
 def _read(

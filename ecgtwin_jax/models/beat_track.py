@@ -24,9 +24,13 @@ from jaxtyping import Float, Int
 from ecgtwin_jax.constants import LATENT_LENGTH, SECONDS
 from ecgtwin_jax.models.layers import Array
 
+SINCE, UNTIL, GIVEN, P_WAVE = 2, 3, 7, 11
+PVC = slice(8, 9)  # none of a track without kinds
+OF_LAST = 0.6  # of an RR interval: so far reaches the beat that began it
 BEAT_TRACKS = {"none": 0, "timing": 8, "kinds": 13}  # channels of each
 _LONGEST = 1.5  # s
 _NARROW, _WIDE = 0.08, 0.2  # s
+_SAME_PLACE = 0.04  # s, from where on places in a beat are not the same
 _PVC, _PAC, _PACED = 1, 2, 3  # as beats.rhythm.KINDS counts them
 
 
@@ -99,3 +103,25 @@ def beat_track(
     ]
   track = jnp.stack(channels, axis=-1).astype(jnp.float32)
   return jnp.where(count[..., None] > 0, track, 0)
+
+
+def common_to_beats(
+  values: Float[Array, "b l c"], track: Float[Array, "b l f"]
+) -> Float[jax.Array, "b l c"]:
+  """Mean of the values at the same place of all beats, place by place.
+
+  Places are seconds from an R peak; what lies less than 40 ms apart counts, the
+  nearer the more. Premature ventricular beats have nothing in common with the
+  others: there, and in a row without a track, it gives zeros.
+
+  Args:
+    values: of each position of a latent.
+    track: beat tracks of the rows.
+  """
+  since, until = track[..., SINCE], track[..., UNTIL]
+  place = jnp.where(since < OF_LAST * (since + until), since, -until)
+  apart = jnp.abs(place[:, :, None] - place[:, None])
+  usual = track[..., GIVEN] * (1 - track[..., PVC].sum(axis=-1))
+  weight = jnp.maximum(1 - apart / _SAME_PLACE, 0)
+  weight *= usual[:, :, None] * usual[:, None]
+  return weight @ values / jnp.maximum(weight.sum(axis=-1, keepdims=True), 1)

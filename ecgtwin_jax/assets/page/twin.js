@@ -42,7 +42,7 @@ export async function loadTwin() {
       throw new Error(`${name} is not as exported: copy it anew`);
     }
   };
-  const names = ["extract", "sample", "decode"];
+  const names = ["extract", "noise", "sample", "decode"];
   if (card.beats) names.push("rhythm");
   const programs = {};
   for (const name of names) {
@@ -127,16 +127,17 @@ class Twin {
     return (await this.run("extract", { ...condition, ...seen })).base;
   }
 
-  // One ECG, samples by leads in mV at 102.4 Hz. Noise and uniform numbers are
+  // One ECG, samples by leads in mV at 102.4 Hz. Normal and uniform numbers are
   // drawn from the seed where they are not given.
   async generate(base, condition, seed, given = {}) {
-    const draw = uniforms(seed), { temperature } = this.card.settings;
-    const noise = Float32Array.from({ length: 128 * this.card.channels }, () =>
-      temperature * normal(draw));
+    const draw = uniforms(seed);
+    const normals = Float32Array.from(
+      { length: 128 * this.card.channels }, () => normal(draw));
     const chance = Float32Array.from(
       { length: 4 * (this.card.max_beats + 1) }, draw);
-    const row = { ...condition, base, noise, uniforms: chance, ...given };
+    const row = { ...condition, base, normals, uniforms: chance, ...given };
     if (this.card.beats) Object.assign(row, await this.run("rhythm", row));
+    Object.assign(row, await this.run("noise", row));
     const latents = await this.run("sample", row);
     return (await this.run("decode", latents)).ecg;
   }
