@@ -90,9 +90,10 @@ def get_config(variant="base"):
     "model.base_width": 256,
     "model.beat_attention": True,
     "model.beat_sketch": 64,
-    "sampling.statement_guidance": 1.5,
-    "sampling.person_guidance": 1.75,
-    "sampling.temperature": 0.5,
+    "sampling.statement_guidance": 1.2,
+    "sampling.person_guidance": 1.5,
+    "sampling.temperature": 1.15,
+    "sampling.shape_temperature": 0.0,
   }
   return common.finish(
     config,
