@@ -90,10 +90,6 @@ def get_config(variant="base"):
     "model.base_width": 256,
     "model.beat_attention": True,
     "model.beat_sketch": 64,
-    "sampling.statement_guidance": 1.2,
-    "sampling.person_guidance": 1.5,
-    "sampling.temperature": 1.15,
-    "sampling.shape_temperature": 0.0,
   }
   return common.finish(
     config,
@@ -134,6 +130,10 @@ def get_config(variant="base"):
           "steps": 7500,
           "eval_every": 1000,
           "checkpoint_every": 500,
+          "sampling.statement_guidance": 1.2,
+          "sampling.person_guidance": 1.5,
+          "sampling.temperature": 1.15,
+          "sampling.shape_temperature": 0.0,
           "optimizer.muon": True,  # far ahead of AdamW after 1,000 steps
           "optimizer.learning_rate": 2e-3,
           "optimizer.final_learning_rate": 2e-5,
@@ -148,6 +148,9 @@ def get_config(variant="base"):
           "log_every": 25,
           "eval_every": 300,
           "checkpoint_every": 300,
+          "sampling.statement_guidance": 1.5,
+          "sampling.person_guidance": 1.75,
+          "sampling.temperature": 0.5,
           "eval_pairs": 256,
           "optimizer.learning_rate": 1e-3,
           "optimizer.final_learning_rate": 2e-5,
