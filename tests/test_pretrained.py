@@ -34,7 +34,7 @@ def test_it_makes_ecgs_at_about_the_rate_asked_for():
   assert np.abs(errors).max() < 3
 
 
-def test_a_shape_temperature_draws_less_of_the_beat_and_as_much_of_the_rest():
+def test_a_shape_temperature_draws_less_of_the_beat_than_of_the_rest():
   twin = et.ECGTwin.from_pretrained("simulated-small")
   base = twin.extract_base(example_ecg(), NOW)
   rows = np.round(102.4 * (0.6 + 0.8 * np.arange(1, 11))).astype(int)
@@ -54,8 +54,8 @@ def test_a_shape_temperature_draws_less_of_the_beat_and_as_much_of_the_rest():
     return mean.std(axis=0).mean(), (pieces - mean[:, None]).std()
 
   shape, rest = np.array(draw(0.2)) / draw(1.0)
-  assert shape < 0.7
-  assert 0.85 < rest < 1.15
+  # Of the rest goes what a beat's own noise counts in the mean over ten.
+  assert shape < 0.6 < 0.75 < rest < 1
 
 
 @pytest.mark.parametrize("name", ["real-small", "simulated-small"])
