@@ -157,8 +157,8 @@ class Settings:
       factor = getattr(chosen, name)
       if not isinstance(factor, numbers.Real) or not 0 <= factor <= 2:
         raise ValueError(f"{name}={factor!r} must be in 0..2")
-    beats = hyper["model"].get("beat_track", "none")
-    if beats == "none" and chosen.shape_temperature != 1:
+    drawn_apart = chosen.shape_temperature != 1
+    if drawn_apart and hyper["model"].get("beat_track", "none") == "none":
       raise ValueError(
         f"shape_temperature={chosen.shape_temperature!r} must be 1: this twin "
         "is told of no beats (config.model.beat_track='none')"
