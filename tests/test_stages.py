@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ecgtwin_jax.flags import load_config
+from ecgtwin_jax.inference.sampling import Settings
 from ecgtwin_jax.models.base_extractor import BEAT_SIZE
 from ecgtwin_jax.models.denoiser import DenoiserInputs
 from ecgtwin_jax.stages import base_extractor, clip, denoiser, splits, vae
@@ -498,6 +499,17 @@ def test_guidance_that_the_twin_could_not_have_is_refused(stage_config):
   config.sampling.person_guidance, config.dropout.base = 1.5, 0.0
   with pytest.raises(ValueError, match=r"person_guidance=1\.5 must be 1"):
     denoiser.load_data(config)
+
+
+@pytest.mark.parametrize("told", ["kinds", "none"])
+def test_shapes_are_drawn_apart_where_beats_are_told(stage_config, told):
+  config = stage_config("stage2")
+  config.model.beat_track, config.sampling.shape_temperature = told, 0.0
+  config.model.beat_sketch = 0
+  data = denoiser.load_data(config)
+  own = denoiser.hyper(config, data)["sampling"]
+  assert own["shape_temperature"] == (0.0 if told == "kinds" else 1.0)
+  Settings().plan(denoiser.hyper(config, data) | {"latent_clip": 1.0})
 
 
 def test_another_scale_than_the_extractors_is_refused(stage_config):

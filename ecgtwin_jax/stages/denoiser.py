@@ -219,13 +219,16 @@ def load_frozen(config: Config, data: Any) -> dict:
 
 def hyper(config: Config, data: Any) -> dict:
   card = data.splits.train.card
+  own = config.sampling.to_dict()
+  if config.model.beat_track == "none":
+    own["shape_temperature"] = 1.0  # nothing says where the beats are
   return {
     "part": "denoiser",
     "model": config.model.to_dict(),
     "schedule": config.schedule.to_dict(),
     "timesteps": list(config.timesteps),
     "dropout": config.dropout.to_dict(),
-    "sampling": config.sampling.to_dict(),
+    "sampling": own,
     "prediction": config.prediction,
     "statement_encoder": data.splits.train.table.encoder,
     "vae": card["vae"],
