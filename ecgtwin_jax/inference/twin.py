@@ -351,8 +351,8 @@ class ECGTwin:
         trained, less varies less from sample to sample.
       shape_temperature: factor, beside `temperature`, of what all beats of that
         noise have in common: less draws less of what the reference leaves open
-        of the shape of beats, and leaves noise and wander as they are. 1 for a
-        twin that is told of no beats.
+        of the shape of beats, see sampling.Settings. 1 for a twin that is told
+        of no beats.
       x0_limit: thresholding of predicted clean latents: "clip" (static),
         "dynamic" or "none"; see sampling.Settings.
       consistent_leads: projects on ECGs whose limb leads add up exactly.
