@@ -45,7 +45,7 @@ class Simulated(builder.Builder):
   The patients of a seed stay where they are when the cohort grows.
   """
 
-  VERSION = tfds.core.Version("2.1.0")
+  VERSION = tfds.core.Version("2.2.0")
   licence = "simulated: of no person"
   builder_config: SimulatedConfig
 

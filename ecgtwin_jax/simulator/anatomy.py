@@ -54,8 +54,8 @@ _HEART_POSITION = np.array([2.5, 0.0, -4.0])
 # leads of real ECGs show, through one dipole's law, and are not anatomy.
 _SOURCES = (
   ((0.0, 0.0, 0.0), 1.0),
-  ((-9.6, -2.8, 5.8), 0.58),
-  ((-0.7, -2.6, -0.4), 0.38),
+  ((-8.6, -4.1, 6.7), 0.53),
+  ((-0.4, -2.9, -0.6), 0.43),
 )
 _HEART_SIZE = 4.0  # cm: no point, so that near electrodes do not see too much
 # Makes the dipole law as strong as Dower's vectors at V2..V6 (cm^2).
@@ -180,31 +180,38 @@ def sample_patient(
     age=age,
     sex=sex,
     heart_rate=normal(71 - 2 * man, 9, 54, 96),
-    heart_position=vector(1.45, 1.71, 1.03),
+    heart_position=vector(1.89, 2.31, 0.73),
     heart_rotation=(
-      float(rng.normal(0.01, 0.12)),
-      float(rng.normal(0.06, 0.33)),
-      float(np.clip(rng.normal(-0.23 - 0.05 * decades, 0.23), -1.2, 0.7)),
+      float(rng.normal(0.01, 0.067)),
+      float(rng.normal(0.06, 0.36)),
+      float(np.clip(rng.normal(-0.177 - 0.05 * decades, 0.19), -1.2, 0.7)),
     ),
-    electrode_offset=tuple(vector(1.37, 1.37, 1.11) for _ in ELECTRODES),
-    p_duration=normal(0.102 + 0.002 * decades, 0.009, 0.080, 0.118),
-    pr_interval=normal(0.174 + 0.004 * decades, 0.024, 0.132, 0.197),
-    qrs_duration=normal(0.078 + 0.006 * man, 0.009, 0.062, 0.108),
-    qtc=normal(0.387 - 0.010 * man + 0.002 * decades, 0.018, 0.335, 0.435),
-    p_size=normal(0.82, 0.13, 0.5, 1.6),
-    qrs_size=normal(0.75 + 0.10 * man - 0.02 * decades, 0.09, 0.55, 1.45),
-    t_size=normal(0.73 + 0.20 * man - 0.05 * decades, 0.17, 0.3, 1.8),
-    limb_size=normal(1.1, 0.1, 0.7, 1.4),
-    qrs_bend=tuple(map(vector, (0.07, 0.04, 0.2, 0.18))),
+    electrode_offset=tuple(vector(1.3, 1.3, 1.25) for _ in ELECTRODES),
+    p_duration=normal(0.099 + 0.002 * decades, 0.009, 0.080, 0.118),
+    pr_interval=normal(0.166 + 0.004 * decades, 0.021, 0.131, 0.197),
+    qrs_duration=normal(0.079 + 0.006 * man, 0.0076, 0.062, 0.108),
+    qtc=normal(0.388 - 0.010 * man + 0.002 * decades, 0.018, 0.335, 0.435),
+    p_size=normal(0.74, 0.15, 0.4, 1.6),
+    qrs_size=normal(0.75 + 0.10 * man - 0.02 * decades, 0.04, 0.55, 1.45),
+    t_size=normal(0.72 + 0.20 * man - 0.05 * decades, 0.2, 0.3, 1.8),
+    limb_size=normal(1.02, 0.1, 0.7, 1.4),
+    qrs_bend=tuple(
+      (
+        vector(0.06, 0.07, 0.08),
+        vector(0.028, 0.04, 0.039),
+        vector(0.24, 0.2, 0.15),
+        vector(0.24, 0.24, 0.23),
+      )
+    ),
     qrs_timing=tuple(
       np.clip(
-        rng.normal(0, 0.074, 4), (-0.02, -0.08, -0.08, -0.08), 0.04
+        rng.normal(0, 0.08, 4), (-0.02, -0.08, -0.08, -0.08), 0.04
       ).tolist()
     ),
-    p_bend=vector(0.038, 0.035, 0.005),
-    t_bend=vector(0.13, 0.037, 0.039),
+    p_bend=vector(0.035, 0.037, 0.009),
+    t_bend=vector(0.137, 0.035, 0.0),
     t_skew=normal(1.55, 0.2, 1.1, 2.0),
-    st_level=normal(-0.004 + 0.05 * man - 0.01 * decades, 0.106, -0.4, 0.45),
+    st_level=normal(-0.022 + 0.05 * man - 0.01 * decades, 0.074, -0.4, 0.45),
     respiration=normal(0.25, 0.035, 0.16, 0.34),
     respiratory_rr=normal(0.026 - 0.006 * decades, 0.008, 0.006, 0.06),
     ectopic_dipole=tuple(ectopic.tolist()),
@@ -215,7 +222,7 @@ def sample_patient(
     block_bend=vector(0.10),
     injury_bend=vector(0.12),
     hypertrophy=normal(1.22, 0.10, 1.08, 1.5),
-    st_bend=vector(0.037, 0.038, 0.038),
+    st_bend=vector(0.044, 0.042, 0.042),
     fibrillation=(normal(0.07, 0.025, 0.03, 0.14), normal(6.3, 0.7, 5, 8)),
   )
 

@@ -17,8 +17,8 @@ MARKS = (
   *("t_onset", "t_peak", "t_end"),
 )
 _ATRIA = (  # (center, width) in parts of the duration of P, dipole in mV
-  (0.37, 0.150, (0.121, 0.111, -0.005)),  # right
-  (0.63, 0.155, (0.07, 0.063, 0.271)),  # left
+  (0.35, 0.150, (0.131, 0.127, -0.002)),  # right
+  (0.66, 0.155, (0.086, 0.07, 0.251)),  # left
 )
 _LARGE_LEFT = (  # enlarged left atrium: later and more to the back
   (0.30, 0.130, (0.121, 0.111, -0.005)),
@@ -111,7 +111,7 @@ def _place(waves, columns):
 def _interval_pr(patient, findings, mean_rr, day):
   """PR in seconds: shorter at high rates, over 200 ms in first degree block."""
   if "av_block" in findings:
-    slow = patient.pr_interval + 0.070 + 0.035 * day.severity + day.pr_change
+    slow = patient.pr_interval + 0.062 + 0.035 * day.severity + day.pr_change
     return float(np.clip(slow, 0.210, 0.320))
   faster = max(60.0 / mean_rr - 70.0, 0.0)
   pr = patient.pr_interval + day.pr_change - 0.0004 * faster

@@ -15,10 +15,10 @@ AVL = LEADS.index("aVL")
 
 # (center, width) in parts of the duration of QRS, dipole in mV.
 _NORMAL = (
-  (0.18, 0.078, (-0.04, 0.02, -0.18)),  # septum
-  (0.37, 0.085, (0.66, 0.21, -0.42)),  # apex
-  (0.53, 0.095, (1.29, 0.9, 0.41)),  # left free wall
-  (0.74, 0.092, (-0.02, 0.07, 1.2)),  # base
+  (0.18, 0.078, (-0.07, 0.01, -0.25)),  # septum
+  (0.39, 0.085, (0.59, 0.23, -0.31)),  # apex
+  (0.53, 0.095, (1.48, 0.88, 0.34)),  # left free wall
+  (0.74, 0.092, (-0.08, 0.14, 1.3)),  # base
 )
 _LEFT_ANTERIOR_BLOCK = (
   (0.18, 0.078, (-0.18, 0.28, -0.28)),
@@ -43,7 +43,7 @@ _PACED = (  # from the apex of the right ventricle
 _RIGHT_BLOCK_END = (0.75, 0.090, (-0.38, 0.03, -0.62))
 _INCOMPLETE_END = (0.82, 0.070, (-0.20, 0.00, -0.34))
 # Of the limits of hypertrophy: above that, what is beyond shrinks by the power.
-_USUAL_VOLTAGE, _HELD = 0.94, 0.62
+_USUAL_VOLTAGE, _HELD = 0.86, 0.74
 _HYPERTROPHY = np.array([[0.1], [0.4], [1.0], [0.5]])  # growth of each part
 # Early forces without the wall that died: (wall, septum, apex).
 _DEAD_WALLS = (

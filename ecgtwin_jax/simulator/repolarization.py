@@ -13,7 +13,7 @@ TANGENT = 2.0
 T_WIDTH = 0.105  # of the QT interval, after the peak
 _J_DELAY, _J_RISE = 0.010, 0.014  # s: the ST level is full a little after J
 _AT_J = float(np.exp(-0.5 * (_J_DELAY / _J_RISE) ** 2))
-_T = np.array([0.495, 0.215, -0.183])
+_T = np.array([0.516, 0.222, -0.185])
 # Direction of ST elevation, its usual largest size (mV), and what it promises
 # at J: (lead, sign, mV).
 _INJURY = {
