@@ -207,7 +207,7 @@ def programs(
     )
 
   def draw_noise(seed, number, *rhythm):
-    track = sampling.make_tracks(kinds, *rhythm) if rhythm else None
+    track = sampling.make_tracks(kinds, *rhythm)
     return sampling.draw_noise(sampling.fold(seed, number), plan, size, track)
 
   def draw_rhythm(seed, number, *rest):
@@ -223,7 +223,7 @@ def programs(
 
   def sample(noise, seed, number, base, *rest):
     condition, rhythm = rest[:3], rest[3:]
-    track = sampling.make_tracks(kinds, *rhythm) if rhythm else None
+    track = sampling.make_tracks(kinds, *rhythm)
     inputs = DenoiserInputs(*condition, base=base, track=track)
     return sampling.sample(
       denoiser,

@@ -336,11 +336,9 @@ def sample_rhythms(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def make_tracks(
-  kinds: bool, time: Array, kind: Array, p_wave: Array
-) -> Float[Array, "n l c"]:
-  """Beat tracks of rhythms, (n, 48) each."""
-  return beat_track(time, kind, p_wave, kinds=kinds)
+def make_tracks(kinds: bool, *rhythms: Array) -> Float[Array, "n l c"] | None:
+  """Beat tracks of times, kinds and P waves, (n, 48) each; None of none."""
+  return beat_track(*rhythms, kinds=kinds) if rhythms else None
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -122,7 +122,7 @@ def programs(
     return export.all_as_stated(columns, premature, rate)
 
   def temper(noise, *rhythm_of):
-    track = sampling.make_tracks(kinds, *rhythm_of) if rhythm_of else None
+    track = sampling.make_tracks(kinds, *rhythm_of)
     return sampling.temper(noise, plan, track)
 
   def from_noise(noise, base, *rest):
