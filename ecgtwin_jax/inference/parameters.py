@@ -1,8 +1,13 @@
 """Whether the arrays of a twin are those that its hyper-parameters ask for."""
 
 import functools
+import hashlib
+import json
+import os
+import pathlib
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +17,7 @@ from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data.ecg import MODEL_SAMPLES
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.data.wfdb_record import first_line
-from ecgtwin_jax.models.denoiser import BEAT_TRACKS
+from ecgtwin_jax.models import denoiser
 
 MAX_SIZE = 1 << 16  # of any number of a model
 _REPEATS = (
@@ -62,7 +67,7 @@ def check_parameters(name: str, module: nn.Module, params: dict) -> None:
       of another shape.
   """
   try:
-    wanted = _wanted(name, module)
+    wanted = wanted_shapes(name, module)
   # A module has its own words for each number that it cannot use.
   except Exception as error:
     raise ValueError(
@@ -89,7 +94,46 @@ def check_parameters(name: str, module: nn.Module, params: dict) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _wanted(name: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
+def wanted_shapes(name: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
+  """Shapes of the parameters, kept beside the compiled programs.
+
+  Tracing the networks for them takes a fifth of the second command's time.
+  """
+  folder = jax.config.jax_compilation_cache_dir
+  if folder is None or "://" in folder:
+    return _trace(name, module)
+  made_by = (
+    jax.__version__,
+    flax.__version__,
+    models_digest(),
+    name,
+    repr(module),
+  )
+  key = hashlib.sha256("\0".join(made_by).encode()).hexdigest()
+  path = pathlib.Path(folder, f"parameters-{key}.json")
+  try:
+    kept = json.loads(path.read_text())
+    return {key: tuple(shape) for key, shape in kept.items()}
+  except (OSError, ValueError, AttributeError, TypeError):
+    wanted = _trace(name, module)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(wanted))
+    part.replace(path)
+  except OSError:  # as for compiled programs, a full disk costs time alone
+    pass
+  return wanted
+
+
+@functools.cache
+def models_digest() -> str:
+  """Digest of the code that the networks are made of."""
+  files = sorted(pathlib.Path(denoiser.__file__).parent.glob("*.py"))
+  return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()
+
+
+def _trace(name: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
   """Shapes of the parameters that training starts from."""
 
   def zeros(*shape, dtype=jnp.float32):
@@ -110,7 +154,7 @@ def _wanted(name: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
   if name == "base_extractor":
     inputs, method = (*inputs, *condition), _all_of_base_extractor
   if name == "denoiser":
-    channels = BEAT_TRACKS[module.beat_track]
+    channels = denoiser.BEAT_TRACKS[module.beat_track]
     track = zeros(1, LATENT_LENGTH, channels) if channels else None
     base = zeros(1, module.base_width)
     inputs = (*inputs, one, *condition, base, track)
