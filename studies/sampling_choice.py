@@ -23,6 +23,7 @@ SETTINGS = {
   "ddpm, 25 steps": {"sampler": "ddpm", "steps": 25},
   "no guidance": {"statement_guidance": 1.0, "person_guidance": 1.0},
   "temperature 1": {"temperature": 1.0},
+  "shape temperature 1": {"shape_temperature": 1.0},
 }
 
 
