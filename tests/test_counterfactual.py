@@ -10,7 +10,7 @@ from ecgtwin_jax.evaluation import counterfactual
 from ecgtwin_jax.simulator import simulate
 from helpers.evaluated import make_examples, real_signals, recordings
 
-PATIENTS = 8
+PATIENTS = 12
 
 
 @pytest.fixture(scope="module")

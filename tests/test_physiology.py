@@ -97,11 +97,11 @@ def test_wide_left_blocks_are_read():
 
 @pytest.mark.parametrize(
   ("number", "name"),
-  [(17, "pr_ms"), (16, "pr_ms"), (20, "qrs_ms")],
+  [(17, "pr_ms"), (31, "pr_ms"), (20, "qrs_ms")],
   ids=["P turns", "P turns, in an infarct", "QRS ends slowly"],
 )
 def test_the_slow_part_of_a_wave_belongs_to_it(number, name):
-  recording = simulate.cohort_recordings(4, number, 2)[number == 16]
+  recording = simulate.cohort_recordings(4, number, 2)[number == 31]
   marks, kept = recording.fiducials, recording.fiducials.kind == "normal"
   first = marks.p_onset if name == "pr_ms" else marks.qrs_offset
   true = 1000 * abs(float(np.median((marks.qrs_onset - first)[kept])))
