@@ -130,7 +130,7 @@ def get_config(variant="base"):
           "steps": 7500,
           "eval_every": 1000,
           "checkpoint_every": 500,
-          "sampling.statement_guidance": 1.2,
+          "sampling.statement_guidance": 1.4,
           "sampling.person_guidance": 1.5,
           "sampling.temperature": 1.15,
           "sampling.shape_temperature": 0.0,

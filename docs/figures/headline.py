@@ -13,7 +13,7 @@ import numpy as np
 import ecgtwin_jax as et
 from ecgtwin_jax.simulator.simulate import cohort_recordings, simulate
 
-COHORT, NUMBER = 4377, 0
+COHORT, NUMBER = 4477, 0
 ASKED = ["Sinus rhythm", "Left bundle branch block"]
 
 
