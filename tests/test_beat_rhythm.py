@@ -61,10 +61,10 @@ def match(simulation):
 
 @pytest.fixture(scope="module")
 def matched():
-  """80 recordings of cohort seed 7 at 102.4 Hz."""
+  """100 recordings of cohort seed 7 at 102.4 Hz."""
   results = [
     match(recording)
-    for patient in range(40)
+    for patient in range(50)
     for recording in cohort_recordings(7, patient, 2, sampling_rate=RATE)
   ]
   return {
@@ -74,9 +74,9 @@ def matched():
 
 
 def test_beats_are_where_the_simulator_put_them(matched):
-  # 1.3 and 5.1 ms; of 200 recordings (100 patients of this seed) 2,345 beats
+  # 1.1 and 7.5 ms; of 200 recordings (100 patients of this seed) 2,382 beats
   # none is missed or false, all of 13 PVC and 13 paced ones and 14 of 19 PAC
-  # are found as such, with one false PAC.
+  # are found as such, with two false PAC.
   error = np.abs(matched["error"])
   assert len(error) > 400
   assert np.median(error) < 0.003
@@ -85,7 +85,7 @@ def test_beats_are_where_the_simulator_put_them(matched):
   assert matched["false"].mean() <= 0.003
 
 
-@pytest.mark.parametrize("patient", [3, 6])
+@pytest.mark.parametrize("patient", [3, 7, 9])
 @pytest.mark.parametrize(
   ("statements", "kinds", "p_waves"),
   [
