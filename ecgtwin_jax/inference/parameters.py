@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from ecgtwin_jax import constants
 from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data.ecg import MODEL_SAMPLES
 from ecgtwin_jax.data.leads import LEADS
@@ -128,8 +129,9 @@ def wanted_shapes(name: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 @functools.cache
 def models_digest() -> str:
-  """Digest of the code that the networks are made of."""
-  files = sorted(pathlib.Path(denoiser.__file__).parent.glob("*.py"))
+  """Digest of the code that the networks' shapes come from."""
+  models = pathlib.Path(denoiser.__file__).parent
+  files = [*sorted(models.glob("*.py")), pathlib.Path(constants.__file__)]
   return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()
 
 
