@@ -347,6 +347,7 @@ def test_st_falls_in_lateral_leads(statement):
   change = np.array([(j - usual)[lateral] for (usual, _), (j, _) in levels])
   level = np.array([j[lateral] for _, (j, _) in levels])
   assert change.max() < 0
+  assert change[:, 0].max() < -0.02 and level[:, 0].max() < -0.03
   assert (np.quantile(change, 0.95, axis=0) < -0.02).all()
   assert (np.quantile(level, 0.95, axis=0) < -0.03).all()
 

@@ -1,8 +1,8 @@
 """Whether the arrays of a twin are those that its hyper-parameters ask for."""
 
+import contextlib
 import functools
 import hashlib
-import json
 import os
 import pathlib
 from typing import Any
@@ -67,6 +67,13 @@ def check_parameters(name: str, module: nn.Module, params: dict) -> None:
     ValueError: the network cannot be built, or names are missing, not known or
       of another shape.
   """
+  found = {
+    key: tuple(value.shape)
+    for key, value in traverse_util.flatten_dict(params, sep="/").items()
+  }
+  accepted = _accepted_before(name, module, found)
+  if accepted is not None and os.path.exists(accepted):
+    return
   try:
     wanted = wanted_shapes(name, module)
   # A module has its own words for each number that it cannot use.
@@ -75,10 +82,6 @@ def check_parameters(name: str, module: nn.Module, params: dict) -> None:
       f"the {name} cannot be built of its hyper-parameters "
       f"({first_line(error)})"
     ) from None
-  found = {
-    key: tuple(value.shape)
-    for key, value in traverse_util.flatten_dict(params, sep="/").items()
-  }
   faults = [f"{key} is missing" for key in wanted.keys() - found.keys()]
   faults += [f"{key} is not known" for key in found.keys() - wanted.keys()]
   faults += [
@@ -92,50 +95,39 @@ def check_parameters(name: str, module: nn.Module, params: dict) -> None:
       f"the {name}'s arrays are not those of its hyper-parameters: "
       f"{min(faults)}{more}"
     )
+  if accepted is not None:
+    with contextlib.suppress(OSError):  # then the next process traces, too
+      accepted.parent.mkdir(parents=True, exist_ok=True)
+      accepted.touch()
+
+
+def _accepted_before(
+  name: str, module: nn.Module, found: dict[str, tuple[int, ...]]
+) -> pathlib.Path | None:
+  """An empty file beside the compiled programs: such arrays were accepted.
+
+  Tracing the networks anew takes a tenth of the second command's time.
+  """
+  folder = jax.config.jax_compilation_cache_dir
+  if folder is None or "://" in folder:
+    return None
+  versions = jax.__version__, flax.__version__, code_digest()
+  text = repr((versions, name, module, sorted(found.items())))
+  digest = hashlib.sha256(text.encode()).hexdigest()
+  return pathlib.Path(folder, f"parameters-{digest}")
+
+
+@functools.cache
+def code_digest() -> str:
+  """Digest of the code that says which arrays a network has."""
+  models = pathlib.Path(denoiser.__file__).parent
+  files = [*sorted(models.glob("*.py")), constants.__file__, __file__]
+  code = (pathlib.Path(file).read_bytes() for file in files)
+  return hashlib.sha256(b"\0".join(code)).hexdigest()
 
 
 @functools.lru_cache(maxsize=64)
 def wanted_shapes(name: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
-  """Shapes of the parameters, kept beside the compiled programs.
-
-  Tracing the networks for them takes a fifth of the second command's time.
-  """
-  folder = jax.config.jax_compilation_cache_dir
-  if folder is None or "://" in folder:
-    return _trace(name, module)
-  made_by = (
-    jax.__version__,
-    flax.__version__,
-    models_digest(),
-    name,
-    repr(module),
-  )
-  key = hashlib.sha256("\0".join(made_by).encode()).hexdigest()
-  path = pathlib.Path(folder, f"parameters-{key}.json")
-  try:
-    kept = json.loads(path.read_text())
-    return {key: tuple(shape) for key, shape in kept.items()}
-  except (OSError, ValueError, AttributeError, TypeError):
-    wanted = _trace(name, module)
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(wanted))
-    part.replace(path)
-  except OSError:  # as for compiled programs, a full disk costs time alone
-    pass
-  return wanted
-
-
-@functools.cache
-def models_digest() -> str:
-  """Digest of the code that the networks' shapes come from."""
-  models = pathlib.Path(denoiser.__file__).parent
-  files = [*sorted(models.glob("*.py")), pathlib.Path(constants.__file__)]
-  return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()
-
-
-def _trace(name: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
   """Shapes of the parameters that training starts from."""
 
   def zeros(*shape, dtype=jnp.float32):

@@ -195,13 +195,11 @@ def sample_patient(
     qrs_size=normal(0.75 + 0.10 * man - 0.02 * decades, 0.04, 0.55, 1.45),
     t_size=normal(0.72 + 0.20 * man - 0.05 * decades, 0.2, 0.3, 1.8),
     limb_size=normal(1.02, 0.1, 0.7, 1.4),
-    qrs_bend=tuple(
-      (
-        vector(0.06, 0.07, 0.08),
-        vector(0.028, 0.04, 0.039),
-        vector(0.24, 0.2, 0.15),
-        vector(0.24, 0.24, 0.23),
-      )
+    qrs_bend=(
+      vector(0.06, 0.07, 0.08),
+      vector(0.028, 0.04, 0.039),
+      vector(0.24, 0.2, 0.15),
+      vector(0.24, 0.24, 0.23),
     ),
     qrs_timing=tuple(
       np.clip(
