@@ -8,7 +8,7 @@ from ecgtwin_jax.beats import notation
 from ecgtwin_jax.beats.rhythm import KINDS
 from ecgtwin_jax.inference import networks, twin_directory
 from ecgtwin_jax.inference.rhythms import as_stated, edit_rhythms
-from ecgtwin_jax.inference.sampling import Settings
+from ecgtwin_jax.inference.sampling import Settings, make_tracks
 
 SINUS = et.Condition(["Sinus rhythm"], 73, 60, "F")
 PVC = et.Condition(["Sinus rhythm", "Ventricular premature complex"], 73)
@@ -104,6 +104,12 @@ def test_the_shipped_twin_of_before_is_told_of_no_beats(
   with pytest.raises(ValueError, match=told):
     twin.settings(shape_temperature=0.5).plan(hyper)
   assert twin.settings(shape_temperature=1).plan(hyper).shape_temperature == 1
+
+
+def test_of_no_rhythms_there_is_no_track():
+  times, none = np.float32([[0.5, 1.3]]), np.zeros((1, 2), np.int8)
+  assert make_tracks(True, times, none, none).any()
+  assert make_tracks(True) is None
 
 
 def test_an_edit_has_the_beats_of_its_source_as_far_as_it_can(twin, base):
