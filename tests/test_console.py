@@ -52,6 +52,8 @@ ELSEWHERE = {
   "launch/gpu_slurm.sh": "test_launch.py",
   "launch/tpu_pod.sh": "test_launch.py",
   "python -m studies.simulated_against_real": "tests/studies",
+  "python -m studies.finding_effect": "tests/studies",
+  "python -m studies.next_beat": "tests/studies",
   "python -m benchmarks.slices": "test_slices.py",
   "python -m studies.train_shipped": "tests/studies",
 }

@@ -1,0 +1,200 @@
+"""How near what an extractor foretells comes to a patient's next real beat.
+
+  python -m studies.next_beat --base_extractor=RUN --latents=LATENTS
+
+Takes the recordings of patients with several, of one half of them (as
+`config.half` of configs/evaluate.py has it), and foretells the median beat of
+each recording under its own condition, and from each that of every other one of
+the patient. Latents are of the autoencoder that the extractor was trained with.
+The unchanged reference stands beside it. What a twin draws follows the foretold
+beat, so that an extractor can be judged before a denoiser is trained on it.
+"""
+
+import argparse
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ecgtwin_jax.constants import LEADS
+from ecgtwin_jax.data.dataset import SPLITS, Dataset, load_split
+from ecgtwin_jax.evaluation.counterfactuals import find_changes
+from ecgtwin_jax.evaluation.evaluate import HALVES, take_half
+from ecgtwin_jax.evaluation.generate_examples import read_condition
+from ecgtwin_jax.models.base_extractor import BaseExtractor
+from ecgtwin_jax.stages import splits
+from ecgtwin_jax.stages.denoiser import extract_bases
+from ecgtwin_jax.training import checkpoint
+
+# Samples of a median beat of 100 Hz, of which 30 is R.
+WAVES = {"P": slice(5, 22), "QRS": slice(24, 38), "T": slice(40, 76)}
+_LEVEL = 24  # just before QRS
+_I, _II, _AVF, _V5 = map(LEADS.index, ("I", "II", "aVF", "V5"))
+
+
+class Beats(NamedTuple):
+  """Median beats in mV of n pairs of recordings of one patient.
+
+  Attributes:
+    reference: beats of the references.
+    target: beats of the targets.
+    own: foretold from the references, under their own condition.
+    next: likewise, under the target's.
+    changed: whether findings of the two reports differ.
+    patients: number of each pair's patient.
+  """
+
+  reference: Float[np.ndarray, "n 80 12"]
+  target: Float[np.ndarray, "n 80 12"]
+  own: Float[np.ndarray, "n 80 12"]
+  next: Float[np.ndarray, "n 80 12"]
+  changed: Bool[np.ndarray, " n"]
+  patients: Int[np.ndarray, " n"]
+
+
+def foretell(base_extractor: str, data: Dataset) -> Beats | None:
+  """Beats of all pairs of a split; None: no patient has two recordings.
+
+  Raises:
+    ValueError: the folder holds no extractor that foretells beats.
+  """
+  hyper, variables = checkpoint.load_weights(base_extractor, "base_extractor")
+  if not hyper["model"]["median_beat"]:
+    raise ValueError(f"{base_extractor!r} foretells no beats")
+  number, found = data.patient_number, data.arrays["median_beat_found"] > 0
+  same = (number[:, None] == number) & found[:, None] & found
+  now, then = np.nonzero(same & ~np.eye(len(number), dtype=bool))
+  if not len(now):
+    return None
+  module, params = BaseExtractor(**hyper["model"]), variables["params"]
+  bases = extract_bases(data, hyper, params, hyper["latent_scale"])
+
+  def under(rows):
+    statements, mask = splits.gather_statements(
+      jnp.asarray(data.table.embeddings), data.statement_ids[rows]
+    )
+    beats = module.apply(
+      {"params": params},
+      bases[now],
+      statements,
+      mask,
+      data.patient[rows],
+      method="predict_beat",
+    )
+    return np.asarray(beats, np.float64)
+
+  beats = data.arrays["median_beat"].astype(np.float64)
+  conditions = {row: read_condition(data, row) for row in np.unique(now)}
+  changed = [
+    bool(find_changes(conditions[i], conditions[j]))
+    for i, j in zip(now, then, strict=True)
+  ]
+  return Beats(
+    beats[now],
+    beats[then],
+    under(now),
+    under(then),
+    np.array(changed),
+    number[now],
+  )
+
+
+def join(parts: list[Beats]) -> Beats:
+  """Those of several splits, whose patients differ."""
+  numbered = [
+    part._replace(patients=part.patients + 1_000_000 * k)
+    for k, part in enumerate(parts)
+  ]
+  return Beats(*(np.concatenate(columns) for columns in zip(*numbered)))
+
+
+def weights_of(patients: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+  """Weights of pairs with which all patients count alike; their sum is 1."""
+  _, place, counts = np.unique(
+    patients, return_inverse=True, return_counts=True
+  )
+  return 1 / counts[place] / len(counts)
+
+
+def explained(
+  beat: Float[np.ndarray, "n t 12"],
+  predicted: Float[np.ndarray, "n t 12"],
+  weights: Float[np.ndarray, " n"],
+) -> float:
+  """R2: 1 - squared error / squared distance to the mean beat."""
+  weights = weights[:, None, None]
+  total = (weights * (beat - (weights * beat).sum(axis=0)) ** 2).sum()
+  return float(1 - (weights * (beat - predicted) ** 2).sum() / total)
+
+
+def measure(beats: Float[np.ndarray, "n 80 12"]) -> Float[np.ndarray, "n 3"]:
+  """Axis in degrees; the largest deflection of T in V5 and of P in II, mV."""
+  beats = beats - beats[:, _LEVEL : _LEVEL + 1]
+  qrs = beats[:, WAVES["QRS"]].sum(axis=1)
+  axis = np.arctan2(qrs[:, _AVF] * 2 / np.sqrt(3), qrs[:, _I])
+
+  def largest(x):
+    return np.take_along_axis(x, np.abs(x).argmax(axis=1)[:, None], axis=1)[
+      :, 0
+    ]
+
+  t_wave = largest(beats[:, WAVES["T"], _V5])
+  p_wave = largest(beats[:, WAVES["P"], _II])
+  return np.stack([np.degrees(axis), t_wave, p_wave], axis=1)
+
+
+def errors(
+  beats: Beats, predicted: Float[np.ndarray, "n 80 12"]
+) -> tuple[list[float], list[float]]:
+  """R2 of the targets' waves, and mean absolute errors of `measure`."""
+  weights = weights_of(beats.patients)
+  r2 = [
+    explained(beats.target[:, wave], predicted[:, wave], weights)
+    for wave in WAVES.values()
+  ]
+  apart = measure(predicted) - measure(beats.target)
+  apart[:, 0] = (apart[:, 0] + 180) % 360 - 180
+  return r2, (weights @ np.abs(apart)).tolist()
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--base_extractor", required=True)
+  parser.add_argument("--latents", required=True)
+  parser.add_argument("--half", choices=HALVES, default="validation")
+  given = parser.parse_args()
+  halves = [
+    take_half(load_split(given.latents, split, kind="latent"), given.half)
+    for split in SPLITS
+  ]
+  parts = [foretell(given.base_extractor, half) for half in halves if len(half)]
+  parts = [part for part in parts if part is not None]
+  if not parts:
+    raise ValueError(f"{given.latents!r} has no patient with two recordings")
+  whole = join(parts)
+  changed = Beats(*(column[whole.changed] for column in whole))
+  print(
+    f"{len(np.unique(whole.patients))} patients, {len(whole.changed)} pairs, "
+    f"of {len(changed.changed)} findings changed\n\n"
+    "| beat | P, R2 | QRS, R2 | T, R2 | axis, degrees | T in V5, mV "
+    "| P in II, mV |\n|---|---|---|---|---|---|---|"
+  )
+  for name, pairs, predicted in (
+    ("own, foretold", whole._replace(target=whole.reference), whole.own),
+    ("next, foretold", whole, whole.next),
+    ("next, unchanged reference", whole, whole.reference),
+    ("findings changed, foretold", changed, changed.next),
+    ("likewise, unchanged reference", changed, changed.reference),
+  ):
+    if len(pairs.changed):
+      r2, apart = errors(pairs, predicted)
+      cells = [f"{x:.3f}" for x in r2] + [f"{apart[0]:.1f}"]
+      cells += [f"{x:.3f}" for x in apart[1:]]
+      print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+  main()
