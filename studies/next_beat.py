@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 
 from ecgtwin_jax.constants import LEADS
 from ecgtwin_jax.data.dataset import SPLITS, Dataset, load_split
 from ecgtwin_jax.evaluation.counterfactuals import find_changes
 from ecgtwin_jax.evaluation.evaluate import HALVES, take_half
 from ecgtwin_jax.evaluation.generate_examples import read_condition
+from ecgtwin_jax.inference import twin_directory
 from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.stages import splits
 from ecgtwin_jax.stages.denoiser import extract_bases
@@ -42,7 +43,7 @@ class Beats(NamedTuple):
     own: foretold from the references, under their own condition.
     next: likewise, under the target's.
     changed: whether findings of the two reports differ.
-    patients: number of each pair's patient.
+    patients: name of each pair's patient.
   """
 
   reference: Float[np.ndarray, "n 80 12"]
@@ -50,36 +51,66 @@ class Beats(NamedTuple):
   own: Float[np.ndarray, "n 80 12"]
   next: Float[np.ndarray, "n 80 12"]
   changed: Bool[np.ndarray, " n"]
-  patients: Int[np.ndarray, " n"]
+  patients: Shaped[np.ndarray, " n"]
 
 
-def foretell(base_extractor: str, data: Dataset) -> Beats | None:
-  """Beats of all pairs of a split; None: no patient has two recordings.
+def foretell(base_extractor: str, parts: list[Dataset]) -> Beats:
+  """Beats of all pairs of recordings of one patient in several splits.
+
+  Args:
+    base_extractor: a run, a checkpoint of it or a twin directory.
+    parts: latents of the splits, with beats.
 
   Raises:
-    ValueError: the folder holds no extractor that foretells beats.
+    ValueError: the extractor foretells no beats, the latents are of another
+      autoencoder, or no patient has two recordings with a median beat.
   """
   hyper, variables = checkpoint.load_weights(base_extractor, "base_extractor")
   if not hyper["model"]["median_beat"]:
-    raise ValueError(f"{base_extractor!r} foretells no beats")
-  number, found = data.patient_number, data.arrays["median_beat_found"] > 0
-  same = (number[:, None] == number) & found[:, None] & found
-  now, then = np.nonzero(same & ~np.eye(len(number), dtype=bool))
-  if not len(now):
-    return None
-  module, params = BaseExtractor(**hyper["model"]), variables["params"]
-  bases = extract_bases(data, hyper, params, hyper["latent_scale"])
+    raise ValueError(
+      f"{base_extractor!r} was trained with config.model.median_beat=False: an "
+      "extractor that foretells beats needs True"
+    )
+  known = {hyper["vae"]}
+  if checkpoint.has_weights(base_extractor, "vae"):
+    _, vae = checkpoint.load_weights(base_extractor, "vae")
+    known.add(twin_directory.digest(vae["params"]["encoder"]))
+  pairs = []
+  for data in parts:
+    if data.card["vae"] not in known:
+      raise ValueError(
+        f"{data.directory} was encoded by autoencoder {data.card['vae'][:12]}, "
+        f"but {base_extractor!r} needs {hyper['vae'][:12]}: encode again"
+      )
+    number, found = data.patient_number, data.arrays["median_beat_found"] > 0
+    same = (number[:, None] == number) & found[:, None] & found
+    now, then = np.nonzero(same & ~np.eye(len(number), dtype=bool))
+    if len(now):
+      pairs.append(_foretell_pairs(hyper, variables["params"], data, now, then))
+  if not pairs:
+    raise ValueError(
+      f"0 patients of {', '.join(str(part.directory) for part in parts)} have "
+      "two recordings with a median beat: one at least is needed"
+    )
+  return Beats(*map(np.concatenate, zip(*pairs, strict=True)))
+
+
+def _foretell_pairs(hyper, params, data, now, then) -> Beats:
+  """Beats of the pairs of these rows."""
+  module = BaseExtractor(**hyper["model"])
+  bases = extract_bases(data, hyper, params, hyper["latent_scale"])[now]
 
   def under(rows):
     statements, mask = splits.gather_statements(
       jnp.asarray(data.table.embeddings), data.statement_ids[rows]
     )
+    patient = data.patient[rows]
     beats = module.apply(
       {"params": params},
-      bases[now],
+      bases,
       statements,
       mask,
-      data.patient[rows],
+      patient,
       method="predict_beat",
     )
     return np.asarray(beats, np.float64)
@@ -96,20 +127,11 @@ def foretell(base_extractor: str, data: Dataset) -> Beats | None:
     under(now),
     under(then),
     np.array(changed),
-    number[now],
+    data.patient_id[now],
   )
 
 
-def join(parts: list[Beats]) -> Beats:
-  """Those of several splits, whose patients differ."""
-  numbered = [
-    part._replace(patients=part.patients + 1_000_000 * k)
-    for k, part in enumerate(parts)
-  ]
-  return Beats(*(np.concatenate(columns) for columns in zip(*numbered)))
-
-
-def weights_of(patients: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def weights_of(patients: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
   """Weights of pairs with which all patients count alike; their sum is 1."""
   _, place, counts = np.unique(
     patients, return_inverse=True, return_counts=True
@@ -170,11 +192,7 @@ def main() -> None:
     take_half(load_split(given.latents, split, kind="latent"), given.half)
     for split in SPLITS
   ]
-  parts = [foretell(given.base_extractor, half) for half in halves if len(half)]
-  parts = [part for part in parts if part is not None]
-  if not parts:
-    raise ValueError(f"{given.latents!r} has no patient with two recordings")
-  whole = join(parts)
+  whole = foretell(given.base_extractor, halves)
   changed = Beats(*(column[whole.changed] for column in whole))
   print(
     f"{len(np.unique(whole.patients))} patients, {len(whole.changed)} pairs, "

@@ -1,10 +1,17 @@
 """Foretold beats against a patient's next one: known answers, a small run."""
 
+import dataclasses
 import sys
 
 import numpy as np
 import pytest
 
+from ecgtwin_jax.data.dataset import SPLITS, load_split
+from ecgtwin_jax.evaluation.counterfactuals import find_changes
+from ecgtwin_jax.evaluation.evaluate import take_half
+from ecgtwin_jax.evaluation.generate_examples import read_condition
+from ecgtwin_jax.models.base_extractor import BaseExtractor
+from ecgtwin_jax.training import checkpoint
 from studies import next_beat
 
 
@@ -44,16 +51,65 @@ def test_axis_goes_the_shorter_way_round():
   np.testing.assert_allclose(apart, [10, 0.7, 0.05], atol=1e-9)
 
 
-def test_patients_of_two_splits_stay_apart():
-  one = next_beat.Beats(*[beats(2)] * 4, np.ones(2, bool), np.zeros(2, int))
-  whole = next_beat.join([one, one])
-  assert len(np.unique(whole.patients)) == 2
-  assert whole.target.shape == (4, 80, 12)
+@pytest.fixture(scope="module")
+def latents(chain):
+  return [load_split(str(chain / "latents"), x, kind="latent") for x in SPLITS]
 
 
-def test_the_table_of_a_small_training(chain, monkeypatch, capsys):
-  flags = [f"--base_extractor={chain / 'stage2' / 'twin'}"]
-  flags += [f"--latents={chain / 'latents'}"]
+@pytest.fixture(scope="module")
+def twin(chain):
+  return str(chain / "stage2" / "twin")
+
+
+def test_each_beat_is_that_of_its_recording_under_its_condition(twin, latents):
+  data = latents[0]
+  got = next_beat.foretell(twin, latents)
+  found = data.arrays["median_beat_found"] > 0
+  counts = [
+    np.unique(
+      part.patient_id[part.arrays["median_beat_found"] > 0], return_counts=True
+    )[1]
+    for part in latents
+  ]
+  assert len(got.patients) == sum((n * (n - 1)).sum() for n in counts)
+  patient = got.patients[0]
+  rows = np.flatnonzero((data.patient_id == patient) & found)
+  now, then = rows[:2]
+  beats = data.arrays["median_beat"]
+  np.testing.assert_array_equal(got.reference[0], beats[now])
+  np.testing.assert_array_equal(got.target[0], beats[then])
+  hyper, variables = checkpoint.load_weights(twin, "base_extractor")
+  module = BaseExtractor(**hyper["model"])
+  scale = np.asarray(hyper["latent_scale"], np.float32).reshape(1, 1, -1)
+
+  def condition(row):
+    ids = data.statement_ids[[row]]
+    vectors = np.where(ids[..., None] >= 0, data.table.embeddings[ids], 0)
+    return vectors.astype("f4"), ids >= 0, data.patient[[row]]
+
+  base = module.apply(
+    variables,
+    data.arrays["mean"][[now]].astype("f4") * scale,
+    *condition(now),
+    median_beat=beats[[now]].astype("f4"),
+    median_beat_found=np.ones(1),
+  )
+  for row, beat in ((now, got.own[0]), (then, got.next[0])):
+    expected = module.apply(
+      variables, base, *condition(row), method="predict_beat"
+    )
+    np.testing.assert_allclose(beat, expected[0], atol=1e-5)
+  assert np.abs(got.own[0] - got.next[0]).max() > 1e-4
+  reports = [read_condition(data, row) for row in (now, then)]
+  assert got.changed[0] == bool(find_changes(*reports))
+  assert 0 < got.changed.sum() < len(got.changed)
+
+
+def test_the_table_of_a_small_training(
+  chain, twin, latents, monkeypatch, capsys
+):
+  halves = [take_half(part, "validation") for part in latents]
+  flags = [f"--base_extractor={twin}", f"--latents={chain / 'latents'}"]
   monkeypatch.setattr(sys, "argv", ["next_beat", *flags])
   next_beat.main()
   first, _, head, _, *rows = capsys.readouterr().out.splitlines()
@@ -65,13 +121,30 @@ def test_the_table_of_a_small_training(chain, monkeypatch, capsys):
     for row in rows
   }
   assert np.isfinite(list(table.values())).all()
-  foretold, left = table["next, foretold"], table["next, unchanged reference"]
-  assert foretold != left
+  whole = next_beat.foretell(twin, halves)
+  for name, beats in (
+    ("next, foretold", whole.next),
+    ("next, unchanged reference", whole.reference),
+  ):
+    r2, (axis, *sizes) = next_beat.errors(whole, beats)
+    expected = [f"{x:.3f}" for x in r2] + [f"{axis:.1f}"]
+    expected += [f"{x:.3f}" for x in sizes]
+    assert table[name] == [float(x) for x in expected]
 
 
-def test_latents_without_a_second_recording_are_refused(chain, monkeypatch):
-  monkeypatch.setattr(next_beat, "foretell", lambda *_: None)
-  flags = ["--base_extractor=none", f"--latents={chain / 'latents'}"]
-  monkeypatch.setattr(sys, "argv", ["next_beat", *flags])
-  with pytest.raises(ValueError, match="no patient with two recordings"):
-    next_beat.main()
+def test_what_cannot_be_foretold_is_refused(twin, latents, monkeypatch):
+  one = np.unique(latents[0].patient_id, return_index=True)[1]
+  single = latents[0].select(np.isin(np.arange(len(latents[0])), one))
+  with pytest.raises(ValueError, match=r"0 patients of .* two recordings"):
+    next_beat.foretell(twin, [single])
+  card = latents[0].card | {"vae": "0123456789abcdef"}
+  other = dataclasses.replace(latents[0], card=card)
+  with pytest.raises(ValueError, match="autoencoder 0123456789ab, but"):
+    next_beat.foretell(twin, [other])
+  hyper, variables = checkpoint.load_weights(twin, "base_extractor")
+  blind = hyper | {"model": hyper["model"] | {"median_beat": False}}
+  monkeypatch.setattr(
+    next_beat.checkpoint, "load_weights", lambda *_: (blind, variables)
+  )
+  with pytest.raises(ValueError, match="median_beat=False"):
+    next_beat.foretell(twin, latents)
