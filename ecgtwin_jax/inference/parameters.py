@@ -7,17 +7,16 @@ import os
 import pathlib
 from typing import Any
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from ecgtwin_jax import constants
 from ecgtwin_jax.constants import LATENT_LENGTH
 from ecgtwin_jax.data.ecg import MODEL_SAMPLES
 from ecgtwin_jax.data.leads import LEADS
 from ecgtwin_jax.data.wfdb_record import first_line
+from ecgtwin_jax.inference.kept_programs import code_digest, kept_folder
 from ecgtwin_jax.models import denoiser
 
 MAX_SIZE = 1 << 16  # of any number of a model
@@ -108,22 +107,11 @@ def _accepted_before(
 
   Tracing the networks anew takes a tenth of the second command's time.
   """
-  folder = jax.config.jax_compilation_cache_dir
-  if folder is None or "://" in folder:
+  folder = kept_folder()
+  if folder is None:
     return None
-  versions = jax.__version__, flax.__version__, code_digest()
-  text = repr((versions, name, module, sorted(found.items())))
-  digest = hashlib.sha256(text.encode()).hexdigest()
-  return pathlib.Path(folder, f"parameters-{digest}")
-
-
-@functools.cache
-def code_digest() -> str:
-  """Digest of the code that says which arrays a network has."""
-  models = pathlib.Path(denoiser.__file__).parent
-  files = [*sorted(models.glob("*.py")), constants.__file__, __file__]
-  code = (pathlib.Path(file).read_bytes() for file in files)
-  return hashlib.sha256(b"\0".join(code)).hexdigest()
+  text = repr((code_digest(), name, module, sorted(found.items())))
+  return folder / f"parameters-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 @functools.lru_cache(maxsize=64)

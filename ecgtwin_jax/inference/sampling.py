@@ -25,6 +25,7 @@ from ecgtwin_jax.diffusion.schedule import (
   add_noise,
   predicted_noise,
 )
+from ecgtwin_jax.inference import kept_programs
 from ecgtwin_jax.models import rhythm
 from ecgtwin_jax.models.beat_track import beat_track, common_to_beats
 from ecgtwin_jax.models.denoiser import DenoiserInputs
@@ -278,7 +279,7 @@ def chunks(n: int, size: int, fill: bool = False) -> list[np.ndarray]:
   return [np.minimum(np.arange(s, s + size), n - 1) for s in starts]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@kept_programs.jit(static_argnums=(0,))
 def encode(
   encoder: nn.Module, variables: Any, signal: Array
 ) -> Float[Array, "n l c"]:
@@ -286,7 +287,7 @@ def encode(
   return encoder.apply(variables, signal)[0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@kept_programs.jit(static_argnums=(0, 1))
 def extract(
   encoder: nn.Module,
   extractor: nn.Module,
@@ -319,7 +320,7 @@ def _noise_of(
   return (noise, jnp.moveaxis(maps[0], 0, 1)) if maps else noise
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@kept_programs.jit(static_argnums=(0,))
 def sample_rhythms(
   module: nn.Module,
   variables: Any,
@@ -335,13 +336,13 @@ def sample_rhythms(
   return rhythm.sample(module, variables, rngs, *condition, usual, MAX_BEATS)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@kept_programs.jit(static_argnums=(0,))
 def make_tracks(kinds: bool, *rhythms: Array) -> Float[Array, "n l c"] | None:
   """Beat tracks of times, kinds and P waves, (n, 48) each; None of none."""
   return beat_track(*rhythms, kinds=kinds) if rhythms else None
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@kept_programs.jit(static_argnums=(0, 1))
 def predict_noise(
   denoiser: nn.Module,
   plan: SamplingPlan,
@@ -357,7 +358,7 @@ def predict_noise(
   return _noise_of(denoiser, plan, variables, noisy, timesteps, inputs)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@kept_programs.jit(static_argnums=(0,))
 def decode(
   decoder: nn.Module, variables: Any, latents: Array
 ) -> Float[Array, "n t 12"]:
@@ -365,7 +366,7 @@ def decode(
   return decoder.apply(variables, latents)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@kept_programs.jit(static_argnums=(1, 2))
 def draw_noise(
   rngs: Key[Array, " n"],
   plan: SamplingPlan,
@@ -394,7 +395,7 @@ def temper(
   return plan.temperature * noise
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@kept_programs.jit(static_argnums=(0, 1, 2))
 def sample(
   denoiser: nn.Module,
   plan: SamplingPlan,
@@ -444,7 +445,7 @@ def sample(
   )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@kept_programs.jit(static_argnums=(0, 1))
 def attend(
   denoiser: nn.Module,
   plan: SamplingPlan,
@@ -475,7 +476,7 @@ def attend(
   return total / len(plan.timesteps)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@kept_programs.jit(static_argnums=(0, 1, 2, 3))
 def sample_edit(
   denoiser: nn.Module,
   plan: SamplingPlan,
