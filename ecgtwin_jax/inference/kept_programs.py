@@ -1,19 +1,17 @@
 """Traced programs that outlive their process, beside the compiled ones.
 
 JAX keeps compiled programs between processes but traces each function anew to
-find out which one it needs: four of the eleven seconds that the first twin of
-a second command takes. Where compiled programs are kept, on CPUs, so are traced
-ones here, as `jax.export` writes them, named by a digest of all that a trace
-depends on: the code of this package, versions, static arguments, and shapes,
-types and placement of the others.
+find out which one it needs, for longer than a small network then computes.
+Where compiled programs are kept, on CPUs, so are traced ones here, as
+`jax.export` writes them, named by a digest of all that a trace depends on: the
+code of this package, versions, static arguments, and shapes, types and
+placement of the others.
 """
 
 import contextlib
 import functools
 import hashlib
-import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 
 import flax
@@ -23,6 +21,7 @@ from jax import export as jax_export
 from jax.sharding import NamedSharding
 
 from ecgtwin_jax import constants
+from ecgtwin_jax.data.whole_files import appear_whole
 
 # Settings of JAX that change what is traced.
 _SETTINGS = (
@@ -156,7 +155,6 @@ def _load_or_trace(folder, text, flat, leaves):
   traced = jax_export.export(jax.jit(flat), platforms=("cpu",))(*specs)
   with contextlib.suppress(OSError):  # then the next process traces, too
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-      file.write(traced.serialize())
-    os.replace(file.name, path)
+    with appear_whole(path) as draft:
+      draft.write_bytes(traced.serialize())
   return jax.jit(traced.call)
