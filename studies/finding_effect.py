@@ -21,7 +21,7 @@ from ecgtwin_jax.data.dataset import Dataset, load_split
 from ecgtwin_jax.models.base_extractor import BaseExtractor
 from ecgtwin_jax.text.findings import finding
 from ecgtwin_jax.text.statements import get_encoder
-from ecgtwin_jax.training import checkpoint
+from studies.next_beat import load_extractor
 
 FINDINGS = {
   "right_bundle_branch_block": "Right bundle branch block",
@@ -114,11 +114,15 @@ def share_on_real(
     simulated: latents of simulated patients, whose mean effect is 1.
     real: latents of real ones.
     count: recordings of each, at most.
+
+  Raises:
+    ValueError: the extractor foretells no beats, latents are of another
+      autoencoder, or every recording of one of them has what is left out.
   """
-  hyper, variables = checkpoint.load_weights(base_extractor, "base_extractor")
-  variables = {"params": variables["params"]}
+  hyper, params = load_extractor(base_extractor, (simulated, real))
   of_simulated, of_real = (
-    effects(hyper, variables, data, count) for data in (simulated, real)
+    effects(hyper, {"params": params}, data, count)
+    for data in (simulated, real)
   )
   shares = {}
   for name, each in of_real.items():

@@ -11,6 +11,7 @@ beat, so that an extractor can be judged before a denoiser is trained on it.
 """
 
 import argparse
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -54,16 +55,18 @@ class Beats(NamedTuple):
   patients: Shaped[np.ndarray, " n"]
 
 
-def foretell(base_extractor: str, parts: list[Dataset]) -> Beats:
-  """Beats of all pairs of recordings of one patient in several splits.
+def load_extractor(
+  base_extractor: str, parts: Iterable[Dataset]
+) -> tuple[dict, dict]:
+  """Hyper-parameters and parameters of an extractor that foretells beats.
 
   Args:
     base_extractor: a run, a checkpoint of it or a twin directory.
-    parts: latents of the splits, with beats.
+    parts: latents that it is to see.
 
   Raises:
-    ValueError: the extractor foretells no beats, the latents are of another
-      autoencoder, or no patient has two recordings with a median beat.
+    ValueError: it foretells no beats, or the latents are of another
+      autoencoder.
   """
   hyper, variables = checkpoint.load_weights(base_extractor, "base_extractor")
   if not hyper["model"]["median_beat"]:
@@ -75,18 +78,34 @@ def foretell(base_extractor: str, parts: list[Dataset]) -> Beats:
   if checkpoint.has_weights(base_extractor, "vae"):
     _, vae = checkpoint.load_weights(base_extractor, "vae")
     known.add(twin_directory.digest(vae["params"]["encoder"]))
-  pairs = []
   for data in parts:
     if data.card["vae"] not in known:
       raise ValueError(
         f"{data.directory} was encoded by autoencoder {data.card['vae'][:12]}, "
         f"but {base_extractor!r} needs {hyper['vae'][:12]}: encode again"
       )
+  return hyper, variables["params"]
+
+
+def foretell(base_extractor: str, parts: list[Dataset]) -> Beats:
+  """Beats of all pairs of recordings of one patient in several splits.
+
+  Args:
+    base_extractor: a run, a checkpoint of it or a twin directory.
+    parts: latents of the splits, with beats.
+
+  Raises:
+    ValueError: the extractor foretells no beats, the latents are of another
+      autoencoder, or no patient has two recordings with a median beat.
+  """
+  hyper, params = load_extractor(base_extractor, parts)
+  pairs = []
+  for data in parts:
     number, found = data.patient_number, data.arrays["median_beat_found"] > 0
     same = (number[:, None] == number) & found[:, None] & found
     now, then = np.nonzero(same & ~np.eye(len(number), dtype=bool))
     if len(now):
-      pairs.append(_foretell_pairs(hyper, variables["params"], data, now, then))
+      pairs.append(_foretell_pairs(hyper, params, data, now, then))
   if not pairs:
     raise ValueError(
       f"0 patients of {', '.join(str(part.directory) for part in parts)} have "

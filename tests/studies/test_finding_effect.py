@@ -1,5 +1,6 @@
 """What a finding does to foretold beats: known answers, and a small run."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -23,9 +24,7 @@ def test_shares_are_projections(monkeypatch):
     return {"lvh": np.stack([0.25 * whole + other, -whole])}
 
   monkeypatch.setattr(finding_effect, "effects", effects)
-  monkeypatch.setattr(
-    finding_effect.checkpoint, "load_weights", lambda *_: ({}, {"params": {}})
-  )
+  monkeypatch.setattr(finding_effect, "load_extractor", lambda *_: ({}, {}))
   shares = finding_effect.share_on_real("twin", simulated, real)
   np.testing.assert_allclose(shares["lvh"], [0.25, -1])
 
@@ -79,3 +78,13 @@ def test_recordings_that_all_have_something_are_refused(chain, monkeypatch):
   hyper = {"model": {}}
   with pytest.raises(ValueError, match=f"0 of {len(data)} recordings of"):
     finding_effect.effects(hyper, {}, data, 5)
+
+
+def test_latents_of_another_autoencoder_are_refused(chain):
+  own = finding_effect.load_split(chain / "latents", "test", kind="latent")
+  card = own.card | {"vae": "0123456789abcdef"}
+  other = dataclasses.replace(own, card=card)
+  twin = str(chain / "stage2" / "twin")
+  for given in ((own, other), (other, own)):
+    with pytest.raises(ValueError, match="autoencoder 0123456789ab, but"):
+      finding_effect.share_on_real(twin, *given)
