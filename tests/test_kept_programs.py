@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 
 class Pair(NamedTuple):
-  left: jax.Array
+  left: jax.Array | None
   right: jax.Array | None
 
 
@@ -90,6 +90,30 @@ def test_what_a_trace_depends_on_is_traced_anew(folder, arguments):
   )
 
 
+def test_which_argument_is_missing_is_traced_anew(folder):
+  def of_either():
+    @kept_programs.jit(static_argnums=())
+    def chosen(pair):
+      return pair.left if pair.right is None else -pair.right
+
+    return chosen
+
+  x = np.arange(3, dtype=np.float32)
+  np.testing.assert_array_equal(of_either()(Pair(x, None)), x)
+  np.testing.assert_array_equal(of_either()(Pair(None, x)), -x)
+  assert len(kept(folder)) == 2
+
+
+def test_static_arguments_stand_in_any_order(folder):
+  @kept_programs.jit(static_argnums=(2, 1))
+  def spelled(x, a, b, y):
+    return a * x + b * y
+
+  total = spelled(np.float32([1]), 2, 3, np.float32([10]))
+  np.testing.assert_array_equal(total, [32])
+  assert len(kept(folder)) == 1
+
+
 def test_other_code_or_settings_are_traced_anew(folder, monkeypatch):
   new_process([])(PAIR, 3, RNG)
   traces = []
@@ -145,6 +169,30 @@ def test_without_a_folder_nothing_is_kept(folder, tmp_path, monkeypatch):
   assert len(traces) == 2 and not list(tmp_path.iterdir())
 
 
+def test_what_cannot_be_written_is_run_by_jax_alone(folder):
+  @kept_programs.jit(static_argnums=(1,))
+  def called_back(x, factor):
+    if factor < 0:
+      raise ValueError(f"{factor=} must not be below 0")
+    return jax.pure_callback(lambda x: factor * x, x, x)
+
+  x = jnp.arange(3.0)
+  for _ in range(2):
+    np.testing.assert_array_equal(called_back(x, 5), [0, 5, 10])
+    with pytest.raises(ValueError, match="factor=-1 must not be below 0"):
+      called_back(x, -1)
+  assert not folder.exists()
+
+
+def test_a_cache_that_is_off_keeps_nothing(folder):
+  jax.config.update("jax_enable_compilation_cache", False)
+  try:
+    new_process([])(PAIR, 3, RNG)
+  finally:
+    jax.config.update("jax_enable_compilation_cache", True)
+  assert not kept(folder)
+
+
 def test_a_bucket_is_no_folder(folder):
   jax.config.update("jax_compilation_cache_dir", "gs://bucket/kept")
   assert kept_programs.kept_folder() is None
@@ -159,8 +207,9 @@ def test_within_a_trace_it_is_the_function_itself(folder):
 
 def test_rows_on_several_devices(folder):
   mesh = sharding.make_mesh(devices=jax.local_devices()[:2])
-  placed = jax.device_put(PAIR, sharding.rows(mesh))
-  alone, _ = new_process([])(PAIR, 3, RNG)
+  rows = jax.tree.map(jnp.asarray, PAIR)
+  placed = jax.device_put(rows, sharding.rows(mesh))
+  alone, _ = new_process([])(rows, 3, RNG)
   traces = []
   for _ in range(2):
     total, right = new_process(traces)(placed, 3, RNG)

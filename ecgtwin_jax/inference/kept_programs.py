@@ -34,7 +34,8 @@ _SETTINGS = (
 def kept_folder() -> pathlib.Path | None:
   """Where compiled programs are kept, if that is a folder."""
   folder = jax.config.jax_compilation_cache_dir
-  if folder is None or "://" in folder:
+  enabled = jax.config.jax_enable_compilation_cache
+  if folder is None or not enabled or "://" in folder:
     return None
   return pathlib.Path(folder)
 
@@ -55,7 +56,8 @@ def jit(*, static_argnums: tuple[int, ...]) -> Callable[[Callable], Callable]:
 
   A call is one of `jax.jit` wherever nothing can be kept: without a folder for
   compiled programs, on other platforms than CPUs, with several processes,
-  within another trace, or with arguments that are no arrays.
+  within another trace, with arguments that are no arrays, or of a function that
+  `jax.export` cannot write.
 
   Args:
     static_argnums: which arguments a program is made for; their `repr` says
@@ -83,7 +85,8 @@ def jit(*, static_argnums: tuple[int, ...]) -> Callable[[Callable], Callable]:
         name = function.__module__, function.__qualname__
         text = repr((*name, static, str(tree), kinds, _settings()))
         programs[key] = _load_or_trace(folder, text, flat, leaves)
-      return programs[key](*leaves)
+      program = programs[key]
+      return jitted(*arguments) if program is None else program(*leaves)
 
     call.programs = programs
     return call
@@ -146,15 +149,21 @@ def _of_leaves(function, static, tree):
 
 
 def _load_or_trace(folder, text, flat, leaves):
+  """The jitted program of leaves; None where it cannot be written."""
   digest = hashlib.sha256(f"{code_digest()} {text}".encode()).hexdigest()
   path = folder / f"traced-{digest}"
   # One that cannot be read, of whatever reason, is traced anew.
   with contextlib.suppress(Exception):
     return jax.jit(jax_export.deserialize(path.read_bytes()).call)
-  specs = map(_spec, leaves)
-  traced = jax_export.export(jax.jit(flat), platforms=("cpu",))(*specs)
+  try:
+    specs = map(_spec, leaves)
+    traced = jax_export.export(jax.jit(flat), platforms=("cpu",))(*specs)
+    written = traced.serialize()
+  # If it is the function that raises, it does so again under `jax.jit`.
+  except Exception:
+    return None
   with contextlib.suppress(OSError):  # then the next process traces, too
     folder.mkdir(parents=True, exist_ok=True)
     with appear_whole(path) as draft:
-      draft.write_bytes(traced.serialize())
+      draft.write_bytes(written)
   return jax.jit(traced.call)
