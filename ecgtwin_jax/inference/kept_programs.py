@@ -5,7 +5,8 @@ find out which one it needs, for longer than a small network then computes.
 Where compiled programs are kept, on CPUs, so are traced ones here, as
 `jax.export` writes them, named by a digest of all that a trace depends on: the
 code of this package, versions, static arguments, and shapes, types and
-placement of the others.
+placement of the others. A function of this package that is replaced while it
+runs is not seen: JAX's setting `jax_enable_compilation_cache` turns both off.
 """
 
 import contextlib
