@@ -193,6 +193,17 @@ def test_a_cache_that_is_off_keeps_nothing(folder):
   assert not kept(folder)
 
 
+@pytest.mark.parametrize(
+  ("asked", "answer"), [("process_count", 2), ("default_backend", "gpu")]
+)
+def test_one_process_on_a_cpu_alone_keeps_traces(
+  folder, monkeypatch, asked, answer
+):
+  monkeypatch.setattr(kept_programs.jax, asked, lambda: answer)
+  total, _ = new_process([])(PAIR, 3, RNG)
+  assert total.shape == (2, 3) and not kept(folder)
+
+
 def test_a_bucket_is_no_folder(folder):
   jax.config.update("jax_compilation_cache_dir", "gs://bucket/kept")
   assert kept_programs.kept_folder() is None

@@ -33,7 +33,7 @@ _SETTINGS = (
 
 
 def kept_folder() -> pathlib.Path | None:
-  """Where compiled programs are kept, if that is a folder."""
+  """Where compiled programs are kept, if they are, and in a folder."""
   folder = jax.config.jax_compilation_cache_dir
   enabled = jax.config.jax_enable_compilation_cache
   if folder is None or not enabled or "://" in folder:
