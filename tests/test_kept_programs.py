@@ -244,6 +244,7 @@ def test_the_next_process_makes_the_same_twin_and_traces_nothing(
   wanted = first_twin()
   for jitted in vars(sampling).values():
     getattr(jitted, "programs", {}).clear()
+  jax.clear_caches()
 
   def traced(*arguments, **options):
     raise AssertionError("traced")
