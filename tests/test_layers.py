@@ -203,9 +203,11 @@ def test_the_kernel_gradient_of_a_dense_is_one_product_of_two_matrices():
   assert all(v.aval.ndim == 2 for e in products for v in e.invars)
 
 
-def _convolutions(channels, features, taps=3, dtype=jnp.float32, length=12):
+def _convolutions(
+  channels, features, taps=3, dtype=jnp.float32, length=12, rows=8
+):
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(2, length, channels)), dtype)
+  x = jnp.asarray(rng.normal(size=(rows, length, channels)), dtype)
   kernel = rng.normal(size=(taps, channels, features)) / channels**0.5
   return x, jnp.asarray(kernel, dtype)
 
@@ -239,11 +241,21 @@ def test_a_wide_convolution_has_fewer_products_on_a_cpu_and_the_same_result():
     np.testing.assert_allclose(ours_, theirs, atol=1e-4)
 
 
+def test_a_wide_convolution_of_any_number_of_rows_has_fewer_products():
+  _, kernel = _convolutions(128, 256)
+  (rows,) = jax.export.symbolic_shape("b")
+  x = jax.ShapeDtypeStruct((rows, 12, 128), jnp.float32)
+  convolve = jax.jit(_convolve(layers.convolve))
+  text = jax.export.export(convolve, platforms=["cpu"])(x, kernel).mlir_module()
+  assert text.count("stablehlo.dot_general") == 4
+
+
 @pytest.mark.parametrize(
   ("given", "strides", "padding"),
   [
     (dict(channels=127, features=256), (1,), ((1, 1),)),
     (dict(channels=128, features=256, length=11), (1,), ((1, 1),)),
+    (dict(channels=128, features=256, rows=7), (1,), ((1, 1),)),
     (dict(channels=128, features=256, dtype=jnp.bfloat16), (1,), ((1, 1),)),
     (dict(channels=128, features=256, taps=1), (1,), ((0, 0),)),
     (dict(channels=128, features=256), (2,), ((0, 1),)),

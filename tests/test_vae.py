@@ -182,7 +182,7 @@ def test_errors():
 
 
 def test_wide_convolutions_have_a_way_of_their_own_on_a_cpu():
-  signal, latent = jnp.zeros((1, 64, 12)), jnp.zeros((1, 16, 4))
+  signal, latent = jnp.zeros((8, 64, 12)), jnp.zeros((8, 16, 4))
   for module, given in (
     (Encoder(widths=(128, 256), blocks=1, middle=1), signal),
     (Decoder(widths=(128, 256), blocks=1, middle=1), latent),

@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Real
 Array = jax.Array | np.ndarray
 # Entries of a convolution's tap from which on it pays to save products.
 _WIDE_TAP = 128 * 256
+# Rows from which on it saves more than its longer program takes to compile.
+_ROWS_THAT_PAY = 8
 # One block's attention maps, own -> used, each (b, heads, l, s).
 MapsEdit = Callable[[jax.Array], Array]
 
@@ -62,8 +64,8 @@ def convolve(
   Two neighbouring outputs see four inputs d through three taps g. They are sums
   of four products in place of six: (d0 - d2) g0, (d1 + d2) (g0 + g1 + g2) / 2,
   (d2 - d1) (g0 - g1 + g2) / 2 and (d1 - d3) g2. That pays where channels are
-  many and products by far the most of the time; results are the same to
-  rounding. Gradients are those of the plain convolution.
+  many, products by far the most of the time and rows not few; results are the
+  same to rounding. Gradients are those of the plain convolution.
 
   Source: Lavin and Gray, arXiv 1509.09308, F(2, 3).
   """
@@ -76,6 +78,7 @@ def convolve(
     and kernel.shape[1] * kernel.shape[2] >= _WIDE_TAP
     and x.shape[1] % 2 == 0
     and x.dtype == jnp.float32
+    and not _is_few(x.shape[0])
     and (tuple(strides), tuple(padding)) == ((1,), ((1, 1),))
   )
   if not fits:
@@ -92,6 +95,11 @@ def convolve(
     lambda given, gradient: jax.vjp(plain, *given)[1](gradient),
   )
   return either(x, kernel)
+
+
+def _is_few(rows):
+  """Whether they are fewer than pay; a number not known yet is not."""
+  return isinstance(rows, int) and rows < _ROWS_THAT_PAY
 
 
 def _by_four_products(x, kernel):
