@@ -6,8 +6,11 @@ Takes the recordings of patients with several, of one half of them (as
 `config.half` of configs/evaluate.py has it), and foretells the median beat of
 each recording under its own condition, and from each that of every other one of
 the patient. Latents are of the autoencoder that the extractor was trained with.
-The unchanged reference stands beside it. What a twin draws follows the foretold
-beat, so that an extractor can be judged before a denoiser is trained on it.
+The unchanged reference stands beside it, and the reference to which is added the
+change that is foretold from its own condition to the target's; a second table
+says whether those changes are the true ones. What a twin draws follows the
+foretold beat, so that an extractor can be judged before a denoiser is trained
+on it.
 """
 
 import argparse
@@ -194,9 +197,44 @@ def errors(
     explained(beats.target[:, wave], predicted[:, wave], weights)
     for wave in WAVES.values()
   ]
-  apart = measure(predicted) - measure(beats.target)
-  apart[:, 0] = (apart[:, 0] + 180) % 360 - 180
+  apart = between(beats.target, predicted)
   return r2, (weights @ np.abs(apart)).tolist()
+
+
+def between(
+  before: Float[np.ndarray, "n 80 12"], after: Float[np.ndarray, "n 80 12"]
+) -> Float[np.ndarray, "n 3"]:
+  """Change of `measure`; the axis goes the shorter way round."""
+  change = measure(after) - measure(before)
+  change[:, 0] = (change[:, 0] + 180) % 360 - 180
+  return change
+
+
+def moved_as_foretold(beats: Beats) -> Float[np.ndarray, "n 80 12"]:
+  """References to which the foretold change is added.
+
+  What a foretold beat lacks of the person stays in it: the residual is taken
+  from the recording, as Pawlowski et al. (arXiv 2006.06485) abduct it.
+  """
+  return beats.reference + beats.next - beats.own
+
+
+def changes(beats: Beats) -> Float[np.ndarray, "3 3"]:
+  """Of each of `measure`, over patients that count alike.
+
+  Returns:
+    Correlation of foretold with true changes, and the root mean square of
+    foretold and of true ones; the first is NaN where either never varies.
+  """
+  weights = weights_of(beats.patients)
+  foretold = between(beats.own, beats.next)
+  true = between(beats.reference, beats.target)
+  x, y = foretold - weights @ foretold, true - weights @ true
+  spread = np.sqrt((weights @ x**2) * (weights @ y**2))
+  with np.errstate(invalid="ignore"):
+    correlation = weights @ (x * y) / spread
+  sizes = (np.sqrt(weights @ each**2) for each in (foretold, true))
+  return np.stack([correlation, *sizes])
 
 
 def main() -> None:
@@ -225,12 +263,23 @@ def main() -> None:
     ("next, unchanged reference", whole, whole.reference),
     ("findings changed, foretold", changed, changed.next),
     ("likewise, unchanged reference", changed, changed.reference),
+    ("likewise, moved as foretold", changed, moved_as_foretold(changed)),
   ):
     if len(pairs.changed):
       r2, apart = errors(pairs, predicted)
       cells = [f"{x:.3f}" for x in r2] + [f"{apart[0]:.1f}"]
       cells += [f"{x:.3f}" for x in apart[1:]]
       print(f"| {name} | {' | '.join(cells)} |")
+  if len(changed.changed):
+    print(
+      "\n| findings changed | axis | T in V5 | P in II |\n|---|---|---|---|"
+    )
+    for name, row in zip(
+      ("correlation, foretold and true", "foretold, rms", "true, rms"),
+      changes(changed),
+      strict=True,
+    ):
+      print(f"| {name} | {row[0]:.2f} | {row[1]:.3f} | {row[2]:.3f} |")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def test_the_table_of_a_small_training(
   flags = [f"--base_extractor={twin}", f"--latents={chain / 'latents'}"]
   monkeypatch.setattr(sys, "argv", ["next_beat", *flags])
   next_beat.main()
-  first, _, head, _, *rows = capsys.readouterr().out.splitlines()
+  printed, second = capsys.readouterr().out.split("\n\n| findings changed |")
+  first, _, head, _, *rows = printed.splitlines()
   assert "patients" in first and head.count("|") == 8
   table = {
     row.split(" | ")[0][2:]: [
@@ -122,14 +123,53 @@ def test_the_table_of_a_small_training(
   }
   assert np.isfinite(list(table.values())).all()
   whole = next_beat.foretell(twin, halves)
-  for name, beats in (
-    ("next, foretold", whole.next),
-    ("next, unchanged reference", whole.reference),
+  changed = next_beat.Beats(*(column[whole.changed] for column in whole))
+  for name, pairs, beats in (
+    ("next, foretold", whole, whole.next),
+    ("next, unchanged reference", whole, whole.reference),
+    (
+      "likewise, moved as foretold",
+      changed,
+      changed.reference + changed.next - changed.own,
+    ),
   ):
-    r2, (axis, *sizes) = next_beat.errors(whole, beats)
+    r2, (axis, *sizes) = next_beat.errors(pairs, beats)
     expected = [f"{x:.3f}" for x in r2] + [f"{axis:.1f}"]
     expected += [f"{x:.3f}" for x in sizes]
     assert table[name] == [float(x) for x in expected]
+  numbers = [
+    [float(x) for x in row.strip("| ").split(" | ")[1:]]
+    for row in second.splitlines()[2:]
+  ]
+  np.testing.assert_allclose(numbers, next_beat.changes(changed), atol=6e-3)
+
+
+def test_foretold_changes_are_held_against_the_true_ones():
+  flat = np.zeros((4, 80, 12))
+  flat[:, 30, 0] = 1  # an axis of 0 degrees
+  true, foretold = flat.copy(), flat.copy()
+  true[:, 50, 10] = 0.1, 0.2, 0.3, 0.4
+  foretold[:, 50, 10] = 0.4, 0.6, 0.8, 0.2
+  true[:, 10, 1] = foretold[:, 10, 1] = 0.1, -0.1, 0.2, 0.1
+  patients = np.array([1, 1, 1, 2])
+  pairs = next_beat.Beats(
+    flat, true, flat, foretold, np.ones(4, bool), patients
+  )
+  correlation, of_foretold, of_true = next_beat.changes(pairs)
+  assert np.isnan(correlation[0]) and of_foretold[0] == of_true[0] == 0
+  weights = np.array([1, 1, 1, 3]) / 6
+  t, u = true[:, 50, 10], foretold[:, 50, 10]
+  expected = np.cov(t, u, aweights=weights, ddof=0)
+  np.testing.assert_allclose(
+    correlation[1], expected[0, 1] / np.sqrt(expected[0, 0] * expected[1, 1])
+  )
+  assert correlation[1] < 0 and np.isclose(correlation[2], 1)
+  np.testing.assert_allclose(of_true[1], np.sqrt(weights @ t**2))
+  np.testing.assert_allclose(of_foretold[1], np.sqrt(weights @ u**2))
+  np.testing.assert_array_equal(
+    next_beat.moved_as_foretold(pairs._replace(reference=true)),
+    true + foretold - flat,
+  )
 
 
 def test_what_cannot_be_foretold_is_refused(twin, latents, monkeypatch):
