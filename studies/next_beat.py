@@ -6,11 +6,10 @@ Takes the recordings of patients with several, of one half of them (as
 `config.half` of configs/evaluate.py has it), and foretells the median beat of
 each recording under its own condition, and from each that of every other one of
 the patient. Latents are of the autoencoder that the extractor was trained with.
-The unchanged reference stands beside it, and the reference to which is added the
-change that is foretold from its own condition to the target's; a second table
-says whether those changes are the true ones. What a twin draws follows the
-foretold beat, so that an extractor can be judged before a denoiser is trained
-on it.
+The unchanged reference stands beside it, and the reference to which is added
+what is foretold to change from its own condition to the target's; a second
+table says whether that is what changes. What a twin draws follows the foretold
+beat, so that an extractor can be judged before a denoiser is trained on it.
 """
 
 import argparse
