@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Real
 Array = jax.Array | np.ndarray
 # Entries of a convolution's tap from which on it pays to save products.
 _WIDE_TAP = 128 * 256
-# Rows from which on it saves more than its longer program takes to compile.
+# With fewer rows a call saves too little for a program that compiles longer.
 _ROWS_THAT_PAY = 8
 # One block's attention maps, own -> used, each (b, heads, l, s).
 MapsEdit = Callable[[jax.Array], Array]
