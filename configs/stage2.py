@@ -17,9 +17,6 @@ from configs import common
 def get_config(variant="base"):
   config = common.training("denoiser", "stage2", variant)
   root = common.root(variant)
-  # Recompute activations to save memory; None: on a single CPU, where it halves
-  # the memory and costs a tenth of the speed.
-  config.remat = ml_collections.config_dict.placeholder(bool)
   config.vae = f"{root}/vae"  # a run, a checkpoint or a twin directory
   config.latents = f"{root}/latents"  # config.data, encoded by config.vae
   config.base_extractor = f"{root}/stage1"  # a run, or as config.vae

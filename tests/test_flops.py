@@ -7,7 +7,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from ecgtwin_jax.flags import load_config
-from ecgtwin_jax.models import layers
+from ecgtwin_jax.models import attention, layers
 from ecgtwin_jax.stages import base_extractor
 from ecgtwin_jax.training import flops
 
@@ -53,6 +53,12 @@ def test_what_a_platform_has_its_own_way_for_counts_once():
 
   # Six products for two outputs, also where a CPU makes four.
   assert count(wide, x, kernel) == 2 * 3 * 8 * 8 * 128 * 256
+  # Two products forward and four back, though a CPU makes one of them again.
+  rows = 8 * jax.device_count()
+  query = jnp.ones((rows, 128, 8, 4))
+  loss = lambda *x: attention.attend(*x).sum()  # noqa: E731
+  total = count(jax.grad(loss, argnums=(0, 1, 2)), query, query, query)
+  assert total == 6 * 2 * rows * 8 * 128 * 128 * 4
 
 
 def test_loops_count_each_time_round_and_remat_twice():

@@ -1,6 +1,7 @@
 """Numbers by hand for the shared layers."""
 
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -187,6 +188,30 @@ def test_a_product_of_rows_is_that_of_matmul(shape):
   np.testing.assert_allclose(out, expected, rtol=1e-6)
   for ours, theirs in zip(pull(out), pull_expected(out)):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("rows", "inputs", "outputs", "turned"),
+  [
+    (4096, 7, 5, True),
+    (4095, 7, 5, False),
+    (4096, 7, 7, False),
+    (4096, 5, 7, False),
+  ],
+)
+def test_of_many_rows_a_tall_kernel_gets_its_gradient_turned(
+  rows, inputs, outputs, turned
+):
+  x, kernel = _random(0, rows, inputs), _random(1, inputs, outputs)
+  gradient = jax.grad(lambda k: jnp.sum(jnp.sin(layers.product(x, k))))
+  expected = jax.grad(lambda k: jnp.sum(jnp.sin(x @ k)))(kernel)
+  np.testing.assert_allclose(gradient(kernel), expected, rtol=1e-4, atol=1e-3)
+  sizes = (outputs, inputs) if turned else (inputs, outputs)
+  compiled = jax.jit(gradient).lower(kernel).compile().as_text()
+  assert re.search(rf"f32\[{sizes[0]},{sizes[1]}\]\S* dot\(", compiled)
+  for platform in ("tpu", "cuda"):
+    exported = jax.export.export(jax.jit(gradient), platforms=[platform])
+    assert "optimization_barrier" not in exported(kernel).mlir_module()
 
 
 def test_the_kernel_gradient_of_a_dense_is_one_product_of_two_matrices():

@@ -158,9 +158,6 @@ def compile_step(
     floating-point operations of one step.
   """
   on_cpu = mesh.devices.flat[0].platform == "cpu"
-  if config.remat is None:
-    remat = on_cpu and mesh.size == 1
-    config = FrozenConfigDict({**config.to_dict(), "remat": remat})
   places = jax.tree.map(lambda x: x.sharding, state)
   everywhere = sharding.replicated(mesh)
   step = jax.jit(
