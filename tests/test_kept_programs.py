@@ -123,6 +123,10 @@ def test_other_code_or_settings_are_traced_anew(folder, monkeypatch):
   monkeypatch.setattr(kept_programs, "code_digest", lambda: "another")
   new_process(traces)(PAIR, 3, RNG)
   assert len(traces) == 2 and len(kept(folder)) == 3
+  count = jax.device_count()
+  monkeypatch.setattr(kept_programs.jax, "device_count", lambda: 2 * count)
+  new_process(traces)(PAIR, 3, RNG)
+  assert len(traces) == 3 and len(kept(folder)) == 4
 
 
 def test_the_code_is_that_of_the_package(monkeypatch, tmp_path):

@@ -109,7 +109,9 @@ def _can_be_kept(leaves):
 
 
 def _settings():
-  return tuple(str(getattr(jax.config, name)) for name in _SETTINGS)
+  given = (str(getattr(jax.config, name)) for name in _SETTINGS)
+  # Attention's groups have rows for each device (models/attention.py).
+  return *given, str(jax.device_count())
 
 
 def _kind_of(leaf):
