@@ -80,7 +80,6 @@ def get_config(variant="base"):
   # convolutions than with the transformer.
   convolutions = {
     "model.backbone": "unet",
-    "remat": False,  # the loop is of the transformer's blocks
     "model.width": 96,
     "model.level_blocks": 1,
     "model.heads": 4,

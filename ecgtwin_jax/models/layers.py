@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Real
 
-from ecgtwin_jax.models.attention import attend
+from ecgtwin_jax.models.attention import Array, attend
 
-Array = jax.Array | np.ndarray
 # Entries of a convolution's tap from which on it pays to save products.
 _WIDE_TAP = 128 * 256
 # With fewer rows a call saves too little for a program that compiles longer.

@@ -52,11 +52,12 @@ def count_flops(jaxpr: Any) -> float:
     elif name == "conv_general_dilated":
       total += _convolution_flops(equation)
     inner = [count_flops(p) for p in jaxprs_in_params(params)]
-    # One of the branches runs: at most the costliest. Where a CPU has a way of
-    # its own, the last is that of other platforms.
-    whole = max(inner) if name == "cond" else sum(inner)
-    if params.get("branches_platforms") is not None:
-      whole = inner[-1]
+    whole = sum(inner)
+    if name == "cond":
+      # One of the branches runs: at most the costliest, or, where a CPU has a
+      # way of its own, the last, which is that of other platforms.
+      by_platform = params["branches_platforms"] is not None
+      whole = inner[-1] if by_platform else max(inner)
     total += whole * (params["length"] if name == "scan" else 1)
   return total
 
